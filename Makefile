@@ -1,0 +1,83 @@
+# Every target sets itself up on first use: a virtual environment in .venv with pinned packages.
+# Once that is done, nothing is downloaded again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+# More options for pip, such as the index of the CPU build of torch (see README.md).
+PIP_OPTIONS ?=
+# More options for Snakemake: make results SNAKEMAKE_OPTIONS="--configfile config/mine.yaml"
+SNAKEMAKE_OPTIONS ?=
+PYTEST_OPTIONS ?=
+
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_OPTIONS)
+PINS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help results smoke figures reference bench pretrain test lint format constraints clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+results: $(VENV)/.main  ## the embedded default: train, sample, score, tables, figures, report
+	$(SNAKEMAKE)
+
+smoke: $(VENV)/.main  ## the same steps in about a minute, few of everything
+	$(SNAKEMAKE) smoke
+
+figures: $(VENV)/.main  ## every table and figure again from stored scores, without training
+	$(SNAKEMAKE) figures
+
+reference: $(VENV)/.main  ## the tables and figures of the published scores, in a fresh clone too
+	$(SNAKEMAKE) reference
+
+bench: $(VENV)/.main  ## time the parts of a training iteration
+	$(SNAKEMAKE) --forcerun bench -- bench
+
+pretrain: $(VENV)/.main  ## make the shipped weights again, from nothing
+	$(SNAKEMAKE) pretrain
+
+test: $(VENV)/.dev  ## all tests
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+lint: $(VENV)/.dev  ## style, types, imports, workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: $(VENV)/.dev  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+# No addresses and no hashes, so the file serves every package index and every build of torch.
+# torch itself names the exact CUDA packages it needs; they are not ours to list.
+constraints: $(VENV)/.dev  ## pin every package again (needs uv)
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate \
+		--extra dev --quiet --output-file constraints.all pyproject.toml
+	grep -vE '^(nvidia-|cuda-|triton)' constraints.all > constraints.txt
+	rm constraints.all
+
+clean:  ## remove results (not the reference), logs and caches; the environment stays
+	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
+	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null 2>&1 \
+		&& $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: Python 3.11 or newer is needed, and '$(PYTHON)' is not." \
+			"Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are written last: an interrupted set-up starts again.
+$(VENV)/.main: $(PINS) | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_OPTIONS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(PINS) | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
+	@touch $@ $(VENV)/.main

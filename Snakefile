@@ -1,0 +1,66 @@
+"""RL post-training under untrustworthy reward models: from prompts to tables and figures.
+
+`snakemake --cores all` runs the embedded default; `--configfile` names another experiment.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+sys.path.insert(0, str(workflow.basedir))
+
+if not workflow.configfiles:  # a file given on the command line replaces the default
+
+    configfile: Path(workflow.basedir) / "config" / "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+wildcard_constraints:
+    root=ROOTS,
+    experiment="[a-z0-9_]+",
+    arm="[a-z0-9_]+",
+    environment="[a-z0-9_]+",
+    split="train|evaluation",
+    seed="[0-9]+",
+
+
+localrules:
+    all,
+    smoke,
+    figures,
+    reference,
+
+
+rule all:
+    input:
+        products(ROOT),
+
+
+rule smoke:
+    input:
+        products(SMOKE),
+
+
+rule figures:
+    input:
+        products(ROOT),
+
+
+rule reference:
+    input:
+        products(REBUILT),
+
+
+if not FROM_STORED_SCORES:
+
+    include: "workflow/rules/training.smk"
+    include: "workflow/rules/evaluation.smk"
+    include: "workflow/rules/extras.smk"
+
+
+include: "workflow/rules/analysis.smk"

@@ -1,0 +1,1 @@
+"""Published algorithms, one file each; every file states only how it differs."""

@@ -1,0 +1,5 @@
+"""`python -m bpgo`."""
+
+from bpgo.cli import main
+
+main()

@@ -1,0 +1,38 @@
+"""From scores to statistics, tables, figures and the report. Nothing here imports torch.
+
+    collect     all runs' files            -> collected/*.parquet, runs.json
+    statistics  collected + configuration  -> statistics/*.parquet
+    tables      statistics                 -> tables/*.{csv,md,tex}
+    figures     statistics                 -> figures/*.{pdf,png}
+    grids       samples                    -> grids/*.png
+    report      all of these               -> index.html
+"""
+
+from __future__ import annotations
+
+COLLECTED = ("scores", "metrics", "groups", "calibration")
+STATISTICS = (
+    "final",
+    "differences",
+    "curves",
+    "gains",
+    "training",
+    "convergence",
+    "convergence_summary",
+    "premise",
+    "premise_summary",
+    "trust",
+    "trust_summary",
+    "cost",
+    "claims",
+)
+TABLES = ("main", "differences", "parts", "sweep", "premise", "convergence", "paper")
+FIGURES = (
+    "training_reward",
+    "curves",
+    "overoptimization",
+    "differences",
+    "trust",
+    "premise",
+    "sweep",
+)

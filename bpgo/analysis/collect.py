@@ -1,0 +1,245 @@
+"""Join the files of all runs: what the rest of the analysis reads, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bpgo.analysis.bootstrap import rows_rank_correlation
+from bpgo.errors import UserError
+from bpgo.files import atomic_path, read_json, write_json
+from bpgo.settings import Run, Settings
+
+RUN_COLUMNS = ["experiment", "arm", "seed"]
+GROUP_KEYS = [*RUN_COLUMNS, "iteration", "prompt_id"]
+PROVENANCE = ("code_digest", "config_digest", "wall_seconds", "packages", "hardware", "python")
+
+
+def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = False) -> None:
+    """Write `output`/{scores,metrics,groups,calibration}.parquet and `output`/runs.json.
+
+    A run of the configuration that is missing or has failed is listed with its reason under
+    `missing` in runs.json (and later in tables and report); it never vanishes silently.
+
+    Args:
+        root: holds runs/, scores/ and calibration/ as the workflow writes them.
+        allow_mixed: take runs of another configuration or another version of the code.
+
+    Raises:
+        UserError: a run was made with another configuration or code, or nothing is there at all.
+    """
+    root, output = Path(root), Path(output)
+    missing: list[dict[str, Any]] = []
+    manifests = _manifests(settings, root, missing)
+    if not allow_mixed:
+        _check_digests(settings, root, manifests)
+    frames = {
+        "scores": _scores(settings, root, missing),
+        "metrics": _per_run(settings, root, "metrics.parquet", missing),
+        "groups": _groups(_per_run(settings, root, "rollouts.parquet", missing)),
+        "calibration": _calibration(settings, root, missing),
+    }
+    if frames["scores"].empty:
+        raise UserError(f"{root}: there are no scores of this configuration to collect")
+    output.mkdir(parents=True, exist_ok=True)
+    for name, frame in frames.items():
+        write_compact(frame, output / f"{name}.parquet")
+    write_json(output / "runs.json", _provenance(settings, manifests, missing, allow_mixed))
+
+
+def write_compact(frame: pd.DataFrame, path: Path) -> None:
+    """Parquet with float32 numbers, dictionary-coded text and strong compression."""
+    small = frame.copy()
+    for name in small.columns:
+        if small[name].dtype.kind == "f":
+            small[name] = small[name].astype(np.float32)
+        elif small[name].dtype.kind in "iu":
+            small[name] = small[name].astype(np.int32)
+    table = pa.Table.from_pandas(small, preserve_index=False).replace_schema_metadata()
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table, temporary, compression="zstd", compression_level=19, write_statistics=False
+        )
+
+
+def _manifests(
+    settings: Settings, root: Path, missing: list[dict[str, Any]]
+) -> dict[Run, dict[str, Any]]:
+    found = {}
+    for run in settings.runs():
+        path = root / "runs" / run.folder / "manifest.json"
+        if path.is_file():
+            found[run] = read_json(path)
+        else:
+            missing.append(_absent(run, "not trained: no manifest.json"))
+    return found
+
+
+def _check_digests(settings: Settings, root: Path, manifests: dict[Run, dict[str, Any]]) -> None:
+    """Refuse the first run whose configuration or code differs, naming it and both digests."""
+    way_out = "Train it again, or pass --allow-mixed to join them all the same."
+    first: tuple[Run, str] | None = None
+    for run, manifest in manifests.items():
+        expected = settings.run_digest(run.experiment, run.arm, run.seed)
+        got = str(manifest.get("config_digest"))
+        folder = root / "runs" / run.folder
+        if got != expected:
+            raise UserError(
+                f"{folder}: made with another configuration: its config_digest is {got},"
+                f" this configuration's is {expected}. {way_out}"
+            )
+        code = str(manifest.get("code_digest"))
+        first = first or (run, code)
+        if code != first[1]:
+            raise UserError(
+                f"{folder}: made with other code than {first[0].folder}: its code_digest is {code},"
+                f" the other's is {first[1]}. {way_out}"
+            )
+
+
+def _scores(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.DataFrame:
+    frames = []
+    for run in [*settings.base_runs(), *settings.runs()]:
+        folder = root / "scores" / run.folder
+        files = sorted(folder.glob("*.parquet"))
+        found = [_read(file) for file in files]
+        scored = {str(name) for frame in found for name in frame["reward"].unique()}
+        wanted = settings.rewards_of(run.experiment)
+        absent = [name for name in wanted if name not in scored]
+        if absent:
+            missing.append(_absent(run, f"no scores by {', '.join(absent)}"))
+        frames += [frame[frame["reward"].isin(wanted)] for frame in found]
+    columns = [*RUN_COLUMNS, "iteration", "prompt_id", "ambiguity", "sample", "reward", "score"]
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    joined = pd.concat(frames, ignore_index=True)[columns]
+    bad = joined[~np.isfinite(joined["score"])]
+    if len(bad):
+        row = bad.iloc[0]
+        raise UserError(
+            f"{root}/scores/{row['experiment']}/{row['arm']}/seed_{row['seed']}: {len(bad)} scores"
+            f" are NaN or infinite, the first by {row['reward']} on prompt {row['prompt_id']}"
+        )
+    order = ["experiment", "reward", "arm", "seed", "iteration", "prompt_id", "sample"]
+    return joined.sort_values(order, ignore_index=True)
+
+
+def _per_run(
+    settings: Settings, root: Path, name: str, missing: list[dict[str, Any]]
+) -> pd.DataFrame:
+    frames = []
+    for run in settings.runs():
+        path = root / "runs" / run.folder / name
+        if not path.is_file():
+            missing.append(_absent(run, f"no {name}"))
+            continue
+        frame = _read(path)
+        for column, value in zip(RUN_COLUMNS, (run.experiment, run.arm, run.seed), strict=True):
+            frame[column] = value
+        frames.append(frame)
+    joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN_COLUMNS)
+    return joined[[*RUN_COLUMNS, *(name for name in joined if name not in RUN_COLUMNS)]]
+
+
+def _groups(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """Rollouts reduced per (run, iteration, prompt): one row a group.
+
+    `rank_correlation` is Spearman's between reward and oracle over the group's samples, NaN where
+    one of them is constant or there is no oracle. `reward_std` has ddof 0.
+    """
+    columns = [*GROUP_KEYS, "ambiguity", "reward_mean", "reward_std", "prior", "weight"]
+    if rollouts.empty:
+        return pd.DataFrame(columns=[*columns, "rank_correlation"])
+    ordered = rollouts.sort_values([*GROUP_KEYS, "sample"], ignore_index=True)
+    starts = np.flatnonzero(~ordered.duplicated(GROUP_KEYS))
+    sizes = np.diff(np.append(starts, len(ordered)))
+    first = ordered.iloc[starts].reset_index(drop=True)
+    reward = ordered["reward"].to_numpy(dtype=float)
+    oracle = ordered["oracle"].to_numpy(float) if "oracle" in ordered else np.full(len(reward), np.nan)
+    mean = np.add.reduceat(reward, starts) / sizes
+    variance = np.add.reduceat((reward - np.repeat(mean, sizes)) ** 2, starts) / sizes
+    result = first[[*GROUP_KEYS, "ambiguity"]].copy()
+    result["reward_mean"], result["reward_std"] = mean, np.sqrt(variance)
+    for name in ("prior", "weight"):
+        result[name] = first[name].to_numpy(float) if name in first else np.nan
+    correlation = np.full(len(starts), np.nan)
+    for size in np.unique(sizes):  # rank all groups of one size at once
+        chosen = np.flatnonzero(sizes == size)
+        at = starts[chosen][:, None] + np.arange(size)
+        known = np.isfinite(oracle[at]).all(axis=1)
+        correlation[chosen[known]] = rows_rank_correlation(reward[at[known]], oracle[at[known]])
+    result["rank_correlation"] = correlation
+    return result
+
+
+def _calibration(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.DataFrame:
+    columns = ["experiment", "prompt_id", "ambiguity", "sample", "reward", "score"]
+    frames = []
+    for experiment in settings.experiments:
+        path = root / "calibration" / experiment / "samples.parquet"
+        if not path.is_file():
+            missing.append(
+                {"experiment": experiment, "arm": "base", "seed": None, "reason": "no calibration"}
+            )
+            continue
+        frame = _read(path)
+        frame["experiment"] = experiment
+        frames.append(frame[columns])
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    order = ["experiment", "reward", "prompt_id", "sample"]
+    return pd.concat(frames, ignore_index=True).sort_values(order, ignore_index=True)
+
+
+def _provenance(
+    settings: Settings,
+    manifests: dict[Run, dict[str, Any]],
+    missing: list[dict[str, Any]],
+    allow_mixed: bool,
+) -> dict[str, Any]:
+    """What was joined and from where, as plain JSON."""
+    runs = [
+        {
+            "experiment": run.experiment,
+            "arm": run.arm,
+            "seed": run.seed,
+            **{key: manifest.get(key) for key in PROVENANCE},
+        }
+        for run, manifest in manifests.items()
+    ]
+    return {
+        "config_digest": settings.digest(),
+        "scale": settings.scale,
+        "allow_mixed": allow_mixed,
+        "expected_runs": len(settings.runs()),
+        "runs": runs,
+        "missing": _merged(missing),
+    }
+
+
+def _merged(missing: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a run, its reasons joined."""
+    reasons: dict[tuple[Any, ...], list[str]] = {}
+    for entry in missing:
+        key = (entry["experiment"], entry["arm"], entry["seed"])
+        reasons.setdefault(key, []).append(entry["reason"])
+    return [
+        {"experiment": key[0], "arm": key[1], "seed": key[2], "reason": "; ".join(found)}
+        for key, found in reasons.items()
+    ]
+
+
+def _absent(run: Run, reason: str) -> dict[str, Any]:
+    return {"experiment": run.experiment, "arm": run.arm, "seed": run.seed, "reason": reason}
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {error}") from None

@@ -1,0 +1,69 @@
+"""What an arm or a reward stands for in the analysis: names, titles, roles."""
+
+from __future__ import annotations
+
+from bpgo.settings import BASE_ARM, Settings, sweep_arm
+
+# Arms that the paper's claims are about, by the names of their files in config/arms.
+BPGO, RAS, CRT, SHUFFLED = "bpgo", "bpgo_ras", "bpgo_crt", "bpgo_ras_shuffled"
+
+TRAINING, HELD_OUT, ORACLE = "training", "held-out", "oracle"
+
+
+def reward_role(settings: Settings, experiment: str, reward: str) -> str:
+    """`training` (drives the runs), `oracle` (the truth of the embedded world) or `held-out`."""
+    if reward == settings.experiments[experiment].training_reward:
+        return TRAINING
+    known = settings.rewards.get(reward)
+    kind = known.kind if known else reward
+    return ORACLE if "oracle" in kind or reward.startswith("oracle") else HELD_OUT
+
+
+def oracle_of(settings: Settings, experiment: str) -> str | None:
+    """The first oracle among an experiment's diagnostics and judges, or None."""
+    entry = settings.experiments[experiment]
+    for name in [*entry.diagnostics, *entry.judges]:
+        if reward_role(settings, experiment, name) == ORACLE:
+            return name
+    return None
+
+
+def main_metric(settings: Settings, experiment: str) -> str:
+    """The metric declared before looking; where it does not score, the oracle or first judge."""
+    names = settings.rewards_of(experiment)
+    declared = settings.analysis.main_metric
+    if declared in names:
+        return declared
+    oracle = oracle_of(settings, experiment)
+    return oracle if oracle in names else settings.experiments[experiment].judges[0]
+
+
+def swept_arms(settings: Settings, experiment: str) -> list[str]:
+    """Arms that only a sweep adds to an experiment."""
+    listed = settings.experiments[experiment].arms
+    found = [
+        sweep_arm(sweep, value)
+        for sweep in settings.sweeps.values()
+        if sweep.experiment == experiment
+        for value in sweep.values
+    ]
+    return [arm for arm in dict.fromkeys(found) if arm not in listed]
+
+
+def arms_of(settings: Settings, experiment: str) -> list[str]:
+    """Every arm of an experiment in the order of the configuration, the base policy first."""
+    listed = settings.experiments[experiment].arms
+    return [BASE_ARM, *listed, *swept_arms(settings, experiment)]
+
+
+def arm_title(settings: Settings, arm: str) -> str:
+    """The arm's title in tables and figures."""
+    if arm == BASE_ARM:
+        return "Base"
+    return str(getattr(settings.arms.get(arm), "title", arm))
+
+
+def reward_title(settings: Settings, reward: str) -> str:
+    """The reward's title in tables and figures."""
+    known = settings.rewards.get(reward)
+    return known.title if known else reward

@@ -1,0 +1,258 @@
+"""One command per workflow step. Arguments only: the work is in the rooms.
+
+Heavy imports stand inside the commands, so that each starts with what it needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bpgo.errors import RunError, UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train and compare GRPO variants and BPGO. Snakemake calls these commands in order.",
+)
+
+Config = Annotated[Path, typer.Option("--config", help="Resolved configuration (from `resolve`).")]
+Experiment = Annotated[str, typer.Option("--experiment", help="Name of the experiment.")]
+Arm = Annotated[str, typer.Option("--arm", help="Name of the arm.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Run seed.")]
+Prompts = Annotated[Path, typer.Option("--prompts", help="Prompt set, JSONL.")]
+Output = Annotated[Path, typer.Option("--output", help="Where to write.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads.")]
+Folder = Annotated[Path, typer.Option()]
+
+
+@app.command()
+def resolve(
+    output: Output,
+    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
+    scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",
+) -> None:
+    """Check a configuration and write it with everything inlined."""
+    from bpgo import config
+
+    if scale not in ("full", "smoke"):
+        raise UserError(f"--scale: '{scale}' is unknown. Allowed: full, smoke")
+    config.save_resolved(config.load(configfile, scale), output)
+
+
+@app.command()
+def prompts(config: Config, split: Annotated[str, typer.Option("--split")], output: Output) -> None:
+    """Write a prompt set."""
+    from bpgo.config import load_resolved
+    from bpgo.prompts import write_prompts
+
+    write_prompts(load_resolved(config), split, output)
+
+
+@app.command()
+def calibrate(
+    config: Config, experiment: Experiment, prompts: Prompts, output: Output, threads: Threads = 1
+) -> None:
+    """Score the base policy's samples of training prompts."""
+    from bpgo.config import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.evaluation.calibrate import calibrate as body
+
+    body(settings, experiment, prompts, output, threads)
+
+
+@app.command()
+def train(
+    config: Config,
+    experiment: Experiment,
+    arm: Arm,
+    seed: Seed,
+    prompts: Prompts,
+    calibration: Annotated[Path, typer.Option("--calibration")],
+    output: Output,
+    threads: Threads = 1,
+) -> None:
+    """Train one arm with one seed; the same command resumes a stopped run."""
+    from bpgo.config import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.training import train as body
+
+    body(settings, experiment, arm, seed, prompts, calibration, output, threads)
+
+
+@app.command()
+def sample(
+    config: Config,
+    experiment: Experiment,
+    arm: Arm,
+    seed: Seed,
+    prompts: Prompts,
+    output: Output,
+    run: Annotated[Path | None, typer.Option("--run", help="Training run's folder.")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Sample a trained policy and its snapshots on the evaluation prompts."""
+    from bpgo.config import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.evaluation.sample import sample_run
+
+    sample_run(settings, experiment, arm, seed, prompts, run, output, threads)
+
+
+@app.command()
+def score(
+    config: Config,
+    experiment: Experiment,
+    arm: Arm,
+    seed: Seed,
+    samples: Annotated[Path, typer.Option("--samples", help="Folder with index.parquet.")],
+    output: Output,
+    environment: Annotated[str, typer.Option("--environment")] = "main",
+    threads: Threads = 1,
+) -> None:
+    """Score samples by every reward of one software environment."""
+    from bpgo.config import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.evaluation.score import score_run
+
+    score_run(settings, experiment, arm, seed, samples, environment, output, threads)
+
+
+@app.command()
+def collect(
+    config: Config,
+    root: Annotated[Path, typer.Option("--root", help="Folder of runs, scores, calibration.")],
+    output: Output,
+    allow_mixed: Annotated[bool, typer.Option("--allow-mixed")] = False,
+) -> None:
+    """Join the results of all runs into four files."""
+    from bpgo.analysis.collect import collect as body
+    from bpgo.config import load_resolved
+
+    body(load_resolved(config), root, output, allow_mixed)
+
+
+@app.command()
+def statistics(
+    config: Config, collected: Annotated[Path, typer.Option("--collected")], output: Output
+) -> None:
+    """Means, intervals, paired differences, curves."""
+    from bpgo.analysis.statistics import compute_statistics
+    from bpgo.config import load_resolved
+
+    compute_statistics(load_resolved(config), collected, output)
+
+
+@app.command()
+def tables(
+    config: Config, statistics: Annotated[Path, typer.Option("--statistics")], output: Output
+) -> None:
+    """The paper's tables with ours: CSV, Markdown, LaTeX."""
+    from bpgo.analysis.tables import make_tables
+    from bpgo.config import load_resolved
+
+    make_tables(load_resolved(config), statistics, output)
+
+
+@app.command()
+def figures(
+    config: Config,
+    statistics: Annotated[Path, typer.Option("--statistics")],
+    collected: Annotated[Path, typer.Option("--collected")],
+    output: Output,
+) -> None:
+    """The figures: PDF and PNG."""
+    from bpgo.analysis.figures import make_figures
+    from bpgo.config import load_resolved
+
+    make_figures(load_resolved(config), statistics, collected, output)
+
+
+@app.command()
+def grids(
+    config: Config, samples_root: Annotated[Path, typer.Option("--samples-root")], output: Output
+) -> None:
+    """Samples of several arms side by side, with equal seeds."""
+    from bpgo.analysis.grids import make_grids
+    from bpgo.config import load_resolved
+
+    make_grids(load_resolved(config), samples_root, output)
+
+
+@app.command()
+def report(
+    config: Config,
+    statistics: Annotated[Path, typer.Option("--statistics")],
+    tables: Annotated[Path, typer.Option("--tables")],
+    figures: Annotated[Path, typer.Option("--figures")],
+    output: Output,
+    grids: Annotated[Path | None, typer.Option("--grids")] = None,
+    root: Annotated[Path | None, typer.Option("--root")] = None,
+) -> None:
+    """One self-contained HTML page."""
+    from bpgo.analysis.report import make_report
+    from bpgo.config import load_resolved
+
+    make_report(load_resolved(config), statistics, tables, figures, output, grids, root)
+
+
+@app.command()
+def pretrain(
+    output: Output,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fewer, for a try.")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Make the embedded world's weights again, from nothing."""
+    import torch
+
+    from bpgo.scenes.pretrain import pretrain_all
+
+    torch.set_num_threads(threads)
+    pretrain_all(output, steps)
+
+
+@app.command()
+def bench(
+    output: Output,
+    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
+    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
+) -> None:
+    """Measure the parts of an iteration and the start-up of each command."""
+    from bpgo.bench.run import run_bench
+
+    run_bench(configfile, output, repeats)
+
+
+@app.command()
+def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> None:
+    """The configuration's JSON schema."""
+    import json
+
+    from bpgo.files import write_text
+    from bpgo.settings import Settings
+
+    text = json.dumps(Settings.model_json_schema(), indent=2) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(output, text)
+
+
+def main() -> None:
+    """Run a command; a user's mistake becomes one message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,305 @@
+"""From YAML files to `Settings`: every name resolved, every value checked, one message per mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from bpgo import registry
+from bpgo.errors import UserError, suggest
+from bpgo.files import repository_root, write_text
+from bpgo.settings import (
+    BASE_ARM,
+    ExperimentSettings,
+    ModelSettings,
+    PromptSettings,
+    RewardSettings,
+    Settings,
+    SweepSettings,
+    sweep_arm,
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def default_configfile() -> Path:
+    """The configuration of the embedded default."""
+    return repository_root() / "config" / "config.yaml"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One YAML file as a mapping; `UserError` if it is missing, broken or something else."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {_one_line(str(error))}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold a mapping of keys to values")
+    return values
+
+
+def load(configfile: Path, scale: str = "full") -> Settings:
+    """Read and resolve a configuration file such as `config/config.yaml`."""
+    return resolve(read_yaml(configfile), Path(configfile).parent, str(configfile), scale)
+
+
+def resolve(
+    values: dict[str, Any], folder: Path, file: str = "config", scale: str = "full"
+) -> Settings:
+    """Check `values` and inline what they name from `folder`/{arms,models,rewards,prompts}.
+
+    With `scale="smoke"` the values under the key `smoke` replace their namesakes (mappings merge,
+    everything else is replaced).
+
+    Raises:
+        UserError: naming the key, the value, what is allowed and the file.
+    """
+    values = dict(values)
+    smoke = values.pop("smoke", None)
+    if scale == "smoke":
+        values = _merge(values, _mapping(smoke or {}, "smoke", file))
+    experiments = {
+        name: validate(ExperimentSettings, entry, file, f"experiments.{name}")
+        for name, entry in _mapping(values.get("experiments"), "experiments", file).items()
+    }
+    sweeps = {
+        name: validate(SweepSettings, entry, file, f"sweeps.{name}")
+        for name, entry in _mapping(values.get("sweeps") or {}, "sweeps", file).items()
+    }
+    arms = _resolve_arms(experiments, sweeps, folder, file)
+    rewards = _resolve_rewards(experiments, folder, file)
+    resolved = {
+        **values,
+        "scale": scale,
+        "model": _resolve_model(_text(values, "model", file), folder, file),
+        "prompts": _named(PromptSettings, "prompts", _text(values, "prompts", file), folder, file),
+        "experiments": experiments,
+        "sweeps": sweeps,
+        "arms": arms,
+        "rewards": rewards,
+    }
+    settings = validate(Settings, resolved, file)
+    _check_sizes(settings, file)
+    return settings
+
+
+def save_resolved(settings: Settings, path: Path) -> None:
+    """Write a resolved configuration that `load_resolved` reads back unchanged."""
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text(path, "# Made by `resolve`; edit the files under config/ instead.\n" + text)
+
+
+def load_resolved(path: Path) -> Settings:
+    """Read what `save_resolved` wrote."""
+    values, file = read_yaml(path), str(path)
+    arms = {
+        name: validate(_arm_settings(entry, file), entry, file, f"arms.{name}")
+        for name, entry in _mapping(values.get("arms"), "arms", file).items()
+    }
+    rewards = {
+        name: validate(_reward_settings(entry, file), entry, file, f"rewards.{name}")
+        for name, entry in _mapping(values.get("rewards"), "rewards", file).items()
+    }
+    return validate(Settings, {**values, "arms": arms, "rewards": rewards}, file)
+
+
+def validate(schema: type[Model], values: Any, file: str, prefix: str = "") -> Model:
+    """`values` as `schema`; a `UserError` lists every mistake with its key, value and file."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(schema, problem, file, prefix) for problem in error.errors()]
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join([part for part in [prefix] if part] + location)
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys_at(schema, location[:-1])
+        return (
+            f"{file}: {key}: unknown key.{suggest(location[-1], allowed)}"
+            f" Allowed: {', '.join(sorted(allowed))}"
+        )
+    if problem["type"] == "missing":
+        return f"{file}: {key}: missing; this key is required"
+    return f"{file}: {key}: {problem['input']!r} is not allowed: {problem['msg']}"
+
+
+def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that the schema knows at a place inside it."""
+    current: Any = schema
+    for part in location:
+        fields = getattr(current, "model_fields", {})
+        if part in fields:
+            current = fields[part].annotation
+    fields = getattr(current, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]
+
+
+def _resolve_arms(
+    experiments: dict[str, ExperimentSettings],
+    sweeps: dict[str, SweepSettings],
+    folder: Path,
+    file: str,
+) -> dict[str, BaseModel]:
+    arms: dict[str, BaseModel] = {}
+    for name, experiment in experiments.items():
+        for arm in experiment.arms:
+            arms[arm] = arms.get(arm) or _arm(arm, folder, file, f"experiments.{name}.arms")
+    for name, sweep in sweeps.items():
+        if sweep.experiment not in experiments:
+            raise UserError(
+                f"{file}: sweeps.{name}.experiment: '{sweep.experiment}' is not an experiment."
+                f"{suggest(sweep.experiment, experiments)} Known: {', '.join(experiments)}"
+            )
+        arms[sweep.arm] = arms.get(sweep.arm) or _arm(sweep.arm, folder, file, f"sweeps.{name}.arm")
+        for value in sweep.values:
+            changed = {**arms[sweep.arm].model_dump(mode="json"), sweep.setting: value}
+            changed["title"] = f"{changed['title']}, {sweep.setting} = {value:g}"
+            arms[sweep_arm(sweep, value)] = validate(
+                type(arms[sweep.arm]), changed, file, f"sweeps.{name}"
+            )
+    return arms
+
+
+def _arm(name: str, folder: Path, file: str, key: str) -> BaseModel:
+    if name == BASE_ARM:
+        raise UserError(
+            f"{file}: {key}: '{BASE_ARM}' is the untrained policy; it is always scored, never listed"
+        )
+    path, values = _read_named("arms", name, folder, file, key)
+    return validate(_arm_settings(values, path), values, path)
+
+
+def _arm_settings(values: dict[str, Any], file: str) -> type[BaseModel]:
+    algorithm = values.get("algorithm")
+    if algorithm not in registry.ARMS:
+        raise UserError(
+            f"{file}: algorithm: {algorithm!r} is not registered."
+            f"{suggest(str(algorithm), registry.ARMS)} Known: {', '.join(sorted(registry.ARMS))}"
+        )
+    return registry.load_arm_class(algorithm).Settings
+
+
+def _resolve_rewards(
+    experiments: dict[str, ExperimentSettings], folder: Path, file: str
+) -> dict[str, RewardSettings]:
+    rewards: dict[str, RewardSettings] = {}
+    for experiment, entry in experiments.items():
+        named = {"training_reward": [entry.training_reward]}
+        named |= {"judges": entry.judges, "diagnostics": entry.diagnostics}
+        for key, names in named.items():
+            for name in names:
+                place = f"experiments.{experiment}.{key}"
+                path, values = _read_named("rewards", name, folder, file, place)
+                rewards[name] = validate(_reward_settings(values, path), values, path)
+    return rewards
+
+
+def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:
+    kind = values.get("kind")
+    if kind not in registry.REWARDS:
+        raise UserError(
+            f"{file}: kind: {kind!r} is not a registered reward."
+            f"{suggest(str(kind), registry.REWARDS)} Known: {', '.join(sorted(registry.REWARDS))}"
+        )
+    return registry.load_reward_class(kind).Settings
+
+
+def _resolve_model(name: str, folder: Path, file: str) -> ModelSettings:
+    model = _named(ModelSettings, "models", name, folder, file, key="model")
+    if model.kind not in registry.MODELS:
+        raise UserError(
+            f"{folder / 'models' / name}.yaml: kind: {model.kind!r} is not a registered model."
+            f"{suggest(model.kind, registry.MODELS)} Known: {', '.join(sorted(registry.MODELS))}"
+        )
+    return model
+
+
+def _named(
+    schema: type[Model], kind: str, name: str, folder: Path, file: str, key: str = ""
+) -> Model:
+    path, values = _read_named(kind, name, folder, file, key or kind)
+    return validate(schema, values, path)
+
+
+def _read_named(
+    kind: str, name: str, folder: Path, file: str, key: str
+) -> tuple[str, dict[str, Any]]:
+    """The file `folder/kind/name.yaml`: its path and its values."""
+    path = folder / kind / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(found.stem for found in (folder / kind).glob("*.yaml"))
+        raise UserError(
+            f"{file}: {key}: '{name}' is unknown: there is no {path}."
+            f"{suggest(name, known)} Known: {', '.join(known)}"
+        )
+    return str(path), read_yaml(path)
+
+
+def _check_sizes(settings: Settings, file: str) -> None:
+    """Rules that join several keys."""
+    rollout, training = settings.rollout, settings.training
+    for small, large in (
+        ("evaluation.curve_prompts", "evaluation.prompts"),
+        ("evaluation.prompts", "prompts.evaluation"),
+        ("calibration.prompts", "prompts.train"),
+        ("rollout.prompts_per_iteration", "prompts.train"),
+    ):
+        low, high = (_value_at(settings, key) for key in (small, large))
+        if low > high:
+            raise UserError(f"{file}: {small}: {low} is more than {large}, which is {high}")
+    if rollout.deterministic_tail >= rollout.steps:
+        raise UserError(
+            f"{file}: rollout.deterministic_tail: {rollout.deterministic_tail} leaves no step with"
+            f" noise; it must be below rollout.steps, which is {rollout.steps}"
+        )
+    if training.snapshot_every > training.iterations:
+        raise UserError(
+            f"{file}: training.snapshot_every: {training.snapshot_every} is more than"
+            f" training.iterations, which is {training.iterations}"
+        )
+    names = {name for entry in settings.experiments for name in settings.rewards_of(entry)}
+    if settings.analysis.main_metric not in names:
+        raise UserError(
+            f"{file}: analysis.main_metric: '{settings.analysis.main_metric}' scores no experiment."
+            f" Known: {', '.join(sorted(names))}"
+        )
+
+
+def _value_at(settings: Settings, key: str) -> int:
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return int(value)
+
+
+def _mapping(value: Any, key: str, file: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: {key}: must be a mapping of names to entries, not {value!r}")
+    return value
+
+
+def _text(values: dict[str, Any], key: str, file: str) -> str:
+    value = values.get(key)
+    if not isinstance(value, str):
+        raise UserError(f"{file}: {key}: must name a file under config/, not {value!r}")
+    return value
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

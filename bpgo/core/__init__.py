@@ -1,0 +1,1 @@
+"""What every arm shares: kernels, advantages, losses, rollout, update, trainer."""

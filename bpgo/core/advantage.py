@@ -1,0 +1,175 @@
+"""Group-relative advantages, with the differences between libraries as settings.
+
+Shapes: P groups, G samples a group, N = samples of all groups. Importing this file does not import
+torch. Statistics are taken in float64: a group of equal float32 rewards then has a standard
+deviation of exactly 0 and advantages of exactly 0, which float32 does not promise.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from bpgo.settings import NonNegative, Number, Positive, Strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class AdvantageSettings(Strict):
+    """How rewards are normalised inside a group (paper Eq. 1 leaves ddof and eps open)."""
+
+    ddof: Literal[0, 1] = 1  # 1: unbiased variance (torch.std), 0: biased (np.std)
+    epsilon: Positive = 1e-4  # in reward units
+    epsilon_mode: Literal["add", "floor"] = "add"  # std + epsilon, or max(std, epsilon)
+    scope: Literal["group", "batch"] = "group"  # whose std divides; the mean is always the group's
+    min_group_std: NonNegative = 0.0  # groups with a smaller std get advantage 0 (TeleBoost)
+    trimmed_ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # lowest share left out (MixGRPO)
+    clip: Positive | None = 5.0  # largest absolute advantage
+
+
+# Published values. All of these libraries clip at 5, later, in their loss.
+PRESETS = {
+    "ddpo": AdvantageSettings(ddof=0, epsilon=1e-6),
+    "flow_grpo": AdvantageSettings(ddof=0, epsilon=1e-4),
+    "flow_grpo_global_std": AdvantageSettings(ddof=0, epsilon=1e-4, scope="batch"),
+    "dance_grpo": AdvantageSettings(ddof=1, epsilon=1e-8),
+    "mix_grpo": AdvantageSettings(ddof=1, epsilon=1e-8),
+    "flow_factory": AdvantageSettings(ddof=0, epsilon=1e-6, epsilon_mode="floor"),
+    "verl_omni": AdvantageSettings(ddof=1, epsilon=1e-4, scope="batch"),
+    "teleboost": AdvantageSettings(ddof=1, epsilon=1e-4),
+}
+
+
+def group_advantage(rewards: Tensor, settings: AdvantageSettings) -> Tensor:
+    """Advantages `[P, G]` of rewards `[P, G]`: (R - group mean) / std, then clipped (Eq. 1).
+
+    A group of one sample has advantage 0. Non-finite rewards give non-finite advantages in their
+    group (with `scope="batch"` in every group): the trainer stops on them.
+    """
+    values = rewards.double()
+    trim = min(int(values.shape[1] * settings.trimmed_ratio), values.shape[1] - 1)
+    kept = values.sort(dim=1).values[:, trim:] if trim else values
+    std = _std(kept, settings)
+    divisor = _std(values.reshape(1, -1), settings) if settings.scope == "batch" else std
+    advantage = (values - kept.mean(dim=1, keepdim=True)) / _guarded(divisor, settings)
+    if settings.min_group_std:
+        advantage = advantage * (std >= settings.min_group_std)
+    return _clipped(advantage, settings).to(rewards.dtype)
+
+
+def indexed_advantage(rewards: Tensor, index: Sequence[int], settings: AdvantageSettings) -> Tensor:
+    """`group_advantage` for groups of unequal size: rewards `[N]`, each row's group `index` `[N]`."""
+    values = rewards.double()
+    members: dict[int, list[int]] = {}
+    for row, name in enumerate(index):
+        members.setdefault(name, []).append(row)
+    batch_std = _guarded(_std(values.reshape(1, -1), settings), settings)
+    whole_group = settings.model_copy(update={"scope": "group"})
+    advantage = values.clone()
+    for rows in members.values():
+        group = values[rows].reshape(1, -1)
+        if settings.scope == "batch":
+            found = _clipped((group - group.mean()) / batch_std, settings)
+        else:
+            found = group_advantage(group, whole_group)
+        advantage[rows] = found.reshape(-1)
+    return advantage.to(rewards.dtype)
+
+
+def several_rewards_advantage(
+    rewards: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    settings: AdvantageSettings,
+    combine: Literal["rewards", "advantages", "gdpo"] = "advantages",
+) -> Tensor:
+    """One advantage `[P, G]` from several rewards, each `[P, G]`, with a weight each.
+
+    `rewards`: the weighted sum of rewards is normalised (Flow-GRPO, Flow-Factory); `advantages`:
+    each is normalised, then the weighted sum taken (DanceGRPO with weights 1, MixGRPO); `gdpo`:
+    that sum, normalised once more over the batch (GDPO, arXiv 2601.05242). Clipped once, last.
+    """
+    unclipped = settings.model_copy(update={"clip": None})
+    if combine == "rewards":
+        each = [weights[name] * value.double() for name, value in rewards.items()]
+        return group_advantage(reduce(add, each), settings)
+    total = reduce(
+        add,
+        [
+            weights[name] * group_advantage(value.double(), unclipped)
+            for name, value in rewards.items()
+        ],
+    )
+    if combine == "gdpo":
+        std = _guarded(_std(total.reshape(1, -1), settings), settings)
+        total = (total - total.mean()) / std
+    return _clipped(total, settings)
+
+
+def selection_advantage(
+    rewards: Tensor, rule: Literal["best", "best_and_worst", "reward"]
+) -> Tensor:
+    """Advantages `[P, G]` without normalisation (Flow-GRPO's SFT, online DPO and RWR baselines).
+
+    `best`: 1 for the group's best samples, else 0; `best_and_worst`: 1 for the first best, -1 for
+    the first worst, else 0 (in a constant group the second counts as best, the first as worst);
+    `reward`: the reward itself.
+    """
+    if rule == "reward":
+        return rewards.clone()
+    if rule == "best":
+        return (rewards == rewards.amax(dim=1, keepdim=True)).to(rewards.dtype)
+    best, worst = rewards.argmax(dim=1, keepdim=True), rewards.argmin(dim=1, keepdim=True)
+    tied = best == worst
+    best, worst = best.masked_fill(tied, 1), worst.masked_fill(tied, 0)
+    ones = rewards.new_ones(best.shape)
+    return rewards.new_zeros(rewards.shape).scatter(1, best, ones).scatter(1, worst, -ones)
+
+
+class PromptTracker:
+    """Per-prompt reward statistics over iterations (DDPO, arXiv 2305.13301 section 5).
+
+    A prompt's mean and std come from its last `buffer_size` rewards; while it has seen fewer than
+    `min_count`, the batch's serve instead.
+    """
+
+    def __init__(self, buffer_size: int, min_count: int, settings: AdvantageSettings) -> None:
+        self.buffer_size, self.min_count, self.settings = buffer_size, min_count, settings
+        self.rewards: dict[str, deque[float]] = {}
+
+    def advantage(self, rewards: Tensor, prompt_ids: Sequence[str]) -> Tensor:
+        """Record rewards `[N]` of N samples and return their advantages `[N]`."""
+        for prompt, reward in zip(prompt_ids, rewards.tolist(), strict=True):
+            recent = self.rewards.setdefault(prompt, deque(maxlen=self.buffer_size))
+            recent.append(reward)
+        values = rewards.double()
+        found = []
+        for row, prompt in enumerate(prompt_ids):
+            recent = self.rewards[prompt]
+            known = len(recent) >= self.min_count
+            sample = values.new_tensor(list(recent)) if known else values
+            std = _guarded(_std(sample.reshape(1, -1), self.settings), self.settings)
+            found.append(((values[row] - sample.mean()) / std).reshape(()))
+        advantage = values.new_tensor([value.item() for value in found])
+        return _clipped(advantage, self.settings).to(rewards.dtype)
+
+
+def _std(values: Tensor, settings: AdvantageSettings) -> Tensor:
+    """Standard deviation along dimension 1; 0 for a single value, whatever ddof says."""
+    return values.std(dim=1, keepdim=True, correction=min(settings.ddof, values.shape[1] - 1))
+
+
+def _guarded(std: Tensor, settings: AdvantageSettings) -> Tensor:
+    """A divisor above 0."""
+    if settings.epsilon_mode == "floor":
+        return std.clamp(min=settings.epsilon)
+    return std + settings.epsilon
+
+
+def _clipped(advantage: Tensor, settings: AdvantageSettings) -> Tensor:
+    return advantage if settings.clip is None else advantage.clamp(-settings.clip, settings.clip)

@@ -1,0 +1,206 @@
+"""The optimizer steps on one batch of rollouts: the same for every arm.
+
+Shape letters: P groups, G group size, B = P*G samples, K trained steps of T, b rows of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bpgo.core import loss as losses
+from bpgo.core.arm import Arm
+from bpgo.core.ema import EMA
+from bpgo.core.rollout import chunks, step_log_prob
+from bpgo.core.sde import Transition, transition
+from bpgo.errors import NonFiniteError, RatioError
+from bpgo.models.base import Policy, PromptEmbeddings
+from bpgo.records import AdvantageResult, Rollout
+from bpgo.settings import TrainingSettings
+
+
+@dataclass
+class UpdateReport:
+    """Means over a batch's chunks, kept on the device until the end of the update."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    weight: float = 0.0
+    gradient_norms: list[float] = field(default_factory=list)
+    ratio_deviation: float = 0.0  # largest |ratio - 1| before the first optimizer step
+    groups_dropped: int = 0
+
+    def add(self, rows: int, **values: Tensor) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach() * rows
+        self.weight += rows
+
+    def means(self) -> dict[str, float]:
+        """One number per quantity, as the metrics file has them."""
+        values = {name: float(value) / max(self.weight, 1.0) for name, value in self.sums.items()}
+        norms = self.gradient_norms or [0.0]
+        return {
+            **values,
+            "gradient_norm": float(np.mean(norms)),
+            "ratio_deviation": self.ratio_deviation,
+            "groups_dropped": self.groups_dropped,
+        }
+
+
+@dataclass
+class Updater:
+    """What the optimizer steps need beside the batch.
+
+    `reference_velocity` gives the frozen base policy's velocity; needed only where the arm has a
+    KL term.
+    """
+
+    policy: Policy
+    arm: Arm
+    optimizer: torch.optim.Optimizer
+    parameters: dict[str, Tensor]
+    settings: TrainingSettings
+    guidance_scale: float
+    batch_size: int
+    ema: EMA | None = None
+    reference_velocity: Callable[..., Tensor] | None = None
+
+    def update(
+        self,
+        rollout: Rollout,
+        prompts: PromptEmbeddings,
+        advantages: AdvantageResult,
+        trained_steps: Tensor,
+    ) -> UpdateReport:
+        """Make the batch's optimizer steps.
+
+        `trained_steps` `[B, K]` names the stored steps of each sample. Column by column, all
+        samples go through one forward pass in the rollout's own chunks, so that the first ratios
+        are exactly 1; the K columns are shared out among `optimizer_steps` optimizer steps.
+
+        Raises:
+            RatioError: if a first ratio is off by more than `ratio_tolerance`.
+            NonFiniteError: before the optimizer step that would use the value.
+        """
+        report = UpdateReport()
+        terms = [(term.weight, term.advantage.flatten()) for term in advantages.terms]
+        active, report.groups_dropped = _active_rows(advantages)
+        if self.reference_velocity is not None:  # a KL term moves every sample
+            active, report.groups_dropped = torch.ones_like(active), 0
+        columns = np.array_split(np.arange(trained_steps.shape[1]), self.settings.optimizer_steps)
+        for turn, chosen in enumerate(columns):
+            self.optimizer.zero_grad(set_to_none=True)
+            for column in chosen:
+                for rows in chunks(len(trained_steps), self.batch_size):
+                    picked = torch.arange(rows.start, rows.stop)[active[rows]]
+                    if len(picked) == 0:
+                        continue
+                    batch = _Chunk(rollout, picked, trained_steps[picked, column])
+                    share = len(picked) / (len(trained_steps) * len(chosen))
+                    self._backward(batch, prompts, terms, share, report, first=turn == 0)
+            self._step(report)
+        return report
+
+    def _backward(
+        self,
+        batch: _Chunk,
+        prompts: PromptEmbeddings,
+        terms: list[tuple[float, Tensor]],
+        share: float,
+        report: UpdateReport,
+        first: bool,
+    ) -> None:
+        embeddings = prompts.select(batch.rows)
+        velocity = self.policy.velocity(batch.latents, batch.sigma, embeddings, self.guidance_scale)
+        moved = self._transition(batch, velocity)
+        log_prob = step_log_prob(self.arm.settings.kernel, batch.next_latents, moved)
+        ratio = losses.ratio(log_prob, batch.log_probs)
+        if first:
+            self._guard_ratio(ratio.detach(), report)
+        loss = torch.zeros((), device=ratio.device)
+        for weight, advantage in terms:
+            chosen = advantage[batch.rows].to(ratio.device, ratio.dtype)
+            loss = loss + weight * self.arm.surrogate(ratio, chosen).mean()
+        clipped = losses.clip_fraction(ratio.detach(), self.arm.settings.clip_range)
+        logged = {"loss": loss, "clip_fraction": clipped}
+        if self.reference_velocity is not None:
+            kl = self._kl(batch, embeddings, moved, velocity)
+            loss = loss + self.arm.settings.kl_weight * kl
+            logged["kl"] = kl
+        (loss * share).backward()
+        report.add(len(batch.rows), **logged)
+
+    def _transition(self, batch: _Chunk, velocity: Tensor) -> Transition:
+        arm = self.arm.settings
+        return transition(
+            arm.kernel,
+            velocity,
+            batch.latents,
+            batch.sigma,
+            batch.sigma_next,
+            arm.noise_level,
+            sigma_max=batch.sigma_max,
+        )
+
+    def _kl(
+        self, batch: _Chunk, embeddings: PromptEmbeddings, moved: Transition, velocity: Tensor
+    ) -> Tensor:
+        assert self.reference_velocity is not None
+        with torch.no_grad():
+            reference_velocity = self.reference_velocity(
+                batch.latents, batch.sigma, embeddings, self.guidance_scale
+            )
+            reference = self._transition(batch, reference_velocity)
+        form = self.arm.settings.kl_form
+        return losses.kl(form, moved, reference, velocity, reference_velocity).mean()
+
+    def _guard_ratio(self, ratio: Tensor, report: UpdateReport) -> None:
+        deviation = float((ratio - 1).abs().max())
+        report.ratio_deviation = max(report.ratio_deviation, deviation)
+        if not deviation <= self.settings.ratio_tolerance:
+            raise RatioError(
+                f"before the first optimizer step a ratio differs from 1 by {deviation:.3g}; the"
+                f" tolerance (training.ratio_tolerance) is {self.settings.ratio_tolerance:.3g}."
+                " The update does not see the policy that drew the samples. Usual causes: another"
+                " guidance scale or noise level, latents stored in a smaller dtype, another batch"
+                " size, EMA weights swapped in, another scheduler index."
+            )
+
+    def _step(self, report: UpdateReport) -> None:
+        gradients = [p for p in self.parameters.values() if p.grad is not None]
+        if not gradients:
+            return
+        norm = float(torch.nn.utils.clip_grad_norm_(gradients, self.settings.gradient_clip))
+        if not np.isfinite(norm):
+            raise NonFiniteError(f"the gradient's norm is {norm}: no optimizer step was made")
+        report.gradient_norms.append(norm)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.parameters)
+
+
+class _Chunk:
+    """The stored transitions of some rows, each at its own step."""
+
+    def __init__(self, rollout: Rollout, rows: Tensor, steps: Tensor) -> None:
+        self.rows = rows
+        self.latents = rollout.latents[rows, steps]
+        self.next_latents = rollout.latents[rows, steps + 1]
+        self.log_probs = rollout.log_probs[rows, steps]
+        self.sigma = rollout.sigmas[steps]
+        self.sigma_next = rollout.sigmas[steps + 1]
+        self.sigma_max = rollout.sigmas[1]
+
+
+def _active_rows(advantages: AdvantageResult) -> tuple[Tensor, int]:
+    """Samples `[B]` of groups with any advantage, and the number of groups without.
+
+    A group whose advantages are all zero moves nothing, so its forward passes are saved. The loss
+    still divides by all B samples: the other groups weigh as they would.
+    """
+    stacked = torch.stack([term.advantage for term in advantages.terms])
+    groups = stacked.ne(0).any(dim=2).any(dim=0).cpu()
+    return groups.repeat_interleave(stacked.shape[2]), int((~groups).sum())

@@ -1,0 +1,43 @@
+"""The one exception for what a user can get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in a setting, a file or a command, told in one message.
+
+    The message names the key, the value, what is allowed and the file. The command line prints it
+    without a traceback and exits with code 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run had to stop: told in one message, the last good state is kept.
+
+    The command line prints it without a traceback and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class NonFiniteError(RunError):
+    """A reward, loss or gradient is not a finite number; nothing was changed by it."""
+
+
+class RatioError(RunError):
+    """Before the first optimizer step of a batch some ratio is not 1."""
+
+
+class Interrupted(RunError):
+    """SIGTERM or SIGUSR1 arrived and the state was saved."""
+
+    exit_code = 75  # EX_TEMPFAIL: run the same command again
+
+
+def suggest(word: str, allowed: Iterable[str]) -> str:
+    """`" Did you mean 'grpo'?"` for the nearest allowed word, or an empty string."""
+    near = get_close_matches(word, list(allowed), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

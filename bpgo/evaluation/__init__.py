@@ -1,0 +1,1 @@
+"""Sample trained policies and score the samples."""

@@ -1,0 +1,61 @@
+"""What several commands load: the policy, prompt embeddings, rewards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from bpgo import registry
+from bpgo.errors import UserError, suggest
+from bpgo.models.base import Policy
+from bpgo.rewards import Reward, load_reward
+from bpgo.settings import Settings
+
+
+def prepare_process(settings: Settings, threads: int) -> str:
+    """Set torch's threads and determinism; the device's name (`cuda` where there is one).
+
+    One thread a job by default: two runs side by side are faster than one run with two threads.
+    """
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if settings.training.parameters == "full" and settings.model.kind == "flux":
+        from bpgo.models.lean_import import import_lean
+
+        import_lean()
+    return device
+
+
+def load_policy(settings: Settings, device: str) -> Policy:
+    """The base policy."""
+    kind = registry.load_model_class(settings.model.kind)
+    policy: Policy = kind(settings.model, settings.training.parameters, device)
+    return policy
+
+
+def load_rewards(settings: Settings, names: list[str], device: str) -> dict[str, Reward]:
+    """Rewards by name."""
+    return {name: load_reward(settings.rewards[name], device) for name in names}
+
+
+def embedding_cache(path: Path) -> Path:
+    """Where prompt embeddings are kept: `embeddings/` beside the prompts' folder."""
+    return Path(path).resolve().parent.parent / "embeddings"
+
+
+def check_names(settings: Settings, experiment: str, arm: str | None = None) -> None:
+    """`UserError` for an experiment or arm that the configuration does not have."""
+    if experiment not in settings.experiments:
+        raise UserError(
+            f"--experiment: '{experiment}' is unknown.{suggest(experiment, settings.experiments)}"
+            f" Known: {', '.join(settings.experiments)}"
+        )
+    known = {run.arm for run in settings.runs() + settings.base_runs()}
+    if arm is not None and arm not in known:
+        raise UserError(
+            f"--arm: '{arm}' is unknown.{suggest(arm, known)} Known: {', '.join(sorted(known))}"
+        )

@@ -1,0 +1,1 @@
+"""Policies: adapters over diffusers models."""

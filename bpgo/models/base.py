@@ -1,0 +1,61 @@
+"""What the core asks of a policy. An adapter per diffusers model family implements it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bpgo.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class PromptEmbeddings:
+    """Text embeddings of N prompts: `tokens` `[N, L, D]` and `pooled` `[N, D']`."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def select(self, rows: Tensor | slice) -> PromptEmbeddings:
+        """The embeddings of some rows, in that order."""
+        return PromptEmbeddings(self.tokens[rows], self.pooled[rows])
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> PromptEmbeddings:
+        """On another device, in another dtype."""
+        return PromptEmbeddings(self.tokens.to(device, dtype), self.pooled.to(device, dtype))
+
+
+class Policy(Protocol):
+    """A flow-matching generator: `velocity` is what training changes, the rest is fixed."""
+
+    settings: ModelSettings
+    transformer: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    latent_shape: tuple[int, ...]
+
+    def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
+        """Text embeddings `[N, ...]`; loads the text encoders and frees them again."""
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The noise levels of a sampler, `[T+1]` float32, from 1 (or near) down to 0."""
+
+    def velocity(
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float
+    ) -> Tensor:
+        """The velocity at `latents` `[B, ...]` and `sigma` `[B]`, float32, same shape."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` in [0, 1], float32."""
+
+    def save(self, folder: Path) -> None:
+        """Write the trained transformer, or its adapter, in diffusers / peft layout."""
+
+    def load_trained(self, folder: Path) -> None:
+        """Read what `save` wrote."""

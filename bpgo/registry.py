@@ -1,0 +1,57 @@
+"""Name -> module. The only way from a word in a YAML file to a class; add one line to extend.
+
+Importing this file imports none of the modules.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bpgo.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from bpgo.core.arm import Arm
+
+# The module of an algorithm exports its class as `ARM`.
+ARMS = {
+    "grpo": "baselines.grpo",
+    "dance_grpo": "baselines.dance_grpo",
+    "flow_grpo": "baselines.flow_grpo",
+    "bpgo": "bpgo.method.arm",
+}
+
+# The module of a reward exports its class as `REWARD`.
+REWARDS = {
+    "scenes_preference": "bpgo.rewards.scenes",
+    "scenes_oracle": "bpgo.rewards.scenes_oracle",
+}
+
+# The module of a model exports its class as `MODEL`.
+MODELS = {
+    "flux": "bpgo.models.flux",
+}
+
+
+def load_arm_class(name: str) -> type[Arm]:
+    """The class of an algorithm; `UserError` if it is not registered."""
+    return _load(ARMS, name, "algorithm", "ARM")
+
+
+def load_reward_class(name: str) -> type[Any]:
+    """The class of a kind of reward; `UserError` if it is not registered."""
+    return _load(REWARDS, name, "reward kind", "REWARD")
+
+
+def load_model_class(name: str) -> type[Any]:
+    """The class of a kind of model; `UserError` if it is not registered."""
+    return _load(MODELS, name, "model kind", "MODEL")
+
+
+def _load(modules: dict[str, str], name: str, what: str, attribute: str) -> Any:
+    if name not in modules:
+        raise UserError(
+            f"{what} '{name}' is not registered.{suggest(name, modules)}"
+            f" Known: {', '.join(sorted(modules))}"
+        )
+    return getattr(import_module(modules[name]), attribute)

@@ -1,0 +1,1 @@
+"""The embedded world: captions, renderer, oracle, simulated annotators, and the models learned."""

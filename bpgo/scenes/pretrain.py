@@ -1,0 +1,88 @@
+"""Makes the embedded world's weights from nothing: codec, policy, reward models.
+
+The defaults are the settings that made the shipped weights. One thread is what they were made
+with; another number of threads, or another machine, gives other last bits.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from bpgo.files import atomic_directory
+from bpgo.scenes import codec as codec_stage
+from bpgo.scenes import reward_training as reward_stage
+from bpgo.scenes import sft
+from bpgo.scenes.annotators import DIALS, POOLS, World
+from bpgo.scenes.policy import Policy, load_policy, save_policy
+from bpgo.scenes.reward_models import RewardModel
+from bpgo.scenes.weights import policy_folder, save_reward, write_digests
+
+SEED = 0
+
+
+def train_codec(output: Path, steps: int | None = None) -> AutoencoderKL:
+    """Train the codec (``steps`` for each of its two parts) and save it in ``output``/vae."""
+    few = {} if steps is None else {"steps": steps, "scenes": 64}
+    codec = codec_stage.train_codec(seed=SEED, **few)
+    codec_stage.refine_decoder(codec, seed=SEED, **few)
+    with atomic_directory(output / "vae") as folder:
+        codec.save_pretrained(folder)
+    _say("codec", codec_stage.reconstruction_scores(codec, 512 if steps is None else 16))
+    return codec
+
+
+def train_policy(output: Path, codec: AutoencoderKL, steps: int | None = None) -> Policy:
+    """Train the base policy around a codec and save the pipeline in ``output``/policy."""
+    few = {} if steps is None else {"steps": steps, "scenes": 64}
+    policy = sft.train_policy(codec.eval().requires_grad_(False), seed=SEED, **few)
+    save_policy(policy, policy_folder(output))
+    _say("policy", sft.policy_scores(policy, 512 if steps is None else 16))
+    return policy
+
+
+def train_rewards(
+    output: Path, policy: Policy, world: World, steps: int | None = None
+) -> dict[str, RewardModel]:
+    """Train the three pools' reward models of one world, saved in ``output``/rewards/``world``."""
+    share = 1.0 if steps is None else 0.01
+    pairs = reward_stage.preference_pairs(policy, SEED, share)
+    fresh = reward_stage.mutated_pairs(1000 if steps is None else 16, SEED + 1, "held_out")
+    models = {}
+    for pool in POOLS:
+        few = {} if steps is None else {"steps": steps}
+        model = reward_stage.train_reward(pairs, world, pool, seed=SEED, **few)
+        save_reward(model, world, pool, output)
+        accuracy = reward_stage.preference_accuracy(model, fresh, world, pool)
+        _say(f"reward {world} {pool}", {"accuracy on held-out mutated pairs": accuracy})
+        models[pool] = model
+    return models
+
+
+def pretrain_all(output: Path, steps: int | None = None) -> None:
+    """Make the whole weights folder; ``output`` appears at the end, whole or not at all.
+
+    Args:
+        output: replaced if it exists.
+        steps: training steps of every stage, on a few scenes, for a test; None for the real thing.
+    """
+    torch.set_num_threads(1)
+    with atomic_directory(Path(output)) as folder:
+        codec = train_codec(folder, steps)
+        train_policy(folder, codec, steps)
+        # Load what was written: the rewards see the policy that users will load.
+        policy = load_policy(policy_folder(folder))
+        for world in DIALS:
+            train_rewards(folder, policy, world, steps)
+        for file in sorted((folder / "vae").iterdir()):
+            file.unlink()  # the policy folder holds the codec
+        (folder / "vae").rmdir()
+        write_digests(folder)
+
+
+def _say(stage: str, figures: dict[str, float]) -> None:
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    print(f"{stage}: done, {shown}", file=sys.stderr, flush=True)

@@ -1,0 +1,287 @@
+"""The schema of a configuration: strict, frozen, every key with its unit.
+
+`bpgo.config` reads YAML files into these classes. An arm, a reward and a model add keys of their
+own by a subclass in their own file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+
+from bpgo.files import text_digest
+
+BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
+NAME = r"^[a-z0-9_]+$"
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as text; take it as the number it is."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Fraction = Annotated[Number, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=NAME)]
+
+
+class Strict(BaseModel):
+    """Frozen, typed, and no key that the schema does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, serialize_by_alias=True
+    )
+
+
+class LoraSettings(Strict):
+    """Low-rank adapters (peft)."""
+
+    rank: Count = 32
+    alpha: Positive = 64.0
+    targets: list[str] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
+
+
+class ModelSettings(Strict):
+    """The policy: a diffusers pipeline folder or hub repository."""
+
+    kind: str  # key of bpgo.registry.MODELS
+    title: str
+    path: str  # a folder, relative to the clone's root or absolute
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    resolution: Count  # pixels, height = width
+    prompt_tokens: Count  # length to which prompts are padded
+    lora: LoraSettings = LoraSettings()
+    source: str = ""
+
+
+class PromptSettings(Strict):
+    """Where prompts come from, and how many of each split."""
+
+    kind: Literal["scenes"]
+    train: Count
+    evaluation: Count
+    seed: int = 0
+    source: str = ""
+
+
+class RewardSettings(Strict):
+    """What all rewards share; a reward's file subclasses it with its own keys."""
+
+    kind: str  # key of bpgo.registry.REWARDS
+    title: str
+    environment: Name = "main"  # workflow/envs/{environment}.yaml
+    source: str = ""
+
+
+class RolloutSettings(Strict):
+    """How samples are drawn for training; equal for all arms."""
+
+    prompts_per_iteration: Count  # P
+    group_size: Annotated[int, Field(ge=2)]  # G
+    steps: Annotated[int, Field(ge=2)]  # T
+    deterministic_tail: Annotated[int, Field(ge=1)] = 1  # last steps without noise, never trained
+    guidance_scale: NonNegative = 1.0
+    batch_size: Count = 96  # samples in one forward pass, in rollout and update alike
+
+
+class TrainingSettings(Strict):
+    """The optimizer and its surroundings; equal for all arms."""
+
+    iterations: Count
+    optimizer_steps: Count  # per iteration
+    parameters: Literal["full", "lora"] = "full"
+    learning_rate: Positive
+    betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    weight_decay: NonNegative = 0.0
+    epsilon: Positive = 1e-8
+    gradient_clip: Positive = 1.0  # largest global norm
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # 0: no EMA
+    ema_every: Count = 8  # optimizer steps
+    snapshot_every: Count  # iterations between policies kept for the curves
+    checkpoint_every: Count  # iterations between resumable states
+    ratio_tolerance: Positive = 1e-6  # largest |ratio - 1| before the first update of a batch
+
+
+class EvaluationSettings(Strict):
+    """How policies are judged: the evaluation sampler (ODE) on held-out prompts."""
+
+    prompts: Count
+    curve_prompts: Count  # the first ones, scored at every snapshot
+    samples_per_prompt: Count = 1
+    steps: Count
+    guidance_scale: NonNegative = 1.0
+    batch_size: Count = 96
+
+
+class CalibrationSettings(Strict):
+    """The base policy's rewards on training prompts: the prior's anchor and the reward's scale."""
+
+    prompts: Count
+    samples_per_prompt: Annotated[int, Field(ge=2)]
+    kernel: Literal["flow", "dance", "cps"]
+    noise_level: Positive
+    shared_initial_noise: bool
+    seed: int = 0
+
+
+class AnalysisSettings(Strict):
+    """Declared before looking at results."""
+
+    main_metric: Name  # a reward's name
+    reference_arm: Name = "grpo"
+    bootstrap_samples: Count = 2000
+    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
+    seed: int = 0
+
+
+class ExperimentSettings(Strict):
+    """One world: what drives training, who judges, which arms, which seeds."""
+
+    title: str
+    training_reward: Name
+    judges: Annotated[list[Name], Field(min_length=1)]
+    diagnostics: list[Name] = []  # scored on training rollouts for analysis; no arm sees them
+    arms: Annotated[list[Name], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class SweepSettings(Strict):
+    """One setting of one arm over several values (an ablation table)."""
+
+    experiment: Name
+    arm: Name
+    setting: str
+    values: Annotated[list[Number], Field(min_length=1)]
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """Experiment x arm x seed."""
+
+    experiment: str
+    arm: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """`experiment/arm/seed_1`, below `runs`, `samples` or `scores`."""
+        return f"{self.experiment}/{self.arm}/seed_{self.seed}"
+
+
+def sweep_arm(sweep: SweepSettings, value: float) -> str:
+    """The arm's name at one value of a sweep: `bpgo_ras_alpha_0p1`."""
+    text = f"{value:g}".replace(".", "p").replace("-", "m").replace("+", "")
+    return f"{sweep.arm}_{sweep.setting}_{text}"
+
+
+class Settings(Strict):
+    """A resolved configuration: everything inlined, nothing left to look up."""
+
+    title: str
+    scale: Literal["full", "smoke"] = "full"
+    model: SerializeAsAny[ModelSettings]
+    prompts: PromptSettings
+    experiments: dict[Name, ExperimentSettings]
+    sweeps: dict[Name, SweepSettings] = {}
+    arms: dict[Name, SerializeAsAny[BaseModel]]
+    rewards: dict[Name, SerializeAsAny[RewardSettings]]
+    rollout: RolloutSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    calibration: CalibrationSettings
+    analysis: AnalysisSettings
+
+    def runs(self) -> list[Run]:
+        """Every training run: arms x seeds of each experiment, then the sweeps' arms."""
+        found = [
+            Run(name, arm, seed)
+            for name, experiment in self.experiments.items()
+            for arm in experiment.arms
+            for seed in experiment.seeds
+        ]
+        for sweep in self.sweeps.values():
+            seeds = self.experiments[sweep.experiment].seeds
+            for value in sweep.values:
+                found += [Run(sweep.experiment, sweep_arm(sweep, value), seed) for seed in seeds]
+        return list(dict.fromkeys(found))
+
+    def base_runs(self) -> list[Run]:
+        """The untrained policy, sampled with the same evaluation noise as each seed's runs."""
+        return [
+            Run(name, BASE_ARM, seed)
+            for name, experiment in self.experiments.items()
+            for seed in experiment.seeds
+        ]
+
+    def rewards_of(self, experiment: str) -> list[str]:
+        """Names of the rewards that score an experiment: the training reward, then the judges."""
+        chosen = self.experiments[experiment]
+        return list(dict.fromkeys([chosen.training_reward, *chosen.judges]))
+
+    def environments_of(self, experiment: str) -> list[str]:
+        """The software environments those rewards need."""
+        names = self.rewards_of(experiment)
+        return list(dict.fromkeys(self.rewards[name].environment for name in names))
+
+    def digest(self) -> str:
+        """Digest of the whole configuration."""
+        return text_digest(self.canonical())
+
+    def canonical(self) -> str:
+        """The configuration as one line of JSON with sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+    def run_digest(self, experiment: str, arm: str, seed: int) -> str:
+        """Digest of exactly what decides one run's trained policy.
+
+        Other arms, other seeds, the judges and titles are left out: adding an arm leaves the
+        digests of the runs that exist.
+        """
+        chosen = self.experiments[experiment]
+        names = [chosen.training_reward, *chosen.diagnostics]
+        parts = {
+            "model": self.model,
+            "prompts": self.prompts,
+            "rewards": {name: self.rewards[name] for name in names},
+            "arm": self.arms[arm] if arm != BASE_ARM else BASE_ARM,
+            "rollout": self.rollout,
+            "training": self.training,
+            "calibration": self.calibration,
+            "training_reward": chosen.training_reward,
+            "diagnostics": chosen.diagnostics,
+            "seed": seed,
+        }
+        return _digest(parts)
+
+    def score_digest(self, experiment: str, arm: str, seed: int) -> str:
+        """Digest of what decides one run's scores: the run, the evaluation and the judges."""
+        parts = {
+            "run": self.run_digest(experiment, arm, seed),
+            "evaluation": self.evaluation,
+            "rewards": {name: self.rewards[name] for name in self.rewards_of(experiment)},
+        }
+        return _digest(parts)
+
+
+def _digest(parts: dict[str, Any]) -> str:
+    return text_digest(json.dumps(_plain(parts), sort_keys=True))
+
+
+def _plain(value: Any) -> Any:
+    """Plain JSON without titles and sources, which change no result."""
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(mode="json"))
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items() if k not in ("title", "source")}
+    return [_plain(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,102 @@
+"""One training run, from files to files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpgo import loading
+from bpgo.core.progress import read_lines
+from bpgo.core.trainer import Trainer
+from bpgo.files import atomic_path, write_json
+from bpgo.manifest import manifest
+from bpgo.models.embeddings import prompt_embeddings
+from bpgo.prompts import read_prompts
+from bpgo.records import Calibration
+from bpgo.registry import load_arm_class
+from bpgo.settings import Settings
+
+
+def train(
+    settings: Settings,
+    experiment: str,
+    arm: str,
+    seed: int,
+    prompts: Path,
+    calibration: Path,
+    output: Path,
+    threads: int = 1,
+) -> None:
+    """Train one arm with one seed; resumes by itself from the newest checkpoint in `output`.
+
+    Writes `policy/`, `snapshots/`, `metrics.parquet`, `rollouts.parquet` and, last,
+    `manifest.json`. See `bpgo.core.trainer.Trainer.run` for what is raised.
+    """
+    loading.check_names(settings, experiment, arm)
+    chosen = settings.experiments[experiment]
+    batch, anchor = read_prompts(prompts), Calibration.load(calibration)
+    device = loading.prepare_process(settings, threads)
+    policy = loading.load_policy(settings, device)
+    rewards = loading.load_rewards(settings, [chosen.training_reward, *chosen.diagnostics], device)
+    arm_settings: Any = settings.arms[arm]
+    trainer = Trainer(
+        settings,
+        policy,
+        load_arm_class(arm_settings.algorithm)(arm_settings),
+        rewards[chosen.training_reward],
+        {name: rewards[name] for name in chosen.diagnostics},
+        batch,
+        prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts)),
+        anchor,
+        seed,
+        output,
+        settings.run_digest(experiment, arm, seed),
+        title=f"{experiment}/{arm}/seed_{seed}",
+    )
+    trainer.run()
+    trainer.save_policy(output / "policy")
+    _write_tables(output, rewards=chosen.diagnostics)
+    write_json(
+        output / "manifest.json",
+        manifest(
+            experiment=experiment,
+            arm=arm,
+            seed=seed,
+            config_digest=settings.run_digest(experiment, arm, seed),
+            wall_seconds=trainer.wall_seconds,
+            device=device,
+            threads=threads,
+        ),
+    )
+
+
+def _write_tables(output: Path, rewards: list[str]) -> None:
+    with atomic_path(output / "metrics.parquet") as path:
+        pd.DataFrame(read_lines(output / "metrics.jsonl")).to_parquet(path, index=False)
+    rows = [row for entry in read_lines(output / "rollouts.jsonl") for row in _rows(entry, rewards)]
+    with atomic_path(output / "rollouts.parquet") as path:
+        pd.DataFrame(rows).to_parquet(path, index=False)
+
+
+def _rows(entry: dict[str, Any], diagnostics: list[str]) -> list[dict[str, Any]]:
+    """One line of `rollouts.jsonl` as one row per sample."""
+    rows = []
+    for group, prompt in enumerate(entry["prompt_id"]):
+        for sample, reward in enumerate(entry["reward"][group]):
+            row = {
+                "iteration": entry["iteration"],
+                "prompt_id": prompt,
+                "ambiguity": entry["ambiguity"][group],
+                "sample": sample,
+                "reward": reward,
+                "advantage": entry["advantage"][group][sample],
+                "prior": math.nan,
+                "weight": math.nan,
+            }
+            row |= {name: entry["diagnostics"][name][group][sample] for name in diagnostics}
+            row |= {name: column[group] for name, column in entry["groups"].items()}
+            rows.append(row)
+    return rows

@@ -1,0 +1,210 @@
+"""Settings, checked before any rule loads, and the few functions that the rules share."""
+
+import json
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+from bpgo.config import load_resolved, resolve, save_resolved
+from bpgo.errors import UserError
+from bpgo.files import text_digest
+from bpgo.settings import BASE_ARM, Settings
+
+ROOT = str(config.get("root", "results"))  # --config root=results/mine keeps results apart
+SMOKE = f"{ROOT}/smoke"
+REFERENCE = "results/reference"  # our published run
+REBUILT = "results/reference_rebuilt"  # its tables and figures, made again
+ROOTS = "|".join(re.escape(root) for root in (ROOT, SMOKE, REBUILT))
+
+# These targets read stored scores, so the rules that train and sample are not even loaded.
+FROM_STORED_SCORES = bool({"figures", "reference"} & set(sys.argv))
+
+# Jobs use the Python that runs Snakemake, and this clone's packages.
+os.environ.update(
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)]),
+    PYTHONPATH=os.pathsep.join(filter(None, [str(workflow.basedir), os.getenv("PYTHONPATH")])),
+)
+
+
+def read_settings(scale):
+    """The configuration of one scale, checked; a mistake ends the program with one message."""
+    file = Path(workflow.configfiles[0])
+    values = {key: value for key, value in config.items() if key != "root"}
+    try:
+        if not re.fullmatch(r"results(/[a-z0-9_]+)*", ROOT):
+            raise UserError(f"root: '{ROOT}' is not allowed: it must be results or a folder below")
+        return resolve(values, file.parent, str(file), scale)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+SETTINGS = {ROOT: read_settings("full"), SMOKE: read_settings("smoke")}
+
+
+def settings_of(root):
+    """The settings that made the results below `root`."""
+    return SETTINGS[root] if root in SETTINGS else reference_settings()
+
+
+@cache
+def reference_settings():
+    """The settings of the published run."""
+    try:
+        return load_resolved(Path(REFERENCE, "config.yaml"))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def settings_path(root):
+    """Where the resolved settings of `root` lie: named by their digest, never overwritten."""
+    if root == REBUILT:
+        return Path(REFERENCE, "config.yaml")
+    return Path(root, "config", f"{SETTINGS[root].digest()}.yaml")
+
+
+def settings_file(wildcards):
+    """The resolved settings as a `Path`.
+
+    Snakemake compares parameters between runs, but not those of a type it cannot write down, such
+    as a `Path`. What a change of settings reruns is decided by `digest` parameters alone.
+    """
+    return settings_path(wildcards.root)
+
+
+def digest_of(*parts):
+    """Digest of settings, titles and sources left out: they change no result."""
+
+    def plain(value):
+        if hasattr(value, "model_dump"):
+            return plain(value.model_dump(mode="json"))
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items() if k not in ("title", "source")}
+        return [plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
+
+    return text_digest(json.dumps(plain(parts), sort_keys=True))
+
+
+def calibration_digest(wildcards):
+    settings = settings_of(wildcards.root)
+    experiment = settings.experiments[wildcards.experiment]
+    names = [*settings.rewards_of(wildcards.experiment), *experiment.diagnostics]
+    rewards = {name: settings.rewards[name] for name in names}
+    return digest_of(
+        settings.model,
+        settings.prompts,
+        settings.rollout,
+        settings.calibration,
+        experiment.training_reward,
+        rewards,
+    )
+
+
+def run_digest(wildcards):
+    settings = settings_of(wildcards.root)
+    return settings.run_digest(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+
+
+def sample_digest(wildcards):
+    return digest_of(run_digest(wildcards), settings_of(wildcards.root).evaluation)
+
+
+def score_digest(wildcards):
+    settings = settings_of(wildcards.root)
+    return settings.score_digest(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+
+
+def policy_of(wildcards):
+    """A trained run's manifest, written when the run is whole; the untrained policy needs none."""
+    if wildcards.arm == BASE_ARM:
+        return []
+    return f"{wildcards.root}/runs/{wildcards.experiment}/{wildcards.arm}/seed_{wildcards.seed}/manifest.json"
+
+
+def score_files(wildcards):
+    settings = settings_of(wildcards.root)
+    return [
+        f"{wildcards.root}/scores/{run.folder}/{environment}.parquet"
+        for run in scored_runs(wildcards.root)
+        for environment in settings.environments_of(run.experiment)
+    ]
+
+
+def run_files(wildcards):
+    names = ("manifest.json", "metrics.parquet", "rollouts.parquet")
+    runs = settings_of(wildcards.root).runs()
+    return [f"{wildcards.root}/runs/{run.folder}/{name}" for run in runs for name in names]
+
+
+def calibration_files(wildcards):
+    experiments = settings_of(wildcards.root).experiments
+    return [f"{wildcards.root}/calibration/{name}/samples.parquet" for name in experiments]
+
+
+@cache
+def analysis_code():
+    """Digest of the analysis: editing it draws tables and figures anew, and trains nothing."""
+    files = sorted(Path(workflow.basedir, "bpgo", "analysis").rglob("*"))
+    texts = [file.read_text() for file in files if file.suffix in (".py", ".html", ".j2", ".css")]
+    return text_digest("".join(texts))
+
+
+def analysis_digest(wildcards):
+    """What decides the tables and figures, apart from the scores themselves."""
+    return f"{settings_of(wildcards.root).digest()} {analysis_code()}"
+
+
+def collected_folder(root):
+    """Where the scores of all runs lie, joined."""
+    return f"{REFERENCE if root == REBUILT else root}/collected"
+
+
+def stored_scores(wildcards):
+    """The four files on which the whole analysis depends."""
+    names = ("scores", "metrics", "groups", "calibration")
+    return [f"{collected_folder(wildcards.root)}/{name}.parquet" for name in names]
+
+
+def scored_runs(root):
+    """Every run whose samples are scored: the trained ones and the untrained policy."""
+    settings = settings_of(root)
+    return [*settings.base_runs(), *settings.runs()]
+
+
+def sample_files(root):
+    """The index of every run's samples."""
+    return [f"{root}/samples/{run.folder}/index.parquet" for run in scored_runs(root)]
+
+
+def has_grids(root):
+    """Grids need samples: where only scores are stored, they are left out."""
+    if root not in SETTINGS:
+        return False
+    return not FROM_STORED_SCORES or all(map(os.path.exists, sample_files(root)))
+
+
+def products(root):
+    """What people read: the report, the tables and the figures."""
+    names = ["report/index.html", "tables", "figures", *(["grids"] if has_grids(root) else [])]
+    return [f"{root}/{name}" for name in names]
+
+
+def products_as_text():
+    """Lines that name what was made."""
+    lines = []
+    for root in (ROOT, SMOKE, REBUILT):
+        if os.path.exists(f"{root}/report/index.html"):
+            lines += [f"  report   {root}/report/index.html"]
+            lines += [f"  {name:8} {root}/{name}/" for name in ("tables", "figures", "grids")]
+    return "\n".join(lines)
+
+
+onstart:
+    for root, settings in SETTINGS.items():
+        if not settings_path(root).exists():
+            save_resolved(settings, settings_path(root))
+
+
+onsuccess:
+    print(f"Results:\n{products_as_text()}", file=sys.stderr)

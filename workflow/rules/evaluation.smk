@@ -1,0 +1,84 @@
+"""Samples of every policy, their scores, and all scores in one place."""
+
+
+# Finished runs are sampled and scored before the next run starts (priority), so a mistake in a
+# later step shows early.
+rule sample:
+    input:
+        prompts="{root}/prompts/evaluation.jsonl",
+        policy=policy_of,
+    output:
+        "{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
+    log:
+        "{root}/logs/sample/{experiment}/{arm}/seed_{seed}.log",
+    benchmark:
+        "{root}/benchmarks/sample/{experiment}/{arm}/seed_{seed}.tsv"
+    priority: 10
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+    params:
+        config=settings_file,
+        digest=sample_digest,
+        policy=lambda wildcards, input: (
+            ["--run", os.path.dirname(input.policy)] if input.policy else []
+        ),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -m bpgo sample --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
+        " {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
+
+
+rule score:
+    input:
+        "{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
+    output:
+        "{root}/scores/{experiment}/{arm}/seed_{seed}/{environment}.parquet",
+    log:
+        "{root}/logs/score/{experiment}/{arm}/seed_{seed}/{environment}.log",
+    benchmark:
+        "{root}/benchmarks/score/{experiment}/{arm}/seed_{seed}/{environment}.tsv"
+    priority: 20
+    conda:
+        "../envs/{environment}.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+    params:
+        config=settings_file,
+        digest=score_digest,
+        folder=subpath(input[0], parent=True),
+    shell:
+        "python -m bpgo score --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --samples {params.folder:q}"
+        " --environment {wildcards.environment:q} --output {output:q} --threads {threads}"
+        " >> {log:q} 2>&1"
+
+
+rule collect:
+    input:
+        scores=score_files,
+        runs=run_files,
+        calibration=calibration_files,
+    output:
+        multiext(
+            "{root}/collected/",
+            "scores.parquet",
+            "metrics.parquet",
+            "groups.parquet",
+            "calibration.parquet",
+        ),
+    log:
+        "{root}/logs/collect.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        config=settings_file,
+        digest=lambda wildcards: settings_of(wildcards.root).digest(),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -m bpgo collect --config {params.config:q} --root {wildcards.root:q}"
+        " --output {params.folder:q} >> {log:q} 2>&1"

@@ -1,0 +1,28 @@
+"""Made on request: the shipped weights, from nothing, and the benchmark."""
+
+
+rule pretrain:
+    output:
+        directory(f"{ROOT}/pretrain"),
+    log:
+        f"{ROOT}/logs/pretrain.log",
+    conda:
+        "../envs/main.yaml"
+    threads: workflow.cores
+    shell:
+        "python -m bpgo pretrain --output {output:q} --threads {threads} >> {log:q} 2>&1"
+
+
+# Takes every core, so that nothing else disturbs its timings.
+rule bench:
+    output:
+        directory(f"{ROOT}/bench"),
+    log:
+        f"{ROOT}/logs/bench.log",
+    conda:
+        "../envs/main.yaml"
+    threads: workflow.cores
+    params:
+        file=Path(workflow.configfiles[0]),
+    shell:
+        "python -m bpgo bench --configfile {params.file:q} --output {output:q} >> {log:q} 2>&1"

@@ -1,0 +1,71 @@
+"""Prompts, the base policy's rewards, and training."""
+
+
+rule prompts:
+    output:
+        "{root}/prompts/{split}.jsonl",
+    log:
+        "{root}/logs/prompts/{split}.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        config=settings_file,
+        digest=lambda wildcards: digest_of(settings_of(wildcards.root).prompts),
+    shell:
+        "python -m bpgo prompts --config {params.config:q} --split {wildcards.split:q}"
+        " --output {output:q} >> {log:q} 2>&1"
+
+
+rule calibrate:
+    input:
+        "{root}/prompts/train.jsonl",
+    output:
+        samples="{root}/calibration/{experiment}/samples.parquet",
+        calibration="{root}/calibration/{experiment}/calibration.json",
+    log:
+        "{root}/logs/calibrate/{experiment}.log",
+    benchmark:
+        "{root}/benchmarks/calibrate/{experiment}.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+    params:
+        config=settings_file,
+        digest=calibration_digest,
+        folder=subpath(output.calibration, parent=True),
+    shell:
+        "python -m bpgo calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --prompts {input:q} --output {params.folder:q} --threads {threads}"
+        " >> {log:q} 2>&1"
+
+
+# The run's folder also holds its resumable state. The state is no output: Snakemake deletes
+# outputs before a job starts, and an interrupted run must find its state again.
+rule train:
+    input:
+        prompts="{root}/prompts/train.jsonl",
+        calibration="{root}/calibration/{experiment}/calibration.json",
+    output:
+        manifest="{root}/runs/{experiment}/{arm}/seed_{seed}/manifest.json",
+        metrics="{root}/runs/{experiment}/{arm}/seed_{seed}/metrics.parquet",
+        rollouts="{root}/runs/{experiment}/{arm}/seed_{seed}/rollouts.parquet",
+    log:
+        "{root}/logs/train/{experiment}/{arm}/seed_{seed}.log",
+    benchmark:
+        "{root}/benchmarks/train/{experiment}/{arm}/seed_{seed}.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+    params:
+        config=settings_file,
+        digest=run_digest,
+        folder=subpath(output.manifest, parent=True),
+    shell:
+        "python -m bpgo train --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
+        " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
+        " >> {log:q} 2>&1"
