@@ -13,6 +13,7 @@ PYTEST_OPTIONS ?=
 
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_OPTIONS)
 PINS := pyproject.toml constraints.txt
+made = @echo "Made: the report $(1)/report/index.html, tables in $(1)/tables, figures in $(1)/figures"
 
 .DEFAULT_GOAL := help
 .PHONY: help results smoke figures reference bench pretrain test lint format constraints clean
@@ -22,15 +23,19 @@ help:  ## show this list
 
 results: $(VENV)/.main  ## the embedded default: train, sample, score, tables, figures, report
 	$(SNAKEMAKE)
+	$(call made,results)
 
 smoke: $(VENV)/.main  ## the same steps in about a minute, few of everything
 	$(SNAKEMAKE) smoke
+	$(call made,results/smoke)
 
 figures: $(VENV)/.main  ## every table and figure again from stored scores, without training
-	$(SNAKEMAKE) figures
+	$(SNAKEMAKE) --forcerun statistics -- figures
+	$(call made,results)
 
 reference: $(VENV)/.main  ## the tables and figures of the published scores, in a fresh clone too
 	$(SNAKEMAKE) reference
+	$(call made,results/reference_rebuilt)
 
 bench: $(VENV)/.main  ## time the parts of a training iteration
 	$(SNAKEMAKE) --forcerun bench -- bench

@@ -22,6 +22,7 @@ def prepare_process(settings: Settings, threads: int) -> str:
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes no result
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.training.parameters == "full" and settings.model.kind == "flux":
         from bpgo.models.lean_import import import_lean

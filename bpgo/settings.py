@@ -110,7 +110,7 @@ class TrainingSettings(Strict):
     ema_every: Count = 8  # optimizer steps
     snapshot_every: Count  # iterations between policies kept for the curves
     checkpoint_every: Count  # iterations between resumable states
-    ratio_tolerance: Positive = 1e-6  # largest |ratio - 1| before the first update of a batch
+    ratio_tolerance: Positive = 1e-5  # largest |ratio - 1| before the first update of a batch
 
 
 class EvaluationSettings(Strict):

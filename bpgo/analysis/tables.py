@@ -303,10 +303,10 @@ def _premise(settings: Settings, frames: Frames) -> Table:
         "ρ: Spearman's rank correlation of a reward with the oracle within a group of samples of"
         " one prompt under the base policy. The next columns: Spearman's correlation over groups of"
         " ρ with the prompt's ambiguity (the premise expects it negative) and with the group's mean"
-        " reward (positive); bold where the 95 % bootstrap interval over groups excludes zero."
+        " reward (positive); bold where the 95% bootstrap interval over groups excludes zero."
         " Trust: correlation of a group's RAS weight with ρ in that group, during training, mean"
         " over seeds."
-    ).replace("95 %", f"{settings.analysis.confidence:.0%}")
+    ).replace("95%", f"{settings.analysis.confidence:.0%}")
     return Table("premise", "Does the premise hold, and does trust follow?", note, blocks, trends)
 
 
@@ -342,7 +342,7 @@ def _convergence(settings: Settings, frames: Frames, lost: str) -> Table:
         blocks.append(Block(entry.title, ["Arm", *header, f"Time / {reference}"], rows))
     note = (
         "Training reward on rollouts, relative to the base policy on the same prompts, smoothed by"
-        f" a running mean. Threshold: 80 % of {reference}'s mean final gain; a seed that never"
+        f" a running mean. Threshold: 80% of {reference}'s mean final gain; a seed that never"
         " reaches it counts with the last iteration (reached: how many did). Oscillation: standard"
         f" deviation around the running mean. {how_intervals(settings)}; seeds only here. Bold:"
         f" better than {reference}, †: worse, where the interval of the paired difference excludes"

@@ -27,7 +27,8 @@ class AdvantageSettings(Strict):
     ddof: Literal[0, 1] = 1  # 1: unbiased variance (torch.std), 0: biased (np.std)
     epsilon: Positive = 1e-4  # in reward units
     epsilon_mode: Literal["add", "floor"] = "add"  # std + epsilon, or max(std, epsilon)
-    scope: Literal["group", "batch"] = "group"  # whose std divides; the mean is always the group's
+    # Whose std divides; the mean is always the group's. none: the std divides not at all (Dr. GRPO).
+    scope: Literal["group", "batch", "none"] = "group"
     min_group_std: NonNegative = 0.0  # groups with a smaller std get advantage 0 (TeleBoost)
     trimmed_ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # lowest share left out (MixGRPO)
     clip: Positive | None = 5.0  # largest absolute advantage
@@ -56,15 +57,17 @@ def group_advantage(rewards: Tensor, settings: AdvantageSettings) -> Tensor:
     trim = min(int(values.shape[1] * settings.trimmed_ratio), values.shape[1] - 1)
     kept = values.sort(dim=1).values[:, trim:] if trim else values
     std = _std(kept, settings)
-    divisor = _std(values.reshape(1, -1), settings) if settings.scope == "batch" else std
-    advantage = (values - kept.mean(dim=1, keepdim=True)) / _guarded(divisor, settings)
+    advantage = values - kept.mean(dim=1, keepdim=True)
+    if settings.scope != "none":
+        whole = _std(values.reshape(1, -1), settings) if settings.scope == "batch" else std
+        advantage = advantage / _guarded(whole, settings)
     if settings.min_group_std:
         advantage = advantage * (std >= settings.min_group_std)
     return _clipped(advantage, settings).to(rewards.dtype)
 
 
 def indexed_advantage(rewards: Tensor, index: Sequence[int], settings: AdvantageSettings) -> Tensor:
-    """`group_advantage` for groups of unequal size: rewards `[N]`, each row's group `index` `[N]`."""
+    """`group_advantage` `[N]` for groups of unequal size; `index` `[N]` names each row's group."""
     values = rewards.double()
     members: dict[int, list[int]] = {}
     for row, name in enumerate(index):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-SCALE_RANGE = (0.01, 10.0)  # the released code's clamp on the factor
+SCALE_RANGE = (0.01, 10.0)  # the released code's min_adv_scale and max_adv_scale
 
 
 def sigmoid_weight(mean_reward: Tensor, prior: Tensor, alpha: float, k: float) -> Tensor:
@@ -38,7 +38,9 @@ def bayes_reliability(
     return (low + (high - low) * better).masked_fill(prior.isnan(), 1.0)
 
 
-def released_scale(reliability: Tensor, alpha: float) -> Tensor:
-    """The released code's factor on the advantages `[P]`: 1 + alpha (w - 1), kept in [0.01, 10]."""
-    low, high = SCALE_RANGE
+def released_scale(
+    reliability: Tensor, alpha: float, scale_range: tuple[float, float] = SCALE_RANGE
+) -> Tensor:
+    """The released code's factor on the advantages `[P]`: 1 + alpha (w - 1), kept in a range."""
+    low, high = scale_range
     return (1 + alpha * (reliability - 1)).clamp(low, high)

@@ -11,6 +11,7 @@ from bpgo.errors import UserError
 from bpgo.files import repository_root
 from bpgo.models.base import PromptEmbeddings
 from bpgo.models.lora import add_lora, load_trained, save_trained
+from bpgo.scenes.weights import verify
 from bpgo.settings import ModelSettings
 
 COMPONENTS = ("transformer", "vae", "scheduler", "text_encoder", "text_encoder_2")
@@ -60,6 +61,9 @@ class FluxPolicy:
     def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
         """T5 tokens `[N, L, D]` and CLIP pooled `[N, D']`, as `FluxPipeline.encode_prompt` does."""
         from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
 
         def token_ids(part: str, length: int | None) -> Tensor:
             tokenizer = AutoTokenizer.from_pretrained(self.folder / part)
@@ -150,6 +154,7 @@ def _folder(settings: ModelSettings) -> Path:
             f"model '{settings.title}': {folder} is not a FluxPipeline folder:"
             f" missing {', '.join(missing)}"
         )
+    verify(folder)  # shipped weights have digests
     return folder
 
 

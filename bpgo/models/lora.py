@@ -54,7 +54,12 @@ def save_trained(transformer: Any, folder: Path, parameters: str) -> None:
         from diffusers import FluxPipeline
         from peft.utils import get_peft_model_state_dict
 
-        FluxPipeline.save_lora_weights(folder, get_peft_model_state_dict(transformer))
+        # Without its configuration the file would be read with alpha = rank.
+        FluxPipeline.save_lora_weights(
+            folder,
+            get_peft_model_state_dict(transformer),
+            transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
+        )
     else:
         transformer.save_pretrained(folder / "transformer")
 

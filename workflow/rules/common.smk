@@ -12,7 +12,10 @@ from bpgo.errors import UserError
 from bpgo.files import text_digest
 from bpgo.settings import BASE_ARM, Settings
 
-ROOT = str(config.get("root", "results"))  # --config root=results/mine keeps results apart
+# Two options belong to the workflow, not to the settings:
+# --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.
+OPTIONS = {"root": "results", "allow_mixed": False}
+ROOT, ALLOW_MIXED = (config.get(key, default) for key, default in OPTIONS.items())
 SMOKE = f"{ROOT}/smoke"
 REFERENCE = "results/reference"  # our published run
 REBUILT = "results/reference_rebuilt"  # its tables and figures, made again
@@ -20,6 +23,7 @@ ROOTS = "|".join(re.escape(root) for root in (ROOT, SMOKE, REBUILT))
 
 # These targets read stored scores, so the rules that train and sample are not even loaded.
 FROM_STORED_SCORES = bool({"figures", "reference"} & set(sys.argv))
+EVERY_CORE = 1024  # Snakemake takes no more than --cores
 
 # Jobs use the Python that runs Snakemake, and this clone's packages.
 os.environ.update(
@@ -28,18 +32,36 @@ os.environ.update(
 )
 
 
+def fail(message):
+    """End the program with one message, before any job."""
+    sys.exit(f"error: {message}")
+
+
+def check_options():
+    """The workflow's own options and, for targets that need them, the stored scores."""
+    if not re.fullmatch(r"results(/(?!reference)[a-z0-9_]+)*", str(ROOT)):
+        fail(f"root: '{ROOT}' is not allowed: it must be results or a folder of your own below it")
+    if not isinstance(ALLOW_MIXED, bool):
+        fail(f"allow_mixed: '{ALLOW_MIXED}' is not allowed: it must be true or false")
+    for target, folder in (("figures", ROOT), ("reference", REFERENCE)):
+        if target in sys.argv and not Path(folder, "collected", "scores.parquet").exists():
+            fail(
+                f"{target}: there are no stored scores in {folder}/collected. Make them with"
+                " `snakemake --cores all`; `snakemake --cores all reference` shows published ones"
+            )
+
+
 def read_settings(scale):
-    """The configuration of one scale, checked; a mistake ends the program with one message."""
+    """The configuration of one scale, checked."""
     file = Path(workflow.configfiles[0])
-    values = {key: value for key, value in config.items() if key != "root"}
+    values = {key: value for key, value in config.items() if key not in OPTIONS}
     try:
-        if not re.fullmatch(r"results(/[a-z0-9_]+)*", ROOT):
-            raise UserError(f"root: '{ROOT}' is not allowed: it must be results or a folder below")
         return resolve(values, file.parent, str(file), scale)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        fail(error)
 
 
+check_options()
 SETTINGS = {ROOT: read_settings("full"), SMOKE: read_settings("smoke")}
 
 
@@ -54,7 +76,7 @@ def reference_settings():
     try:
         return load_resolved(Path(REFERENCE, "config.yaml"))
     except UserError as error:
-        sys.exit(f"error: {error}")
+        fail(error)
 
 
 def settings_path(root):
@@ -190,21 +212,20 @@ def products(root):
     return [f"{root}/{name}" for name in names]
 
 
-def products_as_text():
-    """Lines that name what was made."""
-    lines = []
-    for root in (ROOT, SMOKE, REBUILT):
-        if os.path.exists(f"{root}/report/index.html"):
-            lines += [f"  report   {root}/report/index.html"]
-            lines += [f"  {name:8} {root}/{name}/" for name in ("tables", "figures", "grids")]
-    return "\n".join(lines)
+def roots_of_jobs():
+    """Where the jobs of this call write."""
+    return {job.wildcards_dict.get("root") for job in workflow.dag.jobs}
 
 
 onstart:
-    for root, settings in SETTINGS.items():
+    for root in SETTINGS.keys() & roots_of_jobs():
         if not settings_path(root).exists():
-            save_resolved(settings, settings_path(root))
+            save_resolved(SETTINGS[root], settings_path(root))
 
 
 onsuccess:
-    print(f"Results:\n{products_as_text()}", file=sys.stderr)
+    for root in sorted({ROOT, SMOKE, REBUILT} & roots_of_jobs()):
+        print(f"Report: {root}/report/index.html", file=sys.stderr)
+        for name in ("tables", "figures", "grids"):
+            for file in sorted(Path(root, name).glob("*.*[gdv]")):
+                print(f"  {file}", file=sys.stderr)

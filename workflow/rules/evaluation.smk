@@ -78,7 +78,8 @@ rule collect:
     params:
         config=settings_file,
         digest=lambda wildcards: settings_of(wildcards.root).digest(),
+        mixed=["--allow-mixed"] if ALLOW_MIXED else [],
         folder=subpath(output[0], parent=True),
     shell:
         "python -m bpgo collect --config {params.config:q} --root {wildcards.root:q}"
-        " --output {params.folder:q} >> {log:q} 2>&1"
+        " {params.mixed:q} --output {params.folder:q} >> {log:q} 2>&1"

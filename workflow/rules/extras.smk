@@ -8,7 +8,7 @@ rule pretrain:
         f"{ROOT}/logs/pretrain.log",
     conda:
         "../envs/main.yaml"
-    threads: workflow.cores
+    threads: EVERY_CORE
     shell:
         "python -m bpgo pretrain --output {output:q} --threads {threads} >> {log:q} 2>&1"
 
@@ -21,7 +21,7 @@ rule bench:
         f"{ROOT}/logs/bench.log",
     conda:
         "../envs/main.yaml"
-    threads: workflow.cores
+    threads: EVERY_CORE
     params:
         file=Path(workflow.configfiles[0]),
     shell:

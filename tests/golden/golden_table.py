@@ -1,0 +1,71 @@
+"""Published function -> our code. First match wins; a case's id plays no part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import golden_advantages as advantages
+import golden_losses as losses
+import golden_steps as steps
+from golden_case import Case
+
+Adapter = Callable[[Case], dict[str, Any]]
+
+# (part of the repository, part of the file, start of the function) -> adapter
+ADAPTERS: list[tuple[str, str, str, Adapter]] = [
+    ("flow_grpo", "wan_pipeline", "sde_step_with_logprob", steps.flow_grpo_wan_step),
+    ("flow_grpo", "", "sde_step_with_logprob", steps.flow_grpo_step),
+    ("flow_grpo", "stat_tracking", "PerPromptStatTracker", advantages.flow_grpo_tracker),
+    ("flow_grpo", "scripts/train_", "main (inline loss", losses.flow_grpo_loss),
+    ("flow_grpo", "ema", "EMAModuleWrapper", losses.ema),
+    ("DanceGRPO", "", "flux_step", steps.dance_step),
+    ("DanceGRPO", "", "sd3_time_shift", steps.dance_schedule),
+    ("MixGRPO", "", "sd3_time_shift", steps.dance_schedule),
+    ("MixGRPO", "", "dance_grpo_step", steps.dance_step),
+    ("MixGRPO", "", "flow_grpo_step", steps.mix_flow_step),
+    ("BranchGRPO", "", "flux_step_with_split", steps.branch_step),
+    ("Flow-Factory", "", "FlowMatchEulerDiscreteSDEScheduler.step", steps.flow_factory_step),
+    ("Flow-Factory", "", "AdvantageProcessor.compute", advantages.flow_factory_advantage),
+    ("verl-omni", "", "FlowMatchSDEDiscreteScheduler", steps.verl_omni_step),
+    ("verl-omni", "", "compute_flow_grpo_outcome", advantages.verl_omni_advantage),
+    ("verl-omni", "", "FlowGRPOLoss", losses.verl_omni_loss),
+    ("TeleBoost", "", "compute_sde_step", steps.teleboost_step),
+    ("TeleBoost", "", "per_prompt_zscore_advantage", advantages.teleboost_advantage),
+    ("TeleBoost", "", "binary_rerange_group_rewards", advantages.released_crt),
+    ("TeleBoost", "", "bayes_reliability_weight", advantages.released_ras),
+    ("TeleBoost", "", "BGPOMixin", advantages.released_bpgo),
+    ("2511.18919", "Eq. 2", "RAS", advantages.paper_ras),
+    ("2511.18919", "Eq. 4", "CRT", advantages.paper_crt),
+    ("ddpo", "", "PerPromptStatTracker", advantages.ddpo_tracker),
+    ("diffusers", "", "set_timesteps", steps.diffusers_schedule),
+]
+
+# (part of the repository, part of the file, start of the function) -> the arm it waits for
+MISSING = [
+    ("advantage_weighted_matching", "", "", "AWM"),
+    ("DiffusionNFT", "", "", "DiffusionNFT"),
+    ("BranchGRPO", "", "compute_node_rewards", "BranchGRPO (tree of branches)"),
+    ("MixGRPO", "", "dpm_step", "MixGRPO (DPM-Solver outside the window)"),
+    ("MixGRPO", "", "GRPOTrainingStates", "MixGRPO (window)"),
+    ("TempFlow", "", "", "TempFlow-GRPO"),
+    ("", "tempflow", "", "TempFlow-GRPO"),
+    ("", "vipo", "", "VIPO"),
+    ("", "guard", "", "GRPO-Guard"),
+    ("", "", "GRPOGuard", "GRPO-Guard"),
+    ("ddpo", "", "ddim_step", "DDPO (DDIM kernel)"),
+]
+
+
+def find(case: Case) -> Adapter | str:
+    """The adapter of a case, or why there is none."""
+    if "train_one_step" in case.function:  # DanceGRPO and MixGRPO: one function, two halves
+        return losses.dance_loss if case.has("new_log_prob") else advantages.dance_advantage
+    for repo, file, function, adapter in ADAPTERS:
+        if repo in case.repo and file in case.file and case.function.startswith(function):
+            return adapter
+    for repo, file, function, arm in MISSING:
+        known = repo in case.repo and file in case.file.lower()
+        if known and case.function.startswith(function):
+            return f"arm {arm} does not exist yet"
+    return f"unknown function {case.function} of {case.repo}"
