@@ -1,4 +1,4 @@
-"""From YAML files to `Settings`: every name resolved, every value checked, one message per mistake."""
+"""From YAML files to `Settings`: names resolved, values checked, one message for each mistake."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from bpgo.settings import (
 )
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# Keys of a configuration file. `resolve` itself makes scale, arms and rewards.
+KEYS = sorted({*Settings.model_fields, "smoke"} - {"scale", "arms", "rewards"})
 
 
 def default_configfile() -> Path:
@@ -59,6 +62,9 @@ def resolve(
     Raises:
         UserError: naming the key, the value, what is allowed and the file.
     """
+    for key in values:
+        if key not in KEYS:
+            raise UserError(_unknown_key(file, str(key), str(key), KEYS))
     values = dict(values)
     smoke = values.pop("smoke", None)
     if scale == "smoke":
@@ -97,13 +103,18 @@ def save_resolved(settings: Settings, path: Path) -> None:
 def load_resolved(path: Path) -> Settings:
     """Read what `save_resolved` wrote."""
     values, file = read_yaml(path), str(path)
+    if "arms" not in values or "rewards" not in values:
+        raise UserError(
+            f"{file}: is not a resolved configuration; `python -m bpgo resolve --configfile {file}`"
+            " makes one"
+        )
     arms = {
         name: validate(_arm_settings(entry, file), entry, file, f"arms.{name}")
-        for name, entry in _mapping(values.get("arms"), "arms", file).items()
+        for name, entry in _entries(values, "arms", file)
     }
     rewards = {
         name: validate(_reward_settings(entry, file), entry, file, f"rewards.{name}")
-        for name, entry in _mapping(values.get("rewards"), "rewards", file).items()
+        for name, entry in _entries(values, "rewards", file)
     }
     return validate(Settings, {**values, "arms": arms, "rewards": rewards}, file)
 
@@ -121,14 +132,18 @@ def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> s
     location = [str(part) for part in problem["loc"]]
     key = ".".join([part for part in [prefix] if part] + location)
     if problem["type"] == "extra_forbidden":
-        allowed = _keys_at(schema, location[:-1])
-        return (
-            f"{file}: {key}: unknown key.{suggest(location[-1], allowed)}"
-            f" Allowed: {', '.join(sorted(allowed))}"
-        )
+        return _unknown_key(file, key, location[-1], _keys_at(schema, location[:-1]))
     if problem["type"] == "missing":
         return f"{file}: {key}: missing; this key is required"
+    if problem["type"] == "value_error":  # a rule that joins several keys
+        return f"{file}: {key + ': ' if key else ''}{problem['ctx']['error']}"
     return f"{file}: {key}: {problem['input']!r} is not allowed: {problem['msg']}"
+
+
+def _unknown_key(file: str, key: str, word: str, allowed: list[str]) -> str:
+    return (
+        f"{file}: {key}: unknown key.{suggest(word, allowed)} Allowed: {', '.join(sorted(allowed))}"
+    )
 
 
 def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
@@ -171,7 +186,7 @@ def _resolve_arms(
 def _arm(name: str, folder: Path, file: str, key: str) -> BaseModel:
     if name == BASE_ARM:
         raise UserError(
-            f"{file}: {key}: '{BASE_ARM}' is the untrained policy; it is always scored, never listed"
+            f"{file}: {key}: '{BASE_ARM}' is the untrained policy: always scored, never listed"
         )
     path, values = _read_named("arms", name, folder, file, key)
     return validate(_arm_settings(values, path), values, path)
@@ -179,7 +194,7 @@ def _arm(name: str, folder: Path, file: str, key: str) -> BaseModel:
 
 def _arm_settings(values: dict[str, Any], file: str) -> type[BaseModel]:
     algorithm = values.get("algorithm")
-    if algorithm not in registry.ARMS:
+    if not isinstance(algorithm, str) or algorithm not in registry.ARMS:
         raise UserError(
             f"{file}: algorithm: {algorithm!r} is not registered."
             f"{suggest(str(algorithm), registry.ARMS)} Known: {', '.join(sorted(registry.ARMS))}"
@@ -204,7 +219,7 @@ def _resolve_rewards(
 
 def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:
     kind = values.get("kind")
-    if kind not in registry.REWARDS:
+    if not isinstance(kind, str) or kind not in registry.REWARDS:
         raise UserError(
             f"{file}: kind: {kind!r} is not a registered reward."
             f"{suggest(str(kind), registry.REWARDS)} Known: {', '.join(sorted(registry.REWARDS))}"
@@ -284,6 +299,12 @@ def _mapping(value: Any, key: str, file: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{file}: {key}: must be a mapping of names to entries, not {value!r}")
     return value
+
+
+def _entries(values: dict[str, Any], key: str, file: str) -> list[tuple[str, dict[str, Any]]]:
+    """The mappings below a key, by name."""
+    entries = _mapping(values[key], key, file)
+    return [(name, _mapping(entry, f"{key}.{name}", file)) for name, entry in entries.items()]
 
 
 def _text(values: dict[str, Any], key: str, file: str) -> str:

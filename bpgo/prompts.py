@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 from bpgo.errors import UserError
 from bpgo.files import write_text
@@ -12,6 +14,7 @@ from bpgo.records import PromptBatch
 from bpgo.settings import Settings
 
 SPLITS = ("train", "evaluation")
+ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # an id becomes part of a file's name
 
 
 def write_prompts(settings: Settings, split: str, output: Path) -> None:
@@ -36,33 +39,45 @@ def write_prompts(settings: Settings, split: str, output: Path) -> None:
     write_text(output, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def read_prompts(path: Path) -> PromptBatch:
-    """Read a prompt set; `ambiguity` may be missing (NaN).
+def read_prompts(path: Path, needed: int = 1) -> PromptBatch:
+    """Read a prompt set of at least `needed` prompts; `ambiguity` may be missing (NaN).
 
     Raises:
-        UserError: naming the file and line of what is missing, empty or given twice.
+        UserError: naming the file and line of what is missing, empty, malformed or given twice.
     """
-    if not Path(path).exists():
-        raise UserError(f"{path}: no such file: there are no prompts")
-    ids: list[str] = []
-    texts: list[str] = []
-    ambiguities: list[float] = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file: there are no prompts") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as prompts: {error}") from None
+    found: dict[str, tuple[str, float]] = {}
+    for number, line in enumerate(lines, start=1):
         try:
-            entry = json.loads(line)
-            identifier, text = entry["id"], entry["text"].strip()
-            ambiguity = entry.get("ambiguity")
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise UserError(
-                f"{path}, line {number}: needs a JSON object with 'id' and 'text'"
-            ) from None
-        if not text:
-            raise UserError(f"{path}, line {number}: 'text' is empty")
-        if identifier in ids:
+            identifier, text, ambiguity = _prompt(json.loads(line))
+        except ValueError as error:
+            reason = "is not JSON" if isinstance(error, json.JSONDecodeError) else error
+            raise UserError(f"{path}, line {number}: {reason}") from None
+        if identifier in found:
             raise UserError(f"{path}, line {number}: id '{identifier}' is given twice")
-        ids.append(identifier)
-        texts.append(text)
-        ambiguities.append(math.nan if ambiguity is None else float(ambiguity))
-    if not ids:
-        raise UserError(f"{path}: holds no prompt")
-    return PromptBatch(ids, texts, ambiguities)
+        found[identifier] = text, ambiguity
+    if len(found) < needed:
+        raise UserError(f"{path}: holds {len(found)} prompts, but {needed} are needed")
+    texts, ambiguities = zip(*found.values(), strict=True)
+    return PromptBatch(list(found), list(texts), list(ambiguities))
+
+
+def _prompt(entry: Any) -> tuple[str, str, float]:
+    """Id, text and ambiguity of one line; `ValueError` says what is wrong."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or "id" not in entry:
+        raise ValueError("needs a JSON object with 'id' and 'text'")
+    identifier, text, ambiguity = entry["id"], entry["text"].strip(), entry.get("ambiguity")
+    if not isinstance(identifier, str) or not ID.fullmatch(identifier):
+        raise ValueError(f"id {identifier!r} may hold only letters, digits, '_', '-' and '.'")
+    if not text:
+        raise ValueError("'text' is empty")
+    if ambiguity is None:
+        return identifier, text, math.nan
+    if isinstance(ambiguity, bool) or not isinstance(ambiguity, (int, float)):
+        raise ValueError(f"ambiguity {ambiguity!r} is not a number")
+    return identifier, text, float(ambiguity)

@@ -6,12 +6,9 @@ Importing this file imports none of the modules.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bpgo.errors import UserError, suggest
-
-if TYPE_CHECKING:
-    from bpgo.core.arm import Arm
 
 # The module of an algorithm exports its class as `ARM`.
 ARMS = {
@@ -33,8 +30,8 @@ MODELS = {
 }
 
 
-def load_arm_class(name: str) -> type[Arm]:
-    """The class of an algorithm; `UserError` if it is not registered."""
+def load_arm_class(name: str) -> type[Any]:
+    """The class of an algorithm, a `bpgo.core.arm.Arm`; `UserError` if it is not registered."""
     return _load(ARMS, name, "algorithm", "ARM")
 
 

@@ -37,7 +37,8 @@ def train(
     """
     loading.check_names(settings, experiment, arm)
     chosen = settings.experiments[experiment]
-    batch, anchor = read_prompts(prompts), Calibration.load(calibration)
+    batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
+    anchor = Calibration.load(calibration)
     device = loading.prepare_process(settings, threads)
     policy = loading.load_policy(settings, device)
     rewards = loading.load_rewards(settings, [chosen.training_reward, *chosen.diagnostics], device)

@@ -1,11 +1,11 @@
 """From scores to statistics, tables, figures and the report. Nothing here imports torch.
 
-    collect     all runs' files            -> collected/*.parquet, runs.json
-    statistics  collected + configuration  -> statistics/*.parquet
-    tables      statistics                 -> tables/*.{csv,md,tex}
-    figures     statistics                 -> figures/*.{pdf,png}
-    grids       samples                    -> grids/*.png
-    report      all of these               -> index.html
+collect     all runs' files            -> collected/*.parquet, runs.json
+statistics  collected + configuration  -> statistics/*.parquet
+tables      statistics                 -> tables/*.{csv,md,tex}
+figures     statistics                 -> figures/*.{pdf,png}
+grids       samples                    -> grids/*.png
+report      all of these               -> index.html
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ class Bootstrap:
 
         Args:
             values: [..., N]; with N = 1 the limits are NaN.
+            what: named in the error message.
         """
         table = np.asarray(values, dtype=np.float64)
         if table.ndim < 1 or table.shape[-1] == 0:
@@ -118,7 +119,9 @@ class Bootstrap:
 
         Ranks are taken once. NaN where a column is constant or N < 3.
         """
-        columns = [stats.rankdata(np.asarray(column, dtype=np.float64)) for column in (first, second)]
+        columns = [
+            stats.rankdata(np.asarray(column, dtype=np.float64)) for column in (first, second)
+        ]
         n = len(columns[0])
         nothing = np.float64(np.nan)
         if n < 3 or any(np.ptp(column) == 0 for column in columns):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,7 @@ STATEMENTS = {
 
 
 @dataclass(frozen=True)
-class Test:
+class Check:
     """One estimate and the side of `null` on which the claim expects it."""
 
     claim: str
@@ -52,6 +53,7 @@ class Test:
     null: float = 0.0
     unit: str = ""
     any_group: str = ""
+    n_groups: int = 0  # where groups of the base policy are the units
 
     def verdict(self) -> str:
         """See the module's description; without an interval nothing is resolved."""
@@ -62,7 +64,7 @@ class Test:
         return SUPPORTED if right else CONTRADICTED if wrong else UNRESOLVED
 
 
-def overall(tests: list[Test]) -> str:
+def overall(tests: list[Check]) -> str:
     """The claim's verdict from those of its tests."""
     verdicts = [test.verdict() for test in tests if not test.any_group]
     for group in dict.fromkeys(test.any_group for test in tests if test.any_group):
@@ -82,7 +84,7 @@ def judge_claims(settings: Settings, frames: dict[str, pd.DataFrame]) -> pd.Data
     """
     rows = []
     for experiment in settings.experiments:
-        found: dict[str, list[Test]] = {}
+        found: dict[str, list[Check]] = {}
         for test in _tests(settings, experiment, frames):
             found.setdefault(test.claim, []).append(test)
         for claim in STATEMENTS:
@@ -99,6 +101,7 @@ def judge_claims(settings: Settings, frames: dict[str, pd.DataFrame]) -> pd.Data
                     "high": test.high,
                     "unit": test.unit,
                     "n_seeds": test.n_seeds,
+                    "n_groups": test.n_groups,
                     "any_of": bool(test.any_group),
                     "verdict": test.verdict(),
                     "claim_verdict": overall(tests),
@@ -108,15 +111,13 @@ def judge_claims(settings: Settings, frames: dict[str, pd.DataFrame]) -> pd.Data
     return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
 
 
-CLAIM_COLUMNS = (
-    "experiment claim statement quantity expected estimate low high unit n_seeds any_of verdict"
-    " claim_verdict"
-).split()
+CLAIM_COLUMNS = [
+    *("experiment", "claim", "statement", "quantity", "expected", "estimate", "low", "high"),
+    *("unit", "n_seeds", "n_groups", "any_of", "verdict", "claim_verdict"),
+]
 
 
-def _tests(
-    settings: Settings, experiment: str, frames: dict[str, pd.DataFrame]
-) -> Iterator[Test]:
+def _tests(settings: Settings, experiment: str, frames: dict[str, pd.DataFrame]) -> Iterator[Check]:
     yield from _premise(settings, experiment, frames)
     yield from _held_out(settings, experiment, frames["differences"])
     yield from _convergence(settings, experiment, frames["convergence_summary"])
@@ -132,27 +133,30 @@ def _difference(
     claim: str,
     above: bool = True,
     any_group: str = "",
-) -> Iterator[Test]:
+) -> Iterator[Check]:
     """The paired difference (experiment, arm, reference, reward) in base sd, if it was measured."""
     experiment, arm, reference, reward = key
     for row in _rows(frame, experiment=experiment, arm=arm, reference=reference, reward=reward):
         names = f"{arm_title(settings, arm)} − {arm_title(settings, reference)}"
         quantity = f"{names}, {reward_title(settings, reward)}"
         bounds = (row.difference_sd, row.low_sd, row.high_sd, row.n_seeds)
-        yield Test(claim, quantity, *bounds, above, unit="base sd", any_group=any_group)
+        yield Check(claim, quantity, *bounds, above, unit="base sd", any_group=any_group)
 
 
-def _premise(settings: Settings, experiment: str, frames: dict[str, pd.DataFrame]) -> Iterator[Test]:
+def _premise(
+    settings: Settings, experiment: str, frames: dict[str, pd.DataFrame]
+) -> Iterator[Check]:
     reward = settings.experiments[experiment].training_reward
     wanted = {"ambiguity": ("prompt ambiguity", False), "group_mean": ("group's mean reward", True)}
     for by, (words, above) in wanted.items():
         frame = frames["premise_summary"]
         for row in _rows(frame, experiment=experiment, reward=reward, by=by):
             quantity = f"Rank correlation of reliability with {words}"
-            yield Test("premise", quantity, row.mean, row.low, row.high, 0, above)
+            bounds = (row.mean, row.low, row.high)
+            yield Check("premise", quantity, *bounds, 0, above, n_groups=row.n_groups)
 
 
-def _held_out(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Test]:
+def _held_out(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Check]:
     grpo = settings.analysis.reference_arm
     for reward in settings.rewards_of(experiment):
         role = roles.reward_role(settings, experiment, reward)
@@ -167,7 +171,7 @@ def _held_out(settings: Settings, experiment: str, frame: pd.DataFrame) -> Itera
         yield from _difference(settings, frame, pair, "overoptimization", rises, group)
 
 
-def _convergence(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Test]:
+def _convergence(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Check]:
     """Claims 2 and 5; an oscillation or a time is better when smaller."""
     expected = {
         "area": ("mean gain over training", True, "base sd"),
@@ -179,14 +183,14 @@ def _convergence(settings: Settings, experiment: str, frame: pd.DataFrame) -> It
     for measure, (words, above, unit) in expected.items():
         for row in _rows(frame, experiment=experiment, arm=roles.BPGO, measure=measure):
             bounds = (row.difference, row.difference_low, row.difference_high, row.n_seeds)
-            yield Test("convergence", f"{names}, {words}", *bounds, above, unit=unit)
+            yield Check("convergence", f"{names}, {words}", *bounds, above, unit=unit)
     for row in _rows(frame, experiment=experiment, arm=roles.BPGO, measure="seconds"):
         quantity = f"Time per iteration, {arm_title(settings, roles.BPGO)} / {grpo}"
         bounds = (row.difference, row.difference_low, row.difference_high, row.n_seeds)
-        yield Test("cost", quantity, *bounds, False, COST_MARGIN, unit="ratio")
+        yield Check("cost", quantity, *bounds, False, COST_MARGIN, unit="ratio")
 
 
-def _parts(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Test]:
+def _parts(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Check]:
     metric = roles.main_metric(settings, experiment)
     grpo = settings.analysis.reference_arm
     pairs = [(roles.RAS, grpo), (roles.CRT, grpo), (roles.BPGO, roles.RAS), (roles.BPGO, roles.CRT)]
@@ -196,7 +200,7 @@ def _parts(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator
     yield from _difference(settings, frame, control, "control")
 
 
-def _alpha(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Test]:
+def _alpha(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Check]:
     """The recommended value, fixed beforehand, against both ends of the sweep."""
     metric = roles.main_metric(settings, experiment)
     for sweep in settings.sweeps.values():
@@ -212,18 +216,18 @@ def _alpha(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator
             yield from _difference(settings, frame, pair, "alpha")
 
 
-def _trust(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Test]:
+def _trust(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Check]:
     for arm in (roles.RAS, roles.BPGO):
         for row in _rows(frame, experiment=experiment, arm=arm):
             quantity = f"Rank correlation of weight and reliability, {arm_title(settings, arm)}"
-            yield Test("trust", quantity, row.mean, row.low, row.high, row.n_seeds)
+            yield Check("trust", quantity, row.mean, row.low, row.high, row.n_seeds)
 
 
-def _rows(frame: pd.DataFrame, **wanted: str) -> Iterator[pd.Series]:
-    """Rows of a frame with the given values, as attribute-accessible records."""
+def _rows(frame: pd.DataFrame, **wanted: str) -> Iterator[Any]:
+    """Rows of a frame with the given values, as named tuples."""
     if frame.empty:
         return
     keep = np.ones(len(frame), dtype=bool)
     for column, value in wanted.items():
         keep &= (frame[column] == value).to_numpy()
-    yield from frame[keep].itertuples(index=False)  # type: ignore[misc]
+    yield from frame[keep].itertuples(index=False)

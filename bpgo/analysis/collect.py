@@ -27,7 +27,9 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
     `missing` in runs.json (and later in tables and report); it never vanishes silently.
 
     Args:
+        settings: the configuration whose runs are joined.
         root: holds runs/, scores/ and calibration/ as the workflow writes them.
+        output: a folder.
         allow_mixed: take runs of another configuration or another version of the code.
 
     Raises:
@@ -139,9 +141,7 @@ def _per_run(
             missing.append(_absent(run, f"no {name}"))
             continue
         frame = _read(path)
-        for column, value in zip(RUN_COLUMNS, (run.experiment, run.arm, run.seed), strict=True):
-            frame[column] = value
-        frames.append(frame)
+        frames.append(frame.assign(experiment=run.experiment, arm=run.arm, seed=run.seed))
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN_COLUMNS)
     return joined[[*RUN_COLUMNS, *(name for name in joined if name not in RUN_COLUMNS)]]
 
@@ -160,7 +160,9 @@ def _groups(rollouts: pd.DataFrame) -> pd.DataFrame:
     sizes = np.diff(np.append(starts, len(ordered)))
     first = ordered.iloc[starts].reset_index(drop=True)
     reward = ordered["reward"].to_numpy(dtype=float)
-    oracle = ordered["oracle"].to_numpy(float) if "oracle" in ordered else np.full(len(reward), np.nan)
+    oracle = (
+        ordered["oracle"].to_numpy(float) if "oracle" in ordered else np.full(len(reward), np.nan)
+    )
     mean = np.add.reduceat(reward, starts) / sizes
     variance = np.add.reduceat((reward - np.repeat(mean, sizes)) ** 2, starts) / sizes
     result = first[[*GROUP_KEYS, "ambiguity"]].copy()

@@ -154,7 +154,7 @@ def cost(data: Collected) -> pd.DataFrame:
 
 
 def summarize(settings: Settings, runs: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
-    """Per (experiment, arm, measure): mean over seeds, and the paired comparison with the reference.
+    """Per (experiment, arm, measure): mean over seeds, and the reference arm compared.
 
     `difference` is arm minus reference over shared seeds; for `seconds` it is the ratio.
     """

@@ -61,7 +61,7 @@ class Scores:
         if arm not in self.arms or reward not in self.rewards:
             return []
         table = self._table(arm, reward, self.end(arm) if iteration is None else iteration)
-        known = np.isfinite(table).any(axis=(1, 2))
+        known = [bool(np.isfinite(part).any()) for part in table]
         return [seed for seed, there in zip(self.seeds, known, strict=True) if there]
 
     def end(self, arm: str) -> int:
@@ -115,9 +115,7 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
     """
     folder = Path(folder)
     frames = {name: _read(folder / f"{name}.parquet") for name in COLLECTED}
-    runs_file = folder / "runs.json"
-    if not runs_file.is_file():
-        raise UserError(f"{runs_file}: no such file; run `collect` first")
+    runs_file = folder / "runs.json"  # scores alone are enough: what is missing shows in them
     scores = {
         experiment: _scores(settings, experiment, frames["scores"])
         for experiment in settings.experiments
@@ -127,7 +125,7 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
         frames["metrics"],
         frames["groups"],
         frames["calibration"],
-        read_json(runs_file),
+        read_json(runs_file) if runs_file.is_file() else {},
     )
 
 
@@ -137,7 +135,9 @@ def _read(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no such file; run `collect` first")
     try:
         schema = pq.read_schema(path)
-        texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        texts = [
+            f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+        ]
         return pq.read_table(path, read_dictionary=texts).to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read as Parquet: {error}") from None

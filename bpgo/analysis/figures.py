@@ -27,8 +27,9 @@ DRAW: dict[str, Draw] = {
 # What each figure shows, for the report; workflow/report/*.rst says the same to `--report`.
 CAPTIONS = {
     "training_reward": "Training reward against iteration. Left: on the training rollouts, relative"
-    " to the base policy on the same prompts (thin: each iteration, thick: running mean). Right:"
-    " the same reward on fixed held-out prompts and noise. Mean over seeds, band: interval.",
+    " to the base policy on the same prompts (thick: running mean; thin: each iteration, of"
+    " the reference arm and BPGO). Right: the same reward on fixed held-out prompts and noise."
+    " Mean over seeds, band: interval.",
     "curves": "Scores that train nothing, against iteration, on fixed held-out prompts: paired gain"
     " over the base policy, mean over seeds, bar: interval.",
     "overoptimization": "Proxy gain (the training reward) against true gain. Line: the course of"
@@ -53,9 +54,10 @@ def make_figures(
 ) -> None:
     """Write every figure of `bpgo.analysis.FIGURES` as PDF and PNG.
 
-    A figure without data says so instead of failing. `collected` is not read: all that is drawn
-    stands in the statistics.
+    A figure without data says so instead of failing. All that is drawn stands in the statistics;
+    `collected` is there for figures of single samples and not read yet.
     """
+    del collected
     frames, _ = load_statistics(Path(statistics))
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)

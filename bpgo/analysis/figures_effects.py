@@ -8,10 +8,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bpgo.analysis import style
-from bpgo.analysis.roles import HELD_OUT, ORACLE, TRAINING, arm_title, oracle_of, reward_title
-from bpgo.analysis.tables import sweep_values
+from bpgo.analysis.roles import (
+    HELD_OUT,
+    ORACLE,
+    TRAINING,
+    arm_title,
+    oracle_of,
+    reward_title,
+    sweep_values,
+)
 from bpgo.settings import Settings
 
 Frames = dict[str, pd.DataFrame]
@@ -52,7 +60,7 @@ def overoptimization(settings: Settings, frames: Frames) -> Figure:
 def _course(
     settings: Settings, axes: Axes, gains: pd.DataFrame, experiment: str, role: str, arm: str
 ) -> Any:
-    """Course on the curve's prompts, seeds and mean at the end; the mean's marker for the legend."""
+    """Course on the curve's prompts, then seeds and mean at the end; gives the mean's marker."""
     colour, marker = style.arm_look(arm)
     oracle = oracle_of(settings, experiment)
     wanted = gains["reward"] == oracle if role == ORACLE else gains["role"] == role
@@ -87,9 +95,7 @@ def forest(settings: Settings, frames: Frames) -> Figure:
     columns = max(len(settings.rewards_of(name)) for name in shown)
     heights = [len(arms) + 1.2 for arms in shown.values()]
     figure = style.new_figure(0.2 * sum(heights) + 0.5 * len(shown) + 0.4)
-    grid = figure.subplots(
-        len(shown), columns, squeeze=False, sharex=True, height_ratios=heights
-    )
+    grid = figure.subplots(len(shown), columns, squeeze=False, sharex=True, height_ratios=heights)
     for row, (experiment, arms) in enumerate(shown.items()):
         rewards = settings.rewards_of(experiment)
         for column, (axes, reward) in enumerate(zip(grid[row], rewards, strict=False)):
@@ -103,6 +109,8 @@ def forest(settings: Settings, frames: Frames) -> Figure:
         for axes in grid[row][len(rewards) :]:
             axes.axis("off")
         grid[row][0].set_ylabel(experiment)
+    grid[0][0].xaxis.set_major_locator(MaxNLocator(4))
+    figure.align_ylabels(grid[:, 0])
     words = f"paired difference to {arm_title(settings, reference)} (base sd)"
     figure.supxlabel(words, fontsize=8)
     return figure
@@ -145,6 +153,7 @@ def sweep(settings: Settings, frames: Frames) -> Figure:
             trains = reward == settings.experiments[entry.experiment].training_reward
             title = reward_title(settings, reward) + ("\n(trains)" if trains else "\n")
             axes.set_title(title, loc="left")
+            axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.set_xlabel("α" if entry.setting == "alpha" else entry.setting)
         reference = arm_title(settings, settings.analysis.reference_arm)
         grid[row][0].set_ylabel(f"{entry.experiment}:\ndifference to\n{reference} (base sd)")

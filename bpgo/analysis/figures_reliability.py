@@ -39,11 +39,13 @@ def premise(settings: Settings, frames: Frames) -> Figure:
                 label = _with_trend(settings, trends, experiment, reward, by)
                 _line(axes, part["centre"], part, colour, marker, label)
             style.zero_line(axes)
-            axes.legend(loc="best", fontsize=6.5, handlelength=1.6)
+            axes.legend(loc="upper right", fontsize=6.5, handlelength=1.6)
             axes.set_title(f"{experiment}: by {AXES[by]}", loc="left")
             if row == len(names) - 1:
                 axes.set_xlabel(AXES[by])
         grid[row][0].set_ylabel("rank correlation with\nthe oracle in a group")
+    low, high = grid[0][0].get_ylim()
+    grid[0][0].set_ylim(low, high + 0.3 * (high - low))  # room for the legends
     return figure
 
 
@@ -55,7 +57,7 @@ def _with_trend(
     row = trends[keep & (trends["by"] == by)].iloc[0]
     trains = reward == settings.experiments[experiment].training_reward
     title = reward_title(settings, reward) + (", trains" if trains else "")
-    return f"{title} (trend {number(row['mean'], signed=True, digits=2)})"
+    return f"{title} (trend ρ {number(row['mean'], signed=True, digits=2)})"
 
 
 def trust(settings: Settings, frames: Frames) -> Figure:
@@ -88,7 +90,10 @@ def trust(settings: Settings, frames: Frames) -> Figure:
         axes.axvline(1, color=style.GREY, linewidth=0.9, zorder=1)
         axes.set_title(f"{experiment}", loc="left")
         axes.set_xlabel("weight of the group")
-        axes.legend(loc="best", fontsize=6.5, handlelength=1.6)
+        axes.legend(loc="upper left", fontsize=6.5, handlelength=1.6)
+    low, high = grid[0][0].get_ylim()
+    most = max(len(shown[name]) for name in names)
+    grid[0][0].set_ylim(low, high + (high - low) * (0.06 + 0.075 * most))  # room for the legends
     grid[0][0].set_ylabel("rank correlation of training\nreward and oracle in the group")
     return figure
 
@@ -99,6 +104,12 @@ def _line(
     middle = part["mean"].to_numpy()
     reach = [middle - part["low"].to_numpy(), part["high"].to_numpy() - middle]
     axes.errorbar(  # type: ignore[attr-defined]
-        x, middle, yerr=np.nan_to_num(reach), color=colour, marker=marker, elinewidth=0.8, lw=1.2,
+        x,
+        middle,
+        yerr=np.nan_to_num(reach),
+        color=colour,
+        marker=marker,
+        elinewidth=0.8,
+        lw=1.2,
         label=label,
     )

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bpgo.analysis import style
-from bpgo.analysis.roles import TRAINING, arm_title, reward_title
+from bpgo.analysis.roles import BPGO, TRAINING, arm_title, reward_title
 from bpgo.settings import Settings
 
 Frames = dict[str, pd.DataFrame]
@@ -28,7 +28,8 @@ def training_reward(settings: Settings, frames: Frames) -> Figure:
         rollouts = training[training["experiment"] == experiment] if len(training) else training
         for arm, curve in _by_arm(settings, experiment, rollouts):
             colour, _ = style.arm_look(arm)
-            left.plot(curve["iteration"], curve["gain"], color=colour, alpha=0.22, linewidth=0.6)
+            if arm in (settings.analysis.reference_arm, BPGO):
+                left.plot(curve["iteration"], curve["gain"], color=colour, alpha=0.35, lw=0.5)
             (handles[arm],) = left.plot(curve["iteration"], curve["smooth"], color=colour)
             left.fill_between(
                 curve["iteration"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0
@@ -74,7 +75,7 @@ def score_curves(settings: Settings, frames: Frames) -> Figure:
 
 
 def _gain_line(axes: Axes, arm: str, curve: pd.DataFrame) -> Any:
-    """Mean gain with its interval; arms stand slightly apart so that bars do not hide each other."""
+    """Mean gain with its interval; arms stand slightly apart so that no bar hides another."""
     colour, marker = style.arm_look(arm)
     spread = (curve["iteration"].max() - curve["iteration"].min()) * 0.006
     x = curve["iteration"] + spread * curve["place"]

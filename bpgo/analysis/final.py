@@ -143,8 +143,11 @@ def curves(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd.DataF
 
 
 def gains(settings: Settings, scores: Scores) -> pd.DataFrame:
-    """Gain over the base policy per seed: on the curve's prompts at each snapshot (`curve`), and
-    on all evaluation prompts at the end (`all`)."""
+    """Gain over the base policy per seed.
+
+    On the curve's prompts at each snapshot (`prompts` is `curve`), and on all evaluation prompts at
+    the end (`all`).
+    """
     rows = []
     for arm in scores.arms:
         if arm == BASE_ARM:
@@ -204,7 +207,7 @@ def _labels(settings: Settings, scores: Scores, arm: str, reward: str) -> Row:
 
 
 def _counts(table: Floats) -> Row:
-    """n of a [S, P, K] table."""
+    """The sizes of a [S, P, K] table."""
     seeds, prompts, samples = table.shape
     return {"n_seeds": seeds, "n_prompts": prompts, "n_samples": samples}
 

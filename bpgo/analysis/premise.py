@@ -41,7 +41,7 @@ def premise(
         samples = data.calibration[data.calibration["experiment"] == experiment]
         if oracle is None or samples.empty or oracle not in set(samples["reward"]):
             continue
-        prompts, ambiguity, tables = _group_tables(samples)
+        ambiguity, tables = _group_tables(samples)
         for reward, table in tables.items():
             if reward_role(settings, experiment, reward) == "oracle":
                 continue
@@ -68,8 +68,8 @@ def premise(
     return pd.DataFrame(binned), pd.DataFrame(trends)
 
 
-def _group_tables(samples: pd.DataFrame) -> tuple[list[str], Floats, dict[str, Floats]]:
-    """Prompt ids [N], ambiguity [N] and, per reward, scores [N, G] of the complete groups."""
+def _group_tables(samples: pd.DataFrame) -> tuple[Floats, dict[str, Floats]]:
+    """Ambiguity [N] and, per reward, scores [N, G] of the complete groups."""
     wide = samples.pivot_table(
         index=["prompt_id", "sample"], columns="reward", values="score", observed=True
     )
@@ -82,7 +82,7 @@ def _group_tables(samples: pd.DataFrame) -> tuple[list[str], Floats, dict[str, F
     prompts = list(wide.index.get_level_values(0)[::size])
     ambiguity = by_prompt.loc[prompts].to_numpy(float)
     tables = {str(name): wide[name].to_numpy(float).reshape(-1, size) for name in wide.columns}
-    return prompts, ambiguity, tables
+    return ambiguity, tables
 
 
 def bin_edges(values: Floats, bins: int = BINS) -> Floats:

@@ -67,3 +67,19 @@ def reward_title(settings: Settings, reward: str) -> str:
     """The reward's title in tables and figures."""
     known = settings.rewards.get(reward)
     return known.title if known else reward
+
+
+def sweep_values(
+    settings: Settings, experiment: str, arm: str, setting: str
+) -> list[tuple[float, str]]:
+    """(value, arm) of a sweep, rising; with the arm's own value and, for alpha, GRPO at 0."""
+    found: dict[float, str] = {}
+    for sweep in settings.sweeps.values():
+        if (sweep.experiment, sweep.arm, sweep.setting) == (experiment, arm, setting):
+            found |= {value: sweep_arm(sweep, value) for value in sweep.values}
+    listed = settings.experiments[experiment].arms
+    if arm in listed and hasattr(settings.arms[arm], setting):
+        found[float(getattr(settings.arms[arm], setting))] = arm
+    if setting == "alpha" and arm == RAS and settings.analysis.reference_arm in listed:
+        found.setdefault(0.0, settings.analysis.reference_arm)
+    return sorted(found.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -24,13 +24,13 @@ DOTS_PER_INCH = 200
 GREY = "#767676"
 
 _LOOKS = {
-    BASE_ARM: (GREY, "s"),
+    BASE_ARM: (GREY, "d"),
     "grpo": ("#000000", "o"),
     "dance_grpo": ("#E69F00", "^"),
     "flow_grpo": ("#D55E00", "v"),
     "bpgo": ("#0072B2", "D"),
-    "bpgo_ras": ("#56B4E9", "P"),
-    "bpgo_crt": ("#009E73", "X"),
+    "bpgo_ras": ("#56B4E9", "s"),
+    "bpgo_crt": ("#009E73", "p"),
     "bpgo_released": ("#CC79A7", "*"),
     "bpgo_ras_shuffled": ("#8C6D1F", "h"),
 }
@@ -66,7 +66,7 @@ SETTINGS: dict[str, Any] = {
 @contextmanager
 def look() -> Iterator[None]:
     """The settings of every figure, for the length of a block."""
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(cast(Any, SETTINGS)):
         yield
 
 
@@ -103,6 +103,8 @@ def legend_below(figure: Figure, handles: list[Any], labels: list[str], columns:
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
     """Write `folder`/{name}.pdf and .png; equal figures give equal bytes."""
+    figure.draw_without_rendering()  # lay out once, not once a format
+    figure.set_layout_engine("none")
     nothing = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     nothing["png"] = {"Software": None}
     for suffix, metadata in nothing.items():

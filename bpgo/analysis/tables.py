@@ -14,9 +14,10 @@ from bpgo.analysis.paper import paper_block, paper_table
 from bpgo.analysis.roles import TRAINING, arm_title, reward_title
 from bpgo.analysis.statistics import load_statistics
 from bpgo.analysis.table_format import Block, Cell, Table, interval_text, number, save_table
-from bpgo.settings import BASE_ARM, Settings, sweep_arm
+from bpgo.settings import BASE_ARM, Settings
 
 Frames = dict[str, pd.DataFrame]
+Row = dict[str, Any]
 
 
 def make_tables(settings: Settings, statistics: Path, output: Path) -> None:
@@ -30,7 +31,7 @@ def make_tables(settings: Settings, statistics: Path, output: Path) -> None:
 
 def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) -> list[Table]:
     """All tables, in the order of `bpgo.analysis.TABLES`."""
-    lost = missing_note(settings, account)
+    lost = missing_note(account)
     return [
         _main(settings, frames, lost),
         _differences(settings, frames, lost),
@@ -42,7 +43,7 @@ def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) ->
     ]
 
 
-def missing_note(settings: Settings, account: dict[str, Any]) -> str:
+def missing_note(account: dict[str, Any]) -> str:
     """A sentence that names the runs that are missing; empty if none is."""
     lost = [
         f"{entry['experiment']}/{entry['arm']}"
@@ -94,6 +95,12 @@ def score_cells(
     return cells
 
 
+def _records(frame: pd.DataFrame, key: str) -> dict[str, Row]:
+    """The rows of a frame by the value of a column that tells them apart."""
+    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    return {str(row[key]): row for row in rows}
+
+
 def _seeds(frames: Frames, experiment: str, arm: str) -> Cell:
     final = frames["final"]
     rows = final[(final["experiment"] == experiment) & (final["arm"] == arm)]
@@ -130,7 +137,9 @@ def _experiment_title(settings: Settings, frames: Frames, experiment: str) -> st
     rows = final[final["experiment"] == experiment]
     prompts = f"; {int(rows['n_prompts'].max())} prompts" if len(rows) else ""
     samples = int(rows["n_samples"].max()) if len(rows) else 1
-    return f"{settings.experiments[experiment].title}{prompts}, {samples} sample(s) a prompt and seed"
+    return (
+        f"{settings.experiments[experiment].title}{prompts}, {samples} sample(s) a prompt and seed"
+    )
 
 
 def _main(settings: Settings, frames: Frames, lost: str) -> Table:
@@ -145,7 +154,9 @@ def _main(settings: Settings, frames: Frames, lost: str) -> Table:
         f" higher is better. {how_intervals(settings)}. {_mark_note(settings)}"
         f" [main]: the metric declared beforehand.{lost}"
     )
-    return Table("main", "Base policy and arms by all rewards", note, blocks, _tidy(settings, frames))
+    return Table(
+        "main", "Base policy and arms by all rewards", note, blocks, _tidy(settings, frames)
+    )
 
 
 def _tidy(settings: Settings, frames: Frames) -> pd.DataFrame:
@@ -191,18 +202,18 @@ def _difference_block(settings: Settings, frames: Frames, experiment: str, refer
     for arm in settings.experiments[experiment].arms:
         if arm == reference:
             continue
-        mine = gaps[gaps["arm"] == arm].set_index("reward")
+        mine = _records(gaps[gaps["arm"] == arm], "reward")
         cells = [Cell(arm_title(settings, arm))]
         for reward in rewards:
-            if reward not in mine.index:
+            if reward not in mine:
                 cells.append(Cell("missing"))
                 continue
-            row = mine.loc[reward]
+            row = mine[reward]
             detail = interval_text(row["low_sd"], row["high_sd"], signed=True, digits=2)
             text = number(row["difference_sd"], signed=True, digits=2)
             cells.append(Cell(text, detail, bool(row["significant"])))
-        if main in mine.index:
-            row = mine.loc[main]
+        if main in mine:
+            row = mine[main]
             detail = interval_text(row["improvement_low"], row["improvement_high"], digits=2)
             cells.append(Cell(number(row["improvement"], digits=2), detail))
             cells.append(Cell(f"{row['seeds_better']} of {row['n_seeds']}"))
@@ -239,7 +250,7 @@ def _parts(settings: Settings, frames: Frames, lost: str) -> Table:
 def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
     blocks, data = [], []
     for sweep in settings.sweeps.values():
-        arms = sweep_values(settings, sweep.experiment, sweep.arm, sweep.setting)
+        arms = roles.sweep_values(settings, sweep.experiment, sweep.arm, sweep.setting)
         labels = {arm: f"{value:g}" for value, arm in arms}
         if labels:
             shown = "α" if sweep.setting == "alpha" else sweep.setting
@@ -260,22 +271,6 @@ def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
     return Table("sweep", "Scaling magnitude", note, blocks, joined)
 
 
-def sweep_values(
-    settings: Settings, experiment: str, arm: str, setting: str
-) -> list[tuple[float, str]]:
-    """(value, arm) of a sweep in rising order, with the arm's own value and, for alpha, GRPO at 0."""
-    found: dict[float, str] = {}
-    for sweep in settings.sweeps.values():
-        if (sweep.experiment, sweep.arm, sweep.setting) == (experiment, arm, setting):
-            found |= {value: sweep_arm(sweep, value) for value in sweep.values}
-    listed = settings.experiments[experiment].arms
-    if arm in listed and hasattr(settings.arms[arm], setting):
-        found[float(getattr(settings.arms[arm], setting))] = arm
-    if setting == "alpha" and arm == roles.RAS and settings.analysis.reference_arm in listed:
-        found.setdefault(0.0, settings.analysis.reference_arm)
-    return sorted(found.items())
-
-
 def _premise(settings: Settings, frames: Frames) -> Table:
     trends, bins = frames["premise_summary"], frames["premise"]
     blocks = []
@@ -285,9 +280,9 @@ def _premise(settings: Settings, frames: Frames) -> Table:
             part = trends[(trends["experiment"] == experiment) & (trends["reward"] == reward)]
             if part.empty:
                 continue
-            by = part.set_index("by")
-            cells = [_ranked(by.loc[name]) for name in ("overall", "ambiguity", "group_mean")]
-            groups = f"{by['n_groups'].max()}"
+            by = _records(part, "by")
+            cells = [_ranked(by[name]) for name in ("overall", "ambiguity", "group_mean")]
+            groups = str(by["overall"]["n_groups"])
             falls = bins[
                 (bins["experiment"] == experiment)
                 & (bins["reward"] == reward)
@@ -310,7 +305,7 @@ def _premise(settings: Settings, frames: Frames) -> Table:
     return Table("premise", "Does the premise hold, and does trust follow?", note, blocks, trends)
 
 
-def _ranked(row: pd.Series) -> Cell:
+def _ranked(row: Row) -> Cell:
     clear = bool(row["low"] > 0 or row["high"] < 0)
     detail = interval_text(row["low"], row["high"], signed=True, digits=2)
     return Cell(number(row["mean"], signed=True, digits=2), detail, clear)
@@ -318,11 +313,11 @@ def _ranked(row: pd.Series) -> Cell:
 
 def _trust_block(settings: Settings, summary: pd.DataFrame) -> Block:
     rows = []
-    for row in summary.to_dict("records"):
+    for row in _records(summary.assign(key=range(len(summary))), "key").values():
         title = settings.experiments[row["experiment"]].title
         labels = [Cell(arm_title(settings, row["arm"])), Cell(title)]
         counts = [Cell(str(row["n_seeds"])), Cell(str(row["n_groups"]))]
-        rows.append([*labels, *counts, _ranked(pd.Series(row))])
+        rows.append([*labels, *counts, _ranked(row)])
     header = ["Arm", "Experiment", "Seeds", "Groups", "Weight with ρ"]
     return Block("Trust calibration during training", header, rows)
 
@@ -334,7 +329,7 @@ def _convergence(settings: Settings, frames: Frames, lost: str) -> Table:
         part = summary[summary["experiment"] == experiment]
         rows = []
         for arm in entry.arms:
-            mine = part[part["arm"] == arm].set_index("measure")
+            mine = _records(part[part["arm"] == arm], "measure")
             cells = [_measure_cell(mine, name) for name in MEASURES]
             rows.append([Cell(arm_title(settings, arm)), *cells, _time_ratio(mine)])
         header = [f"{title} ({unit})" for title, unit, _ in MEASURES.values()]
@@ -351,10 +346,10 @@ def _convergence(settings: Settings, frames: Frames, lost: str) -> Table:
     return Table("convergence", "Convergence and cost", note, blocks, summary)
 
 
-def _measure_cell(mine: pd.DataFrame, measure: str) -> Cell:
-    if measure not in mine.index:
+def _measure_cell(mine: dict[str, Row], measure: str) -> Cell:
+    if measure not in mine:
         return Cell("n/a")
-    row, (_, _, more_is_better) = mine.loc[measure], MEASURES[measure]
+    row, (_, _, more_is_better) = mine[measure], MEASURES[measure]
     null = 1.0 if measure == "seconds" else 0.0
     digits = 1 if measure == "steps_to_threshold" else 3
     low, high = row["difference_low"] - null, row["difference_high"] - null
@@ -367,10 +362,12 @@ def _measure_cell(mine: pd.DataFrame, measure: str) -> Cell:
     return Cell(text, detail, better)
 
 
-def _time_ratio(mine: pd.DataFrame) -> Cell:
-    if "seconds" not in mine.index or not np.isfinite(mine.loc["seconds", "difference"]):
-        return Cell("1" if "seconds" in mine.index else "n/a")
-    row = mine.loc["seconds"]
+def _time_ratio(mine: dict[str, Row]) -> Cell:
+    if "seconds" not in mine:
+        return Cell("n/a")
+    row = mine["seconds"]
+    if not np.isfinite(row["difference"]):  # the reference arm itself
+        return Cell("1")
     return Cell(
         number(row["difference"]), interval_text(row["difference_low"], row["difference_high"])
     )
@@ -382,7 +379,7 @@ def _paper() -> Table:
     blocks = [paper_block(name, first) for name, first in zip(names, firsts, strict=True)]
     data = pd.concat([paper_table(name).assign(table=name) for name in names], ignore_index=True)
     note = (
-        "arXiv 2511.18919, Tables 1 to 4. (?): second-hand readings of the paper differ or flag this"
-        " figure. Higher is better throughout."
+        "arXiv 2511.18919, Tables 1 to 4. (?): second-hand readings of the paper differ or flag"
+        " this figure. Higher is better throughout."
     )
     return Table("paper", "The paper's own tables", note, blocks, data)

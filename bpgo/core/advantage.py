@@ -27,7 +27,7 @@ class AdvantageSettings(Strict):
     ddof: Literal[0, 1] = 1  # 1: unbiased variance (torch.std), 0: biased (np.std)
     epsilon: Positive = 1e-4  # in reward units
     epsilon_mode: Literal["add", "floor"] = "add"  # std + epsilon, or max(std, epsilon)
-    # Whose std divides; the mean is always the group's. none: the std divides not at all (Dr. GRPO).
+    # Whose std divides; the mean is always the group's. none: no division (Dr. GRPO).
     scope: Literal["group", "batch", "none"] = "group"
     min_group_std: NonNegative = 0.0  # groups with a smaller std get advantage 0 (TeleBoost)
     trimmed_ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # lowest share left out (MixGRPO)
@@ -73,14 +73,13 @@ def indexed_advantage(rewards: Tensor, index: Sequence[int], settings: Advantage
     for row, name in enumerate(index):
         members.setdefault(name, []).append(row)
     batch_std = _guarded(_std(values.reshape(1, -1), settings), settings)
-    whole_group = settings.model_copy(update={"scope": "group"})
     advantage = values.clone()
     for rows in members.values():
         group = values[rows].reshape(1, -1)
         if settings.scope == "batch":
             found = _clipped((group - group.mean()) / batch_std, settings)
         else:
-            found = group_advantage(group, whole_group)
+            found = group_advantage(group, settings)
         advantage[rows] = found.reshape(-1)
     return advantage.to(rewards.dtype)
 

@@ -50,7 +50,11 @@ class Arm:
     def __init__(self, settings: ArmSettings) -> None:
         self.settings = settings
 
-    def advantages(self, groups: GroupRewards, generator: Generator) -> AdvantageResult:
+    def advantages(
+        self,
+        groups: GroupRewards,
+        generator: Generator,  # noqa: ARG002 (GRPO draws nothing)
+    ) -> AdvantageResult:
         """The terms of the objective for one batch of groups.
 
         `generator` is the arm's own: what it draws shifts no other random number of the run.

@@ -228,7 +228,7 @@ class Trainer:
 
     def save_policy(self, folder: Path) -> None:
         """Write the policy as it is judged: the EMA weights where there is an EMA."""
-        judged = self.ema.swapped(self.parameters) if self.ema else nullcontext()
+        judged = self.ema.swapped() if self.ema else nullcontext()
         with judged, atomic_directory(folder) as part:
             self.policy.save(part)
 

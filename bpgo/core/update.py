@@ -127,7 +127,7 @@ class Updater:
         clipped = losses.clip_fraction(ratio.detach(), self.arm.settings.clip_range)
         logged = {"loss": loss, "clip_fraction": clipped}
         if self.reference_velocity is not None:
-            kl = self._kl(batch, embeddings, moved, velocity)
+            kl = self._kl(batch, embeddings, moved)
             loss = loss + self.arm.settings.kl_weight * kl
             logged["kl"] = kl
         (loss * share).backward()
@@ -145,9 +145,7 @@ class Updater:
             sigma_max=batch.sigma_max,
         )
 
-    def _kl(
-        self, batch: _Chunk, embeddings: PromptEmbeddings, moved: Transition, velocity: Tensor
-    ) -> Tensor:
+    def _kl(self, batch: _Chunk, embeddings: PromptEmbeddings, moved: Transition) -> Tensor:
         assert self.reference_velocity is not None
         with torch.no_grad():
             reference_velocity = self.reference_velocity(
@@ -155,7 +153,7 @@ class Updater:
             )
             reference = self._transition(batch, reference_velocity)
         form = self.arm.settings.kl_form
-        return losses.kl(form, moved, reference, velocity, reference_velocity).mean()
+        return losses.kl(form, moved, reference.mean).mean()
 
     def _guard_ratio(self, ratio: Tensor, report: UpdateReport) -> None:
         deviation = float((ratio - 1).abs().max())
@@ -179,7 +177,7 @@ class Updater:
         report.gradient_norms.append(norm)
         self.optimizer.step()
         if self.ema is not None:
-            self.ema.update(self.parameters)
+            self.ema.update()
 
 
 class _Chunk:

@@ -27,7 +27,7 @@ def calibrate(
     """
     loading.check_names(settings, experiment)
     wanted = settings.calibration
-    batch = read_prompts(prompts)
+    batch = read_prompts(prompts, wanted.prompts)
     device = loading.prepare_process(settings, threads)
     policy = loading.load_policy(settings, device)
     embeddings = prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts))

@@ -41,7 +41,7 @@ def sample_run(
     if (run is None) != (arm == BASE_ARM):
         raise UserError(f"--run: every arm but '{BASE_ARM}' needs the folder of its training run")
     wanted = settings.evaluation
-    batch = read_prompts(prompts)[: wanted.prompts]
+    batch = read_prompts(prompts, wanted.prompts)[: wanted.prompts]
     device = loading.prepare_process(settings, threads)
     policy = loading.load_policy(settings, device)
     embeddings = prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL
@@ -19,8 +20,13 @@ from bpgo.scenes.text import encode_texts
 from bpgo.seeding import derive_seed, generator
 
 STEPS = 3200
+SECOND_STEPS = 2600
 BATCH = 128
 LEARNING_RATE = 2e-3
+SECOND_RATE = 1.5e-3
+SECOND_LEVEL = 0.5
+"""Mean of the logit of the second course's noise levels (the first's is 0): layouts are decided
+at high noise."""
 WARM_UP = 100
 EMA_DECAY = 0.995
 SCENES = 40960
@@ -60,35 +66,67 @@ def _rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
 
 
+@dataclass(frozen=True)
+class Course:
+    """One course of training: how long, how fast, at which noise levels, on which scenes."""
+
+    name: str
+    steps: int
+    rate: float
+    level: float
+    seed: int
+    scenes: int
+    checkpoint_every: int = 400
+
+
+Checkpoint = Callable[[int, Policy], None]
+
+
 def train_policy(
     codec: AutoencoderKL,
     steps: int = STEPS,
     seed: int = 0,
     scenes: int = SCENES,
-    on_checkpoint: Callable[[int, Policy], None] | None = None,
-    checkpoint_every: int = 500,
+    on_checkpoint: Checkpoint | None = None,
 ) -> Policy:
-    """Train transformer and text encoders together by flow matching; return averaged weights.
-
-    Noise levels are logit-normal, the target is noise minus data (Esser et al., 2024).
-    """
+    """First course: train transformer and text encoders from nothing; return averaged weights."""
     torch.manual_seed(derive_seed(seed, "policy weights"))  # layers draw from the global stream
     policy = build_policy(codec)
-    images, texts = scene_images(scenes, derive_seed(seed, "policy scenes") % 2**31)
-    data, ids = pack(encode(codec, images)), encode_texts(texts)
+    return _train(policy, Course("policy", steps, LEARNING_RATE, 0.0, seed, scenes), on_checkpoint)
+
+
+def continue_policy(
+    policy: Policy,
+    steps: int = SECOND_STEPS,
+    seed: int = 1,
+    scenes: int = SCENES,
+    on_checkpoint: Checkpoint | None = None,
+) -> Policy:
+    """Second course, on fresh scenes and at a restarted rate; ``policy`` itself is changed too."""
+    course = Course("policy, second course", steps, SECOND_RATE, SECOND_LEVEL, seed, scenes)
+    return _train(policy, course, on_checkpoint)
+
+
+def _train(policy: Policy, course: Course, on_checkpoint: Checkpoint | None) -> Policy:
+    """Flow matching with logit-normal noise levels; the target is noise minus data.
+
+    Esser et al., 2024 (arXiv 2403.03206), section 3.1.
+    """
+    images, texts = scene_images(course.scenes, derive_seed(course.seed, "policy scenes") % 2**31)
+    data, ids = pack(encode(policy.codec, images)), encode_texts(texts)
     parameters = policy.trained()
     average = _Average(parameters)
     optimizer = torch.optim.AdamW(
-        parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+        parameters, lr=course.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
-    draws = generator(seed, "policy batches")
-    progress = Progress("policy", steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, course.steps))
+    draws = generator(course.seed, "policy batches")
+    progress = Progress(course.name, course.steps)
     for module in (policy.transformer, policy.text_encoder, policy.text_encoder_2):
-        module.train()
-    for step in range(steps):
+        module.train().requires_grad_(True)
+    for step in range(course.steps):
         rows = torch.randint(len(data), (BATCH,), generator=draws)
-        loss = _flow_matching_loss(policy, data[rows], ids[rows], draws)
+        loss = _flow_matching_loss(policy, data[rows], ids[rows], course.level, draws)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -96,16 +134,16 @@ def train_policy(
         schedule.step()
         average.update(parameters, step)
         progress.step(step, loss=loss.item())
-        if on_checkpoint is not None and (step + 1) % checkpoint_every == 0:
+        if on_checkpoint is not None and (step + 1) % course.checkpoint_every == 0:
             on_checkpoint(step + 1, average.policy(policy))
     return average.policy(policy)
 
 
 def _flow_matching_loss(
-    policy: Policy, data: Tensor, ids: Tensor, draws: torch.Generator
+    policy: Policy, data: Tensor, ids: Tensor, level_mean: float, draws: torch.Generator
 ) -> Tensor:
     """Mean squared error of the velocity on tokens [B, N, 32] with token ids [B, L]."""
-    sigma = torch.sigmoid(torch.randn(len(data), generator=draws))
+    sigma = torch.sigmoid(level_mean + torch.randn(len(data), generator=draws))
     noise = torch.randn(data.shape, generator=draws)
     level = sigma[:, None, None]
     noisy = (1 - level) * data + level * noise

@@ -26,5 +26,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     if "case" in metafunc.fixturenames:
         folders = metafunc.config.getoption("golden", default=None) or [SHIPPED]
+        for folder in folders:
+            if not (Path(folder) / "manifest.json").is_file():
+                raise pytest.UsageError(f"--golden: {folder} holds no manifest.json")
         cases = [case for folder in folders for case in load_cases(Path(folder))]
         metafunc.parametrize("case", cases, ids=[case.id for case in cases])

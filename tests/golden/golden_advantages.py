@@ -29,6 +29,11 @@ def _preset(name: str, **changes: Any) -> AdvantageSettings:
     return PRESETS[name].model_copy(update={"clip": None, **changes})
 
 
+def _rounding(case: Case, rewards: torch.Tensor, settings: AdvantageSettings) -> None:
+    std = rewards.double().std(dim=-1, correction=min(settings.ddof, rewards.shape[-1] - 1))
+    case.rounding("advantages", rewards, std + settings.epsilon)
+
+
 def _columns(rewards: torch.Tensor, answer: Any) -> torch.Tensor:
     """Apply `answer` to `[N]` rewards or to each column of `[N, T]`."""
     if rewards.ndim == 1:
@@ -81,10 +86,12 @@ def dance_advantage(case: Case) -> Answers:
     if case.has("rewards"):
         settings = _preset("dance_grpo", trimmed_ratio=case.arg("trimmed_ratio", 0.0))
         rewards = case.tensor("rewards").reshape(-1, group)
+        _rounding(case, rewards, settings)
         return {"advantages": group_advantage(rewards, settings).reshape(-1)}
     settings = _preset("mix_grpo", trimmed_ratio=case.arg("trimmed_ratio", 0.0))
     weights = case.arg("weights")
     several = {name: case.tensor(name).reshape(-1, group) for name in weights}
+    _rounding(case, torch.cat([weights[name] * value for name, value in several.items()]), settings)
     found = several_rewards_advantage(several, weights, settings, "advantages")
     return {"advantages": found.reshape(-1)}
 
@@ -116,6 +123,7 @@ def verl_omni_advantage(case: Case) -> Answers:
         scope = "none"
     settings = _preset("verl_omni", epsilon=case.arg("epsilon", 1e-4), scope=scope)
     found = indexed_advantage(scores.reshape(-1), index, settings).reshape(scores.shape)
+    _rounding(case, scores.reshape(1, -1), settings)
     return {"advantages": found, "returns": found}
 
 
@@ -127,6 +135,7 @@ def teleboost_advantage(case: Case) -> Answers:
         min_group_std=case.arg("min_group_std", 0.0),
     )
     rewards = case.tensor("rewards").reshape(-1, case.arg("num_repeat"))
+    _rounding(case, rewards, settings)
     return {"advantages": group_advantage(rewards, settings).reshape(-1)}
 
 
@@ -162,6 +171,8 @@ def released_ras(case: Case) -> Answers:
     prior = torch.tensor([case.arg("prior")], dtype=torch.float64)
     low, high = case.arg("weight_range", [0.5, 1.5])
     variance = case.arg("prior_var", 1.0)
+    spread = rewards.var(dim=1, correction=min(1, rewards.shape[1] - 1)) + 1e-8
+    case.rounding("w_minus_1", rewards, (spread / rewards.shape[1]).sqrt())
     return {"w_minus_1": ras.bayes_reliability(rewards, prior, variance, (low, high)) - 1}
 
 

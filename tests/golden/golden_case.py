@@ -33,6 +33,7 @@ class Case:
     arrays: dict[str, np.ndarray]
     used: set[str] = field(default_factory=set)
     not_ours: dict[str, str] = field(default_factory=dict)
+    absolute: dict[str, float] = field(default_factory=dict)  # tolerance of an output
 
     @property
     def id(self) -> str:
@@ -90,6 +91,16 @@ class Case:
     def outside_core(self, name: str, reason: str) -> None:
         """An output that no function of ours defines."""
         self.not_ours[name] = reason
+
+    def rounding(self, name: str, size: torch.Tensor, divisor: torch.Tensor) -> None:
+        """Allow for published float32 arithmetic: an error of 4 eps `size`, divided by `divisor`.
+
+        We take group statistics in float64; a library that does not has this error itself.
+        """
+        if self.arrays[f"out_{name}"].dtype == np.float32:
+            eps = float(np.finfo(np.float32).eps)
+            error = 4 * eps * float(size.abs().max()) / float(divisor.min())
+            self.absolute[name] = max(1e-6, error)
 
     def dtype(self) -> torch.dtype:
         """The dtype that the published function was called with."""

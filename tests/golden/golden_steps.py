@@ -43,9 +43,7 @@ def flow_grpo_step(case: Case) -> Answers:
     case.descriptive("steps", "shift")
     velocity, latents = case.tensor("model_output").to(dtype), case.tensor("sample").to(dtype)
     now, following = _sigmas(case, _index(case, len(latents)))
-    moved = sde.transition(
-        kernel, velocity, latents, now, following, case.arg("noise_level", 0.7)
-    )
+    moved = sde.transition(kernel, velocity, latents, now, following, case.arg("noise_level", 0.7))
     sample = _next(case, moved, "prev_sample").to(dtype)
     if deterministic:
         sample = sde.transition("ode", velocity, latents, now, following).mean
@@ -156,9 +154,7 @@ def flow_factory_step(case: Case) -> Answers:
     kernel = case.choice("dynamics_type", names, "Flow-SDE")
     velocity, latents = case.tensor("noise_pred"), case.tensor("latents")
     now, following = _sigmas(case, _index(case, len(latents)))
-    moved = sde.transition(
-        kernel, velocity, latents, now, following, case.arg("noise_level", 0.7)
-    )
+    moved = sde.transition(kernel, velocity, latents, now, following, case.arg("noise_level", 0.7))
     sample = _next(case, moved, "next_latents")
     answers = {
         "next_latents": sample,
@@ -180,9 +176,7 @@ def verl_omni_step(case: Case) -> Answers:
     kernel = case.choice("sde_type", names, "sde")
     velocity, latents = case.tensor("model_output"), case.tensor("sample")
     now, following = _sigmas(case, _index(case, len(latents)))
-    moved = sde.transition(
-        kernel, velocity, latents, now, following, case.arg("noise_level", 0.7)
-    )
+    moved = sde.transition(kernel, velocity, latents, now, following, case.arg("noise_level", 0.7))
     case.arg("return_sqrt_dt", False)
     sample = _next(case, moved, "prev_sample")
     form = "gaussian" if case.arg("include_logprob_normalizer", True) else "exponent"

@@ -186,7 +186,9 @@ def _write_scores(settings, root, run, random, ids, ambiguity, base, change, see
         score = base[:n] + share * (gains + shift)
         if iteration:
             score = score + random.normal(0, 0.3, (n, 5))
-        score[:, 3:] = np.clip(np.round((score[:, 3:] + 4) * 2) / 16, 0, 1)  # an oracle's few levels
+        score[:, 3:] = np.clip(
+            np.round((score[:, 3:] + 4) * 2) / 16, 0, 1
+        )  # an oracle's few levels
         frames.append(
             pd.DataFrame(
                 {
@@ -204,7 +206,7 @@ def _write_scores(settings, root, run, random, ids, ambiguity, base, change, see
         )
     path = root / "scores" / run.folder / "main.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat(frames).to_parquet(path)
+    pd.concat(frames, ignore_index=True).to_parquet(path)
 
 
 def _write_training(settings, root, run, random, gain):
@@ -222,7 +224,9 @@ def _write_training(settings, root, run, random, gain):
     reward = level[..., None] + reliability[..., None] * oracle
     reward += np.sqrt(1 - reliability**2)[..., None] * random.normal(0, 1, oracle.shape)
     trusting = run.arm.startswith("bpgo") and "crt" not in run.arm
-    weight = 1 + 0.5 * np.tanh(reward.mean(axis=2) + 0.3) if trusting else np.full_like(level, np.nan)
+    weight = (
+        1 + 0.5 * np.tanh(reward.mean(axis=2) + 0.3) if trusting else np.full_like(level, np.nan)
+    )
     pd.DataFrame(
         {
             "iteration": np.repeat(iteration, groups * size),

@@ -1,0 +1,310 @@
+"""One self-contained HTML page: question, runs, claims, tables, figures, samples, limits."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bpgo.analysis import FIGURES, roles
+from bpgo.analysis.claims import CONTRADICTED, SUPPORTED, UNRESOLVED
+from bpgo.analysis.figures import CAPTIONS
+from bpgo.analysis.roles import arm_title, reward_title
+from bpgo.analysis.statistics import load_statistics
+from bpgo.analysis.table_format import interval_text, number
+from bpgo.analysis.tables import build_tables, how_intervals
+from bpgo.errors import UserError
+from bpgo.files import write_text
+from bpgo.settings import BASE_ARM, Settings
+
+WORDS = {
+    SUPPORTED: ("✓", "supported"),
+    CONTRADICTED: ("✗", "contradicted"),
+    UNRESOLVED: ("?", "not resolved at this sample size"),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page."""
+
+    name: str
+    caption: str
+    source: str  # a data URI
+
+
+def make_report(
+    settings: Settings,
+    statistics: Path,
+    tables: Path,
+    figures: Path,
+    output: Path,
+    grids: Path | None = None,
+    root: Path | None = None,
+) -> None:
+    """Write the page to `output`; every sentence about outcomes comes from the statistics.
+
+    Args:
+        settings: the configuration.
+        statistics: the folder of the statistics.
+        tables: the folder of the saved tables, named in the page.
+        figures: the folder with the PNG of every figure.
+        output: the page's path.
+        grids: the folder of sample grids; a page without grids says so.
+        root: where `grids` is looked for if it is not given.
+
+    Raises:
+        UserError: a figure is missing.
+    """
+    frames, account = load_statistics(Path(statistics))
+    grids = grids or (root / "grids" if root else None)
+    environment = Environment(
+        loader=PackageLoader("bpgo.analysis", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=settings.title,
+        scale=settings.scale,
+        summary=summary(settings, frames, account),
+        claims=claims(settings, frames["claims"]),
+        glance=glance(frames["claims"]),
+        words=WORDS,
+        facts=facts(settings, account, frames["cost"]),
+        experiments=experiments(settings),
+        names=list(settings.experiments),
+        tables=build_tables(settings, frames, account),
+        tables_folder=Path(tables).name,
+        figures=_figures(Path(figures)),
+        grids=_grids(settings, grids),
+        missing=account["missing"],
+        expected=account["expected_runs"],
+        limits=limits(settings, frames, account),
+        intervals=how_intervals(settings),
+    )
+    write_text(Path(output), page)
+
+
+def summary(settings: Settings, frames: dict[str, pd.DataFrame], account: Any) -> list[str]:
+    """A few sentences per experiment, made from the numbers."""
+    sentences = []
+    reference = settings.analysis.reference_arm
+    for experiment, entry in settings.experiments.items():
+        parts = []
+        trained = _gap(frames, experiment, reference, BASE_ARM, entry.training_reward)
+        metric = roles.main_metric(settings, experiment)
+        judged = _gap(frames, experiment, reference, BASE_ARM, metric)
+        name, judge = arm_title(settings, reference), reward_title(settings, metric)
+        if trained is not None and judged is not None:
+            parts.append(
+                f"{name} {_moves(trained)} its training reward by {_size(trained)} over the base"
+                f" policy, and {_moves(judged)} the main metric ({judge}) by {_size(judged)}."
+            )
+        rival = _gap(frames, experiment, roles.BPGO, reference, metric)
+        if rival is not None:
+            title = arm_title(settings, roles.BPGO)
+            parts.append(f"{title} against {name} on {judge}: {_size(rival)}, {_clear(rival)}.")
+        if parts:
+            sentences.append(f"{entry.title}. {' '.join(parts)}")
+    lost = len(account["missing"])
+    if lost:
+        sentences.append(f"Missing or incomplete: {lost}, listed at the end of this page.")
+    return sentences
+
+
+def _gap(
+    frames: dict[str, pd.DataFrame], experiment: str, arm: str, reference: str, reward: str
+) -> Any:
+    gaps = frames["differences"]
+    found = gaps[
+        (gaps["experiment"] == experiment)
+        & (gaps["arm"] == arm)
+        & (gaps["reference"] == reference)
+        & (gaps["reward"] == reward)
+    ]
+    return found.iloc[0] if len(found) else None
+
+
+def _moves(gap: Any) -> str:
+    if not gap["significant"]:
+        return "changes"
+    return "raises" if gap["difference"] > 0 else "lowers"
+
+
+def _size(gap: Any) -> str:
+    interval = interval_text(gap["low_sd"], gap["high_sd"], signed=True, digits=2)
+    return f"{number(gap['difference_sd'], signed=True, digits=2)} base sd {interval}"
+
+
+def _clear(gap: Any) -> str:
+    if not gap["significant"]:
+        return "not resolved at this sample size"
+    return "better" if gap["difference"] > 0 else "worse"
+
+
+def claims(settings: Settings, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The checklist: each claim with its verdict by experiment and the tests behind it."""
+    result = []
+    for claim, rows in frame.groupby("claim", sort=False):
+        cases = []
+        for experiment, tests in rows.groupby("experiment", sort=False):
+            cases.append(
+                {
+                    "experiment": settings.experiments[str(experiment)].title,
+                    "verdict": tests["claim_verdict"].iloc[0],
+                    "tests": [_test(entry) for entry in tests.to_dict("records")],
+                }
+            )
+        result.append({"id": claim, "statement": rows["statement"].iloc[0], "cases": cases})
+    return result
+
+
+def glance(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """Verdict by statement and experiment; empty where an experiment cannot test a claim."""
+    by_claim = frame.drop_duplicates(["claim", "experiment"])
+    return {
+        str(statement): dict(zip(rows["experiment"], rows["claim_verdict"], strict=True))
+        for statement, rows in by_claim.groupby("statement", sort=False)
+    }
+
+
+def _test(entry: dict[Any, Any]) -> dict[str, Any]:
+    signed = entry["unit"] != "ratio"
+    seeds = f"{entry['n_seeds']} seeds" if entry["n_seeds"] else f"{entry['n_groups']} groups"
+    return {
+        "quantity": entry["quantity"],
+        "value": number(entry["estimate"], signed),
+        "interval": interval_text(entry["low"], entry["high"], signed),
+        "unit": entry["unit"],
+        "expected": entry["expected"].replace("-", "−") + (" (any)" if entry["any_of"] else ""),
+        "seeds": seeds,
+        "verdict": entry["verdict"],
+    }
+
+
+def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> dict[str, str]:
+    """What was run, on what, for how long, and the digests that prove it."""
+    runs = account.get("runs", [])
+    machines = {
+        f"{(run.get('hardware') or {}).get('processor', 'unknown')},"
+        f" {(run.get('hardware') or {}).get('cores', '?')} cores"
+        for run in runs
+    }
+    versions = {
+        ", ".join(f"{name} {version}" for name, version in (run.get("packages") or {}).items())
+        for run in runs
+    }
+    seconds = [float(run["wall_seconds"]) for run in runs if run.get("wall_seconds")]
+    training, rollout = settings.training, settings.rollout
+    codes = sorted({str(run.get("code_digest")) for run in runs})
+    found = {
+        "Model": settings.model.title,
+        "Training": f"{training.iterations} iterations, {rollout.prompts_per_iteration} prompts ×"
+        f" {rollout.group_size} samples, {rollout.steps} sampler steps,"
+        f" {training.optimizer_steps} optimizer steps, learning rate {training.learning_rate:g}",
+        "Evaluation": f"{settings.evaluation.prompts} held-out prompts,"
+        f" {settings.evaluation.samples_per_prompt} sample(s) a prompt and seed, ODE sampler with"
+        f" {settings.evaluation.steps} steps",
+        "Intervals": how_intervals(settings),
+        "Runs": f"{account['complete_runs']} of {account['expected_runs']} complete",
+        "Training time": _duration(seconds),
+        "Time per iteration": f"{cost['seconds'].median():.2f} s (median)"
+        if len(cost)
+        else "unknown",
+        "Machine": "; ".join(sorted(machines)) or "unknown",
+        "Packages": "; ".join(sorted(versions)) or "unknown",
+        "Configuration digest": settings.digest(),
+        "Code digest": ", ".join(codes) or "unknown",
+    }
+    if len(codes) > 1:
+        found["Warning"] = "runs of different versions of the code are mixed here"
+    return found
+
+
+def _duration(seconds: list[float]) -> str:
+    if not seconds:
+        return "unknown"
+    mean = sum(seconds) / len(seconds)
+    return f"{sum(seconds) / 60:.1f} min over all runs, {mean:.0f} s a run on average"
+
+
+def experiments(settings: Settings) -> list[dict[str, str]]:
+    """One row an experiment: what trains, who judges, which arms and seeds."""
+    return [
+        {
+            "title": entry.title,
+            "training": reward_title(settings, entry.training_reward),
+            "judges": ", ".join(reward_title(settings, name) for name in entry.judges),
+            "main": reward_title(settings, roles.main_metric(settings, name_of)),
+            "arms": ", ".join(arm_title(settings, arm) for arm in roles.arms_of(settings, name_of)),
+            "seeds": ", ".join(str(seed) for seed in entry.seeds),
+        }
+        for name_of, entry in settings.experiments.items()
+    ]
+
+
+def limits(
+    settings: Settings, frames: dict[str, pd.DataFrame], account: dict[str, Any]
+) -> list[str]:
+    """What the reader must keep in mind, as far as it applies to these runs."""
+    fewest = int(frames["final"]["n_seeds"].min())
+    comparisons = int((frames["differences"]["reference"] == settings.analysis.reference_arm).sum())
+    wrong = (1 - settings.analysis.confidence) * comparisons
+    said = [
+        f"Seeds are the unit, and an arm has as few as {fewest}. Differences that are small against"
+        " the spread of seeds stay unresolved; that is not evidence of equality.",
+        f"The tables compare {comparisons} pairs of arm and reward with the reference arm. Without"
+        f" any true difference about {wrong:.0f} of their intervals would exclude zero by chance;"
+        " only the main metric was declared beforehand.",
+        "Hyper-parameters are the configuration's, not tuned for each arm.",
+    ]
+    if settings.model.kind == "flux" and settings.model.resolution < 100:
+        said.append(
+            "The policy, the rewards and the oracle here are tiny models of a made-up world. That"
+            " an effect appears or fails here does not carry over to large models by itself."
+        )
+    training = frames["training"]
+    if len(training) and not bool(training["adjusted"].all()):
+        said.append(
+            "The calibration does not know every training prompt, so the curve of the training"
+            " reward on rollouts contains the chance of which prompts were drawn."
+        )
+    if not any(roles.SHUFFLED in entry.arms for entry in settings.experiments.values()):
+        said.append(
+            "The control with shuffled RAS weights was not run: a gain of RAS may come from the"
+            " spread of its weights alone."
+        )
+    if account.get("allow_mixed"):
+        said.append("Runs of different configurations or code were allowed (--allow-mixed).")
+    return said
+
+
+def _figures(folder: Path) -> list[Picture]:
+    pictures = []
+    for name in FIGURES:
+        path = folder / f"{name}.png"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; run `figures` first")
+        pictures.append(Picture(name, CAPTIONS[name], _data_uri(path)))
+    return pictures
+
+
+def _grids(settings: Settings, folder: Path | None) -> list[Picture]:
+    if folder is None:
+        return []
+    found = []
+    for experiment, entry in settings.experiments.items():
+        path = Path(folder) / f"{experiment}.png"
+        if path.is_file():
+            found.append(Picture(experiment, entry.title, _data_uri(path)))
+    return found
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

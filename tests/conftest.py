@@ -1,0 +1,26 @@
+"""What all tests share: one thread, no network, no time limit on a property's examples."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# One thread per process, as in the workflow's jobs: results do not depend on the machine's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+hypothesis_settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The clone's root."""
+    return REPOSITORY

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from scipy import stats
+
+from bpgo.analysis.collect import collect
+from bpgo.analysis.data import load_collected
+from bpgo.analysis.statistics import compute_statistics
+from bpgo.errors import UserError
+from bpgo.files import read_json, write_json
+from bpgo.settings import Run
+
+TINY = {
+    "arms": ("grpo", "bpgo"),
+    "seeds": (1, 2),
+    "clear": False,
+    "sweep": (),
+    "prompts": 16,
+    "curve_prompts": 8,
+    "iterations": 4,
+    "snapshot_every": 2,
+    "bootstrap_samples": 50,
+}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    settings = synthetic.make_settings(**TINY)
+    synthetic.write_root(settings, tmp_path)
+    return settings, tmp_path
+
+
+def test_missing_runs_are_listed_with_reasons(root):
+    entries = read_json(root / "collected" / "runs.json")["missing"]
+    assert [(entry["arm"], entry["seed"]) for entry in entries] == [("flow_grpo", 2)]
+    for reason in ("manifest", "rollouts.parquet", "no scores by scenes_ambiguous_a"):
+        assert reason in entries[0]["reason"]
+
+
+def test_a_run_with_half_its_rewards_is_listed(tiny):
+    settings, folder = tiny
+    path = folder / "scores" / "ambiguous" / "bpgo" / "seed_2" / "main.parquet"
+    scores = pd.read_parquet(path)
+    scores[scores["reward"] != "oracle"].to_parquet(path)
+    collect(settings, folder, folder / "collected")
+    entries = read_json(folder / "collected" / "runs.json")["missing"]
+    assert entries == [
+        {"experiment": "ambiguous", "arm": "bpgo", "seed": 2, "reason": "no scores by oracle"}
+    ]
+    compute_statistics(settings, folder / "collected", folder / "statistics")
+    final = pd.read_parquet(folder / "statistics" / "final.parquet")
+    bpgo = final[final["arm"] == "bpgo"].set_index("reward")["n_seeds"]
+    assert bpgo["oracle"] == 1
+    assert bpgo["oracle_strict"] == 2
+
+
+@pytest.mark.parametrize("key", ["config_digest", "code_digest"])
+def test_mixed_runs_are_refused_unless_allowed(tiny, key):
+    settings, folder = tiny
+    path = folder / "runs" / "ambiguous" / "grpo" / "seed_2" / "manifest.json"
+    manifest = read_json(path)
+    expected = manifest[key]
+    write_json(path, manifest | {key: "0ther"})
+    with pytest.raises(UserError) as caught:
+        collect(settings, folder, folder / "collected")
+    message = str(caught.value)
+    assert "--allow-mixed" in message
+    assert "0ther" in message
+    assert expected in message
+    assert "seed_2" in message
+    assert not (folder / "collected").exists()
+    collect(settings, folder, folder / "collected", allow_mixed=True)
+    assert read_json(folder / "collected" / "runs.json")["allow_mixed"] is True
+
+
+def test_a_score_that_is_not_finite_is_named(tiny):
+    settings, folder = tiny
+    path = folder / "scores" / "ambiguous" / "bpgo" / "seed_1" / "main.parquet"
+    scores = pd.read_parquet(path)
+    scores.loc[3, "score"] = np.nan
+    scores.to_parquet(path)
+    with pytest.raises(UserError, match=r"ambiguous/bpgo/seed_1: 1 scores are NaN"):
+        collect(settings, folder, folder / "collected")
+
+
+def test_nothing_to_collect_is_an_error(tmp_path):
+    settings = synthetic.make_settings(**TINY)
+    with pytest.raises(UserError, match="no scores"):
+        collect(settings, tmp_path, tmp_path / "collected")
+
+
+def test_a_broken_file_is_named(tiny):
+    settings, folder = tiny
+    path = folder / "runs" / "ambiguous" / "grpo" / "seed_1" / "metrics.parquet"
+    path.write_bytes(b"not parquet")
+    with pytest.raises(UserError, match=r"metrics\.parquet: cannot be read"):
+        collect(settings, folder, folder / "collected")
+
+
+def test_groups_reduce_rollouts(tiny):
+    settings, folder = tiny
+    collect(settings, folder, folder / "collected")
+    groups = pd.read_parquet(folder / "collected" / "groups.parquet")
+    row = groups[(groups["arm"] == "bpgo") & (groups["seed"] == 2)].iloc[5]
+    rollouts = pd.read_parquet(folder / "runs/ambiguous/bpgo/seed_2/rollouts.parquet")
+    own = rollouts[
+        (rollouts["iteration"] == row["iteration"]) & (rollouts["prompt_id"] == row["prompt_id"])
+    ]
+    assert row["reward_mean"] == pytest.approx(own["reward"].mean(), rel=1e-5)
+    assert row["reward_std"] == pytest.approx(own["reward"].std(ddof=0), rel=1e-5)
+    expected = stats.spearmanr(own["reward"], own["oracle"])[0]
+    assert row["rank_correlation"] == pytest.approx(expected, rel=1e-5)
+    assert row["weight"] == pytest.approx(own["weight"].iloc[0], rel=1e-5)
+
+
+def test_collected_numbers_are_small(tiny):
+    settings, folder = tiny
+    collect(settings, folder, folder / "collected")
+    scores = pd.read_parquet(folder / "collected" / "scores.parquet")
+    assert scores["score"].dtype == np.float32
+    assert len(scores) == 2 * 16 * 5 + 4 * (8 + 16) * 5
+
+
+def test_collecting_twice_gives_the_same_bytes(tiny):
+    settings, folder = tiny
+    for name in ("one", "two"):
+        collect(settings, folder, folder / name)
+    for file in sorted((folder / "one").iterdir()):
+        assert file.read_bytes() == (folder / "two" / file.name).read_bytes(), file.name
+
+
+def test_a_sample_scored_twice_is_refused(tiny):
+    settings, folder = tiny
+    collect(settings, folder, folder / "collected")
+    path = folder / "collected" / "scores.parquet"
+    scores = pd.read_parquet(path)
+    pd.concat([scores, scores.tail(1)]).to_parquet(path)
+    with pytest.raises(UserError, match="scored twice"):
+        load_collected(settings, folder / "collected")
+
+
+def test_a_run_scored_in_part_is_refused(tiny):
+    settings, folder = tiny
+    collect(settings, folder, folder / "collected")
+    path = folder / "collected" / "scores.parquet"
+    scores = pd.read_parquet(path)
+    last = (scores["arm"] == "bpgo") & (scores["seed"] == 1) & (scores["iteration"] == 4)
+    scores.drop(index=scores[last].index[:3]).to_parquet(path)
+    with pytest.raises(UserError, match="ambiguous/bpgo at iteration 4"):
+        compute_statistics(settings, folder / "collected", folder / "statistics")
+
+
+def test_scores_alone_show_what_is_missing(tiny):
+    settings, folder = tiny
+    collect(settings, folder, folder / "collected")
+    (folder / "collected" / "runs.json").unlink()
+    scores = pd.read_parquet(folder / "collected" / "scores.parquet")
+    scores = scores[~((scores["arm"] == "grpo") & (scores["seed"] == 2))]
+    scores.to_parquet(folder / "collected" / "scores.parquet")
+    compute_statistics(settings, folder / "collected", folder / "statistics")
+    account = json.loads((folder / "statistics" / "runs.json").read_text())
+    assert [(entry["arm"], entry["seed"]) for entry in account["missing"]] == [("grpo", 2)]
+    assert account["complete_runs"] == 3
+
+
+def test_runs_without_calibration_still_compare(tiny):
+    settings, folder = tiny
+    (folder / "calibration" / "ambiguous" / "samples.parquet").unlink()
+    collect(settings, folder, folder / "collected")
+    compute_statistics(settings, folder / "collected", folder / "statistics")
+    assert pd.read_parquet(folder / "statistics" / "premise.parquet").empty
+    assert len(pd.read_parquet(folder / "statistics" / "differences.parquet"))
+
+
+def test_a_run_that_ended_early_counts_as_missing(tmp_path):
+    settings = synthetic.make_settings(**TINY)
+    synthetic.write_root(settings, tmp_path)
+    run = Run("ambiguous", "bpgo", 2)
+    path = tmp_path / "scores" / run.folder / "main.parquet"
+    scores = pd.read_parquet(path)
+    scores[scores["iteration"] < 4].to_parquet(path)
+    collect(settings, tmp_path, tmp_path / "collected")
+    compute_statistics(settings, tmp_path / "collected", tmp_path / "statistics")
+    account = read_json(tmp_path / "statistics" / "runs.json")
+    assert [(entry["arm"], entry["seed"]) for entry in account["missing"]] == [("bpgo", 2)]

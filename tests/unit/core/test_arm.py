@@ -1,0 +1,90 @@
+"""The base arm: settings and the selection of trained steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from bpgo import seeding
+from bpgo.core.arm import Arm, ArmSettings
+
+VALUES = {
+    "algorithm": "grpo",
+    "title": "GRPO",
+    "kernel": "dance",
+    "noise_level": 0.6,
+    "shared_initial_noise": True,
+    "trained_fraction": 0.6,
+    "step_selection": "shared",
+    "advantage": {"ddof": 1, "epsilon": "1e-4"},
+    "clip_range": "1e-3",
+}
+
+
+def _arm(**changes) -> Arm:
+    return Arm(ArmSettings.model_validate({**VALUES, **changes}))
+
+
+def test_numbers_that_yaml_reads_as_text() -> None:
+    assert _arm().settings.clip_range == 1e-3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernel": "ddim"},
+        {"noise_level": 0},
+        {"trained_fraction": 1.5},
+        {"clip_range": -1},
+        {"kl_weight": -0.1},
+        {"step_selection": "all"},
+        {"advantage": {"epsilon": 0}},
+        {"colour": "red"},
+    ],
+)
+def test_values_out_of_range_are_refused(changes: dict) -> None:
+    with pytest.raises(ValidationError):
+        _arm(**changes)
+
+
+def test_shared_steps() -> None:
+    found = _arm().trained_steps(list(range(7)), 5, seeding.generator(0))
+    assert found.shape == (5, 4)
+    assert (found == found[0]).all()
+    assert len(set(found[0].tolist())) == 4
+
+
+def test_own_steps_of_each_sample() -> None:
+    arm = _arm(step_selection="per_sample")
+    found = arm.trained_steps([1, 2, 4, 5], 50, seeding.generator(0))
+    assert found.shape == (50, 2)
+    assert all(len(set(row)) == 2 for row in found.tolist())
+    assert set(found.flatten().tolist()) == {1, 2, 4, 5}
+    assert not (found == found[0]).all()
+
+
+def test_all_steps_in_order() -> None:
+    arm = _arm(step_selection="all", trained_fraction=1.0)
+    found = arm.trained_steps([0, 1, 2], 2, seeding.generator(0))
+    assert found.tolist() == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_selections_share_one_stream() -> None:
+    shared = _arm().trained_steps(list(range(7)), 5, seeding.generator(3))
+    own = _arm(step_selection="per_sample").trained_steps(list(range(7)), 5, seeding.generator(3))
+    assert torch.equal(shared[0], own[0])
+
+
+def test_at_least_one_step() -> None:
+    assert _arm(trained_fraction=0.1).trained_steps([3], 2, seeding.generator(0)).tolist() == [
+        [3],
+        [3],
+    ]
+    with pytest.raises(ValueError, match="no stochastic step"):
+        _arm().trained_steps([], 2, seeding.generator(0))
+
+
+def test_a_state_of_another_arm_is_refused() -> None:
+    with pytest.raises(ValueError, match="keeps no state"):
+        _arm().load_state_dict({"prior": {}})

@@ -1,0 +1,88 @@
+"""What the workflow plans, without running anything."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+from conftest import REPOSITORY, Workspace, run
+
+
+def test_default_trains_every_arm_with_every_seed(workspace: Workspace) -> None:
+    plan = workspace.snakemake("--dry-run")
+    assert plan.code == 0, plan.text
+    runs = [(job["experiment"], job["arm"], job["seed"]) for job in plan.wildcards("train")]
+    assert len(runs) == len(set(runs))
+    seeds: dict[str, Counter[str]] = {"ambiguous": Counter(), "clear": Counter()}
+    for experiment, arm, _ in runs:
+        seeds[experiment][arm] += 1
+    paper = ["grpo", "dance_grpo", "flow_grpo", "bpgo", "bpgo_ras", "bpgo_crt", "bpgo_released"]
+    sweep = {arm: count for arm, count in seeds["ambiguous"].items() if arm not in paper}
+    assert {arm: seeds["ambiguous"][arm] for arm in paper} == dict.fromkeys(paper, 3)
+    assert seeds["clear"] == {"grpo": 3, "bpgo": 3}
+    assert len(sweep) >= 3
+    assert set(sweep.values()) == {3}
+    assert all(arm.startswith("bpgo_ras_alpha_") for arm in sweep)
+
+
+def test_default_scores_the_untrained_policy_and_every_run(workspace: Workspace) -> None:
+    plan = workspace.snakemake("--dry-run")
+    assert not workspace.path("results").exists(), "a dry run writes nothing"
+    trained, scored = (
+        {(job["experiment"], job["arm"], job["seed"]) for job in plan.wildcards(rule)}
+        for rule in ("train", "score")
+    )
+    base = {(name, "base", str(seed)) for name in ("ambiguous", "clear") for seed in (1, 2, 3)}
+    assert scored == trained | base
+    assert plan.jobs()["sample"] == len(scored)
+
+
+def test_smoke_has_every_step_of_the_default(workspace: Workspace) -> None:
+    full, smoke = (workspace.snakemake("--dry-run", *target).jobs() for target in ([], ["smoke"]))
+    assert set(full) - {"all"} == set(smoke) - {"smoke"}
+    assert smoke["train"] < full["train"]
+
+
+def test_adding_an_arm_trains_that_arm_only(workspace: Workspace) -> None:
+    before = workspace.snakemake("--dry-run").wildcards("train")
+    workspace.edit(
+        lambda values: values["experiments"]["ambiguous"]["arms"].append("bpgo_ras_shuffled")
+    )
+    after = workspace.snakemake("--dry-run").wildcards("train")
+    new = [job for job in after if job not in before]
+    assert [job["arm"] for job in new] == ["bpgo_ras_shuffled"] * 3
+
+
+def test_results_can_be_kept_apart(workspace: Workspace) -> None:
+    plan = workspace.snakemake("--dry-run", "--config", "root=results/mine")
+    assert plan.code == 0, plan.text
+    assert {job["root"] for job in plan.wildcards("train")} == {"results/mine"}
+
+
+def test_figures_without_stored_scores_says_what_to_do(workspace: Workspace) -> None:
+    outcome = workspace.snakemake("figures")
+    assert outcome.code != 0
+    assert "error: figures: there are no stored scores in results/collected" in outcome.text
+    assert not workspace.path("results").exists()
+
+
+def test_pretrain_and_bench_are_made_on_request_only(workspace: Workspace) -> None:
+    assert not {"pretrain", "bench"} & set(workspace.snakemake("--dry-run").jobs())
+    for target in ("pretrain", "bench"):
+        assert workspace.snakemake("--dry-run", target).jobs() == {target: 1}
+
+
+def test_snakemake_finds_nothing_to_lint() -> None:
+    outcome = run([sys.executable, "-m", "snakemake", "--lint"])
+    assert outcome.code == 0, outcome.text
+    assert "your workflow is in a good condition" in outcome.text
+
+
+def test_snakefmt_finds_nothing_to_format() -> None:
+    outcome = run([sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow"])
+    assert outcome.code == 0, outcome.text
+
+
+def test_snakefile_stays_a_table_of_contents() -> None:
+    lines = (REPOSITORY / "Snakefile").read_text().splitlines()
+    assert sum(bool(line.strip()) for line in lines) < 60

@@ -1,0 +1,118 @@
+"""A training command that is killed or stopped goes on, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import REPOSITORY, TIMEOUT, Workspace, workspace_in
+
+from bpgo.files import sha256
+
+pytestmark = pytest.mark.slow
+TIMES = ["seconds", "rollout_seconds", "reward_seconds", "update_seconds"]
+ITERATIONS, CHECKPOINT_EVERY = 6, 2
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Prompts and calibration of a small configuration, and one run without interruption."""
+    workspace = workspace_in(tmp_path_factory.mktemp("resume"))
+
+    def shrink(values: dict) -> None:
+        values["training"].update(
+            iterations=ITERATIONS, snapshot_every=4, checkpoint_every=CHECKPOINT_EVERY
+        )
+        values["rollout"].update(prompts_per_iteration=4, group_size=4)
+        values["calibration"].update(prompts=8, samples_per_prompt=4)
+
+    workspace.edit(shrink)
+    config, prompts = workspace.path("resolved.yaml"), workspace.path("prompts/train.jsonl")
+    for command in (
+        ["resolve", "--configfile", workspace.configfile, "--output", config],
+        ["prompts", "--config", config, "--split", "train", "--output", prompts],
+        ["calibrate", "--config", config, "--experiment", "ambiguous", "--prompts", prompts]
+        + ["--output", workspace.path("calibration")],
+        train_command(workspace, "whole"),
+    ):
+        outcome = workspace.bpgo(*command)
+        assert outcome.code == 0, outcome.text
+    return workspace
+
+
+def train_command(workspace: Workspace, run: str) -> list[str | Path]:
+    """Train BPGO, whose prior is a part of the state, in the folder `runs/{run}`."""
+    command: list[str | Path] = ["train", "--config", workspace.path("resolved.yaml")]
+    command += ["--experiment", "ambiguous", "--arm", "bpgo", "--seed", "1"]
+    command += ["--prompts", workspace.path("prompts/train.jsonl")]
+    command += ["--calibration", workspace.path("calibration/calibration.json")]
+    return [*command, "--output", workspace.path(f"runs/{run}")]
+
+
+def interrupted(workspace: Workspace, run: str, number: signal.Signals) -> tuple[int, str]:
+    """Start the run and send it a signal once it has its first checkpoint."""
+    command = [sys.executable, "-m", "bpgo", *map(str, train_command(workspace, run))]
+    state = workspace.path(f"runs/{run}/state/iteration_{CHECKPOINT_EVERY:06d}")
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        deadline = time.monotonic() + TIMEOUT
+        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        text, _ = process.communicate(timeout=TIMEOUT)
+    return process.returncode, text
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_resumed_run_equals_an_uninterrupted_one(
+    prepared: Workspace, number: signal.Signals
+) -> None:
+    run = number.name.lower()
+    code, text = interrupted(prepared, run, number)
+    assert code != 0, text
+    assert not prepared.path(f"runs/{run}/manifest.json").exists()
+    if number == signal.SIGTERM:
+        assert "the same command goes on from here" in text
+        assert "Traceback" not in text
+    outcome = prepared.bpgo(*train_command(prepared, run))
+    assert outcome.code == 0, outcome.text
+    assert "resumed after iteration" in outcome.text
+    whole, resumed = prepared.path("runs/whole"), prepared.path(f"runs/{run}")
+    for part in ("policy", "snapshots"):
+        assert digests(resumed / part) == digests(whole / part)
+    for name in ("metrics", "rollouts"):
+        found, expected = (pd.read_parquet(folder / f"{name}.parquet") for folder in (resumed, whole))
+        pd.testing.assert_frame_equal(
+            found.drop(columns=TIMES, errors="ignore"),
+            expected.drop(columns=TIMES, errors="ignore"),
+            check_exact=True,
+        )
+
+
+def test_a_run_of_other_settings_is_not_resumed(prepared: Workspace) -> None:
+    code, text = interrupted(prepared, "other", signal.SIGKILL)
+    assert code != 0, text
+    resolved = prepared.path("resolved.yaml")
+    kept = resolved.read_text()
+    resolved.write_text(kept.replace("learning_rate: 0.0003", "learning_rate: 0.0004"))
+    try:
+        assert resolved.read_text() != kept
+        outcome = prepared.bpgo(*train_command(prepared, "other"))
+    finally:
+        resolved.write_text(kept)
+    assert outcome.code == 2, outcome.text
+    assert "belongs to another configuration" in outcome.text
+    assert not prepared.path("runs/other/policy").exists()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Digest of every file below a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    assert files, f"{folder} is empty"
+    return {str(file.relative_to(folder)): sha256(file) for file in files}

@@ -1,0 +1,138 @@
+"""The smoke DAG from nothing to the report, and what is run again after a change."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Workspace, workspace_in
+
+from bpgo.config import load_resolved
+from bpgo.files import read_json
+
+pytestmark = pytest.mark.slow
+ROOT = "results/smoke"
+ANALYSIS = {"statistics", "tables", "plots", "grids", "report"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which the smoke DAG has run."""
+    workspace = workspace_in(tmp_path_factory.mktemp("smoke"))
+    outcome = workspace.snakemake("smoke")
+    assert outcome.code == 0, outcome.text
+    return workspace
+
+
+@contextmanager
+def changed(workspace: Workspace, name: str, **values: float) -> Iterator[None]:
+    """Other values in `config/{name}.yaml` for a while."""
+    path = workspace.path(f"config/{name}.yaml")
+    kept = path.read_bytes()
+    workspace.edit(lambda found: found.update(values), name)
+    try:
+        yield
+    finally:
+        path.write_bytes(kept)
+
+
+def test_it_makes_the_report_tables_and_figures(finished: Workspace) -> None:
+    root = finished.path(ROOT)
+    page = (root / "report" / "index.html").read_text()
+    assert len(page) > 10_000
+    assert not re.search(r'(?:src|href)="https?://[^"]*\.(?:js|css|png)"', page), "self-contained"
+    for kind in ("csv", "md", "tex"):
+        assert list((root / "tables").glob(f"*.{kind}"))
+    for kind in ("pdf", "png"):
+        assert list((root / "figures").glob(f"*.{kind}"))
+    assert list((root / "grids").glob("*.png"))
+
+
+def test_each_run_has_a_manifest_of_this_configuration(finished: Workspace) -> None:
+    [file] = finished.path(f"{ROOT}/config").glob("*.yaml")
+    settings = load_resolved(file)
+    assert file.stem == settings.digest()
+    for run in settings.runs():
+        found = read_json(finished.path(f"{ROOT}/runs/{run.folder}/manifest.json"))
+        assert found["config_digest"] == settings.run_digest(run.experiment, run.arm, run.seed)
+
+
+def test_nothing_is_left_to_do(finished: Workspace) -> None:
+    assert "Nothing to be done" in finished.snakemake("--dry-run", "smoke").text
+
+
+def test_other_settings_of_an_arm_rerun_that_arm_only(finished: Workspace) -> None:
+    with changed(finished, "arms/bpgo", varsigma=0.25):
+        plan = finished.snakemake("--dry-run", "smoke")
+    assert {job["arm"] for job in plan.wildcards("train")} == {"bpgo"}
+    assert {job["arm"] for job in plan.wildcards("sample")} == {"bpgo"}
+    assert {job["arm"] for job in plan.wildcards("score")} == {"bpgo"}
+    assert not {"prompts", "calibrate"} & set(plan.jobs())
+    assert ANALYSIS <= set(plan.jobs())
+
+
+def test_other_analysis_settings_train_nothing(finished: Workspace) -> None:
+    analysis = yaml.safe_load(finished.configfile.read_text())["analysis"]
+    with changed(finished, "config", analysis=analysis | {"seed": 7}):
+        plan = finished.snakemake("--dry-run", "smoke")
+    assert set(plan.jobs()) == {"collect", "smoke"} | ANALYSIS
+
+
+def test_a_changed_arm_trains_again_and_its_results_are_replaced(finished: Workspace) -> None:
+    run = f"{ROOT}/runs/ambiguous/bpgo/seed_1/manifest.json"
+    before = read_json(finished.path(run))["config_digest"]
+    with changed(finished, "arms/bpgo", varsigma=0.25):
+        outcome = finished.snakemake(run)
+        assert outcome.code == 0, outcome.text
+        assert read_json(finished.path(run))["config_digest"] != before
+    outcome = finished.snakemake("smoke")
+    assert outcome.code == 0, outcome.text
+    assert read_json(finished.path(run))["config_digest"] == before
+
+
+def test_figures_are_made_from_stored_scores_without_training(
+    finished: Workspace, tmp_path: Path
+) -> None:
+    """Only the stored scores are there: no prompts, runs, samples, nor Snakemake's memory."""
+    workspace = workspace_in(tmp_path)
+    stored = workspace.path("results/collected")
+    shutil.copytree(finished.path(f"{ROOT}/collected"), stored)
+    workspace.edit(use_smoke_values)
+    outcome = workspace.snakemake("figures")
+    assert outcome.code == 0, outcome.text
+    assert set(outcome.jobs()) == {"statistics", "tables", "plots", "report", "figures"}
+    for name in ("tables", "figures"):
+        made, expected = (
+            sorted(file.name for file in (root / name).glob("*.*"))
+            for root in (workspace.path("results"), finished.path(ROOT))
+        )
+        assert made == expected
+    newer = ["results/prompts/train.jsonl", "results/runs/ambiguous/grpo/seed_1/manifest.json"]
+    for name in newer:
+        workspace.path(name).parent.mkdir(parents=True, exist_ok=True)
+        workspace.path(name).touch()
+    assert "Nothing to be done" in workspace.snakemake("figures").text
+
+
+def test_snakemake_report(finished: Workspace, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    outcome = finished.snakemake("--report", str(page), "--", "smoke")
+    assert outcome.code == 0, outcome.text
+    assert page.stat().st_size > 10_000
+
+
+def use_smoke_values(values: dict) -> None:
+    """Make the smoke scale the configuration's only one."""
+
+    def merge(base: dict, change: dict) -> dict:
+        for key, value in change.items():
+            inner = isinstance(value, dict) and isinstance(base.get(key), dict)
+            base[key] = merge(base[key], value) if inner else value
+        return base
+
+    merge(values, values.pop("smoke"))
