@@ -31,7 +31,7 @@ class RatioError(RunError):
     """Before the first optimizer step of a batch some ratio is not 1."""
 
 
-class Interrupted(RunError):
+class RunInterruptedError(RunError):
     """SIGTERM or SIGUSR1 arrived and the state was saved."""
 
     exit_code = 75  # EX_TEMPFAIL: run the same command again

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from bpgo import registry
+from bpgo.core.interfaces import Policy, Reward
 from bpgo.errors import UserError, suggest
-from bpgo.models.base import Policy
-from bpgo.rewards import Reward, load_reward
+from bpgo.rewards import load_reward
 from bpgo.settings import Settings
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from bpgo.files import atomic_path
@@ -102,11 +103,11 @@ def legend_below(figure: Figure, handles: list[Any], labels: list[str], columns:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write `folder`/{name}.pdf and .png; equal figures give equal bytes."""
-    figure.draw_without_rendering()  # lay out once, not once a format
+    """Write `folder`/{name}.png and .pdf; equal figures give equal bytes."""
+    figure.draw_without_rendering()  # lay out once; `savefig` would do it four times
     figure.set_layout_engine("none")
-    nothing = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
-    nothing["png"] = {"Software": None}
-    for suffix, metadata in nothing.items():
-        with atomic_path(folder / f"{name}.{suffix}") as path:
-            figure.savefig(path, format=suffix, metadata=metadata, dpi=DOTS_PER_INCH)
+    with atomic_path(folder / f"{name}.png") as path:
+        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+    with atomic_path(folder / f"{name}.pdf") as path:
+        nothing = {"CreationDate": None, "Producer": None, "Creator": None}
+        FigureCanvasPdf(figure).print_pdf(path, metadata=nothing)

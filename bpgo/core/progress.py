@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bpgo.files import write_text
+
 
 class MetricsLog:
     """One JSON line per iteration in `metrics.jsonl`, and the same numbers for TensorBoard.
@@ -24,7 +26,7 @@ class MetricsLog:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         kept = [entry for entry in read_lines(self.path) if entry["iteration"] <= finished]
-        self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = self.path.open("a")
         self._events = EventFileWriter(str(folder / "tensorboard"))
 

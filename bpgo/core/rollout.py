@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bpgo import seeding
+from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.core.sde import Transition, log_prob, transition
-from bpgo.models.base import Policy, PromptEmbeddings
 from bpgo.records import Rollout
 
 
@@ -76,6 +76,7 @@ def rollout(
         sigmas: `[T+1]`, falling.
         kernel: the SDE kernel of `stochastic_steps`; every other step is an ODE step.
         noise_level: the kernel's eta.
+        stochastic_steps: step numbers, from 0.
         guidance_scale: passed to the policy.
         batch_size: samples in one forward pass. The update must use the same chunks: a forward
             pass of another size may round differently, and then ratios are not exactly 1.

@@ -1,14 +1,13 @@
-"""One training run: rollout, reward, advantage, update; logged, checkpointed, resumed to the bit."""
+"""One training run: rollout, reward, advantage, update; checkpointed, resumed to the bit."""
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -21,15 +20,13 @@ from bpgo import seeding
 from bpgo.core import checkpoint as checkpoints
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
+from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
 from bpgo.core.progress import MetricsLog, Progress, read_lines
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.update import Updater, UpdateReport
-from bpgo.errors import Interrupted, NonFiniteError, UserError
-from bpgo.files import atomic_directory
-from bpgo.models.base import Policy, PromptEmbeddings
-from bpgo.models.lora import trainable, without_lora
+from bpgo.errors import RunInterruptedError, NonFiniteError, UserError
+from bpgo.files import atomic_directory, write_text
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
-from bpgo.rewards import Reward
 from bpgo.settings import Settings
 
 
@@ -69,7 +66,7 @@ class Trainer:
         self.reward, self.diagnostics, self.calibration = reward, diagnostics, calibration
         self.prompts, self.embeddings, self.seed = prompts, embeddings, seed
         self.output, self.config_digest = Path(output), config_digest
-        self.parameters = trainable(policy.transformer)
+        self.parameters = policy.trainable()
         training = settings.training
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()),
@@ -94,7 +91,7 @@ class Trainer:
             steps.guidance_scale,
             steps.batch_size,
             self.ema,
-            _reference_velocity(policy, training.parameters) if arm.settings.kl_weight else None,
+            policy.reference_velocity() if arm.settings.kl_weight else None,
         )
         self.wall_seconds = 0.0
         self._stop_requested = False
@@ -103,7 +100,7 @@ class Trainer:
         """Train from the newest checkpoint, or from the start, to the last iteration.
 
         Raises:
-            Interrupted: after SIGTERM or SIGUSR1, with the state saved.
+            RunInterruptedError: after SIGTERM or SIGUSR1, with the state saved.
             NonFiniteError: for a reward, loss or gradient that is not a number.
             UserError: if another process trains this run, or its state has another configuration.
         """
@@ -221,7 +218,7 @@ class Trainer:
         if last or self._stop_requested or iteration % training.checkpoint_every == 0:
             self._checkpoint(iteration)
         if self._stop_requested and not last:
-            raise Interrupted(
+            raise RunInterruptedError(
                 f"stopped after iteration {iteration} of {training.iterations}; the state is saved,"
                 " the same command goes on from here"
             )
@@ -285,7 +282,7 @@ class _RowLog:
 
     def __init__(self, path: Path, finished: int) -> None:
         kept = [entry for entry in read_lines(path) if entry["iteration"] <= finished]
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = path.open("a")
 
     def write(
@@ -335,20 +332,6 @@ def _check_finite(result: AdvantageResult, iteration: int) -> None:
     for term in result.terms:
         if not bool(torch.isfinite(term.advantage).all()):
             raise NonFiniteError(f"iteration {iteration}: an advantage is not a finite number")
-
-
-def _reference_velocity(policy: Policy, parameters: str) -> Callable[..., Tensor]:
-    """The base policy's velocity: a frozen copy, or the model with its adapter off."""
-    if parameters == "lora":
-
-        def adapter_off(*arguments: Any) -> Tensor:
-            with without_lora(policy.transformer):
-                return policy.velocity(*arguments)
-
-        return adapter_off
-    reference = copy.copy(policy)
-    reference.transformer = copy.deepcopy(policy.transformer).requires_grad_(False)
-    return reference.velocity
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from torch import Tensor
 from bpgo.core import loss as losses
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
+from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.core.rollout import chunks, step_log_prob
 from bpgo.core.sde import Transition, transition
 from bpgo.errors import NonFiniteError, RatioError
-from bpgo.models.base import Policy, PromptEmbeddings
 from bpgo.records import AdvantageResult, Rollout
 from bpgo.settings import TrainingSettings
 
@@ -34,6 +34,7 @@ class UpdateReport:
     groups_dropped: int = 0
 
     def add(self, rows: int, **values: Tensor) -> None:
+        """Count one chunk of `rows` samples."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach() * rows
         self.weight += rows

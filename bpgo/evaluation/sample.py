@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from bpgo import loading
+from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.errors import UserError
 from bpgo.files import atomic_path
-from bpgo.models.base import Policy, PromptEmbeddings
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
 from bpgo.records import PromptBatch

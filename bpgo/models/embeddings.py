@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.files import atomic_path, sha256, text_digest
-from bpgo.models.base import Policy, PromptEmbeddings
 
 
 def prompt_embeddings(policy: Policy, texts: list[str], cache: Path) -> PromptEmbeddings:

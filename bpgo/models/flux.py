@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bpgo.core.interfaces import PromptEmbeddings
 from bpgo.errors import UserError
 from bpgo.files import repository_root
-from bpgo.models.base import PromptEmbeddings
-from bpgo.models.lora import add_lora, load_trained, save_trained
+from bpgo.models.lora import add_lora, load_trained, save_trained, trainable, without_lora
 from bpgo.scenes.weights import verify
 from bpgo.settings import ModelSettings
 
@@ -52,6 +55,22 @@ class FluxPolicy:
         self.side = settings.resolution // self._patch
         self.latent_shape = (self.side**2, self.transformer.config.in_channels)
         self._image_ids = _grid_ids(self.side).to(self.device, self.dtype)
+
+    def trainable(self) -> dict[str, Tensor]:
+        """All weights of the transformer, or the adapter's."""
+        return trainable(self.transformer)
+
+    def reference_velocity(self) -> Callable[..., Tensor]:
+        """Of a frozen copy; of the model itself with its adapter off, where it has one."""
+        if self.parameters == "lora":
+            return self._velocity_without_lora
+        reference = copy.copy(self)
+        reference.transformer = copy.deepcopy(self.transformer).requires_grad_(False)
+        return reference.velocity
+
+    def _velocity_without_lora(self, *arguments: Any) -> Tensor:
+        with without_lora(self.transformer):
+            return self.velocity(*arguments)
 
     @property
     def _patch(self) -> int:

@@ -62,7 +62,8 @@ def _left_out() -> Iterator[None]:
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     specification = importlib.util.find_spec("diffusers")
-    assert specification is not None and specification.submodule_search_locations
+    assert specification is not None
+    assert specification.submodule_search_locations
     root = Path(specification.submodule_search_locations[0])
     for name in EAGER_PACKAGES:
         package = ModuleType(name)

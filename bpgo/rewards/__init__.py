@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from bpgo import registry
 from bpgo.settings import RewardSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-
-class Reward(Protocol):
-    """A reward model: deterministic, batched, without gradients."""
-
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """`images` `[B, 3, H, W]` in [0, 1] and their B prompts to rewards `[B]`, float32."""
+    from bpgo.core.interfaces import Reward
 
 
 def load_reward(settings: RewardSettings, device: str = "cpu") -> Reward:

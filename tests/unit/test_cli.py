@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from bpgo import cli, config
-from bpgo.errors import Interrupted, NonFiniteError, UserError
+from bpgo.errors import RunInterruptedError, NonFiniteError, UserError
 from bpgo.files import repository_root
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -131,7 +131,7 @@ def test_bad_usage(arguments: list[str], run: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "code"), [(UserError, 2), (NonFiniteError, 1), (Interrupted, 75)]
+    ("failure", "code"), [(UserError, 2), (NonFiniteError, 1), (RunInterruptedError, 75)]
 )
 def test_exit_codes(
     failure: type[Exception],

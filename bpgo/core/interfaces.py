@@ -1,7 +1,8 @@
-"""What the core asks of a policy. An adapter per diffusers model family implements it."""
+"""What the core asks of a policy and of a reward; `bpgo.models` and `bpgo.rewards` implement it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +41,12 @@ class Policy(Protocol):
     dtype: torch.dtype
     latent_shape: tuple[int, ...]
 
+    def trainable(self) -> dict[str, Tensor]:
+        """The parameters that training changes, by name."""
+
+    def reference_velocity(self) -> Callable[..., Tensor]:
+        """A function like `velocity` that stays the policy's of now, whatever training changes."""
+
     def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
         """Text embeddings `[N, ...]`; loads the text encoders and frees them again."""
 
@@ -59,3 +66,10 @@ class Policy(Protocol):
 
     def load_trained(self, folder: Path) -> None:
         """Read what `save` wrote."""
+
+
+class Reward(Protocol):
+    """A reward model: deterministic, batched, without gradients."""
+
+    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
+        """`images` `[B, 3, H, W]` in [0, 1] and their B prompts to rewards `[B]`, float32."""
