@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def train(
     """Train one arm with one seed; resumes by itself from the newest checkpoint in `output`.
 
     Writes `policy/`, `snapshots/`, `metrics.parquet`, `rollouts.parquet` and, last,
-    `manifest.json`. See `bpgo.core.trainer.Trainer.run` for what is raised.
+    `manifest.json`; then the checkpoints are removed. See `bpgo.core.trainer.Trainer.run` for what is raised.
     """
     loading.check_names(settings, experiment, arm)
     chosen = settings.experiments[experiment]
@@ -72,6 +73,8 @@ def train(
             threads=threads,
         ),
     )
+    # A finished run has nothing to resume; its state would only refuse later settings.
+    shutil.rmtree(output / "state", ignore_errors=True)
 
 
 def _write_tables(output: Path, rewards: list[str]) -> None:

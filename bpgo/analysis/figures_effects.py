@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from bpgo.analysis import style
 from bpgo.analysis.roles import (
@@ -101,7 +100,7 @@ def forest(settings: Settings, frames: Frames) -> Figure:
         for column, (axes, reward) in enumerate(zip(grid[row], rewards, strict=False)):
             part = gaps[(gaps["experiment"] == experiment) & (gaps["reward"] == reward)]
             _forest_panel(axes, part.set_index("arm"), arms)
-            title = reward_title(settings, reward) + ("\n(trains)" if column == 0 else "\n")
+            title = style.panel_title(reward_title(settings, reward), column == 0)
             axes.set_title(title, loc="left")
             axes.set_yticks(range(len(arms)))
             axes.set_yticklabels([arm_title(settings, arm) for arm in arms] if column == 0 else [])
@@ -109,7 +108,7 @@ def forest(settings: Settings, frames: Frames) -> Figure:
         for axes in grid[row][len(rewards) :]:
             axes.axis("off")
         grid[row][0].set_ylabel(experiment)
-    grid[0][0].xaxis.set_major_locator(MaxNLocator(4))
+    style.few_ticks(grid[0][0])
     figure.align_ylabels(grid[:, 0])
     words = f"paired difference to {arm_title(settings, reference)} (base sd)"
     figure.supxlabel(words, fontsize=8)
@@ -151,9 +150,8 @@ def sweep(settings: Settings, frames: Frames) -> Figure:
                 own = float(getattr(settings.arms[entry.arm], entry.setting))
                 axes.axvline(own, color="#D0D0D0", linewidth=4, zorder=0)
             trains = reward == settings.experiments[entry.experiment].training_reward
-            title = reward_title(settings, reward) + ("\n(trains)" if trains else "\n")
-            axes.set_title(title, loc="left")
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.set_title(style.panel_title(reward_title(settings, reward), trains), loc="left")
+            style.few_ticks(axes)
             axes.set_xlabel("α" if entry.setting == "alpha" else entry.setting)
         reference = arm_title(settings, settings.analysis.reference_arm)
         grid[row][0].set_ylabel(f"{entry.experiment}:\ndifference to\n{reference} (base sd)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, cast
 
 import matplotlib
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from bpgo.files import atomic_path
 from bpgo.settings import BASE_ARM
@@ -88,6 +90,18 @@ def zero_line(axes: Axes, vertical: bool = False) -> None:
     """The line of no change."""
     draw = axes.axvline if vertical else axes.axhline
     draw(0, color=GREY, linewidth=0.9, zorder=1)
+
+
+def few_ticks(axes: Axes) -> None:
+    """At most four short tick labels, for narrow panels."""
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
+
+
+def panel_title(title: str, trains: bool) -> str:
+    """A reward's title on two short lines, above a narrow panel."""
+    lines = wrap(title + (" (trains)" if trains else ""), 17)
+    return "\n".join(lines) + ("\n" if len(lines) < 2 else "")
 
 
 def say(axes: Axes, text: str) -> None:

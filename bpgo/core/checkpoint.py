@@ -22,6 +22,7 @@ from bpgo.files import atomic_directory, read_json, sha256, write_json
 
 KEEP = 2
 PATTERN = re.compile(r"iteration_(\d{6})")
+TENSORS = ("weights", "optimizer", "ema")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def save(folder: Path, checkpoint: Checkpoint, config_digest: str) -> Path:
     """Write a checkpoint below `folder` and remove all but the newest `KEEP`."""
     target = folder / f"iteration_{checkpoint.iteration:06d}"
     with atomic_directory(target) as temporary:
-        for name in ("weights", "optimizer", "ema"):
+        for name in TENSORS:
             tensors = {key: value.contiguous() for key, value in getattr(checkpoint, name).items()}
             save_file(tensors, temporary / f"{name}.safetensors")
         write_json(
@@ -86,14 +87,18 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> tuple[Checkpoint, str]:
-    for name, expected in read_json(path / "digests.json").items():
+    digests = read_json(path / "digests.json")
+    if not isinstance(digests, dict) or set(digests) != {
+        "state.json",
+        *(f"{name}.safetensors" for name in TENSORS),
+    }:
+        raise ValueError("digests.json does not list the files of a checkpoint")
+    for name, expected in digests.items():
         found = sha256(path / name)
         if found != expected:
             raise ValueError(f"{name} has digest {found[:12]}, expected {expected[:12]}")
     state = read_json(path / "state.json")
-    weights, optimizer, ema = (
-        load_file(path / f"{name}.safetensors") for name in ("weights", "optimizer", "ema")
-    )
+    weights, optimizer, ema = (load_file(path / f"{name}.safetensors") for name in TENSORS)
     checkpoint = Checkpoint(state["iteration"], weights, optimizer, ema, state["state"])
     return checkpoint, state["config_digest"]
 

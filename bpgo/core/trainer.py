@@ -24,7 +24,7 @@ from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
 from bpgo.core.progress import MetricsLog, Progress, read_lines
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.update import Updater, UpdateReport
-from bpgo.errors import RunInterruptedError, NonFiniteError, UserError
+from bpgo.errors import NonFiniteError, RunInterruptedError, UserError
 from bpgo.files import atomic_directory, write_text
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
 from bpgo.settings import Settings

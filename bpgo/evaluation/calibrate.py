@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from bpgo import loading
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import rollout, rollout_noise
+from bpgo.errors import NonFiniteError
 from bpgo.files import atomic_path
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
@@ -63,8 +65,8 @@ def calibrate(
             )
             chosen = batch[index.tolist()]
             for name, reward in rewards.items():
-                scores = reward(drawn.images, chosen.texts)
-                frames.append(_frame(chosen, group, name, scores.tolist()))
+                scores = reward(drawn.images, chosen.texts).tolist()
+                frames.append(_frame(chosen, group, name, scores))
             progress.step(rows.stop)
     table = pd.concat(frames, ignore_index=True)
     with atomic_path(output / "samples.parquet") as path:
@@ -74,6 +76,9 @@ def calibrate(
 
 
 def _frame(chosen: PromptBatch, group: int, reward: str, scores: list[float]) -> pd.DataFrame:
+    for prompt, score in zip(chosen.ids, scores, strict=True):
+        if not math.isfinite(score):
+            raise NonFiniteError(f"reward '{reward}' gives {score} for prompt '{prompt}'")
     return pd.DataFrame(
         {
             "prompt_id": chosen.ids,

@@ -83,9 +83,13 @@ def _read_index(samples: Path) -> pd.DataFrame:
     if not path.exists():
         raise UserError(f"{path}: no such file: run `sample` first")
     try:
-        return pd.read_parquet(path)
+        index = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
+    for column in [*KEYS, "text", "path"]:
+        if column not in index:
+            raise UserError(f"{path}: has no column '{column}'; run `sample` again")
+    return index
 
 
 def _read_images(folder: Path, paths: list[str]) -> Tensor:
@@ -97,4 +101,6 @@ def _read_images(folder: Path, paths: list[str]) -> Tensor:
                 images.append(np.asarray(image.convert("RGB")))
         except (OSError, UnidentifiedImageError) as error:
             raise UserError(f"{folder / path}: cannot be read as an image: {error}") from None
+        if images[-1].shape != images[0].shape:
+            raise UserError(f"{folder / path}: is of another size than {folder / paths[0]}")
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255

@@ -25,7 +25,7 @@ def prompt_embeddings(policy: Policy, texts: list[str], cache: Path) -> PromptEm
             embeddings = PromptEmbeddings(state["tokens"], state["pooled"])
             return embeddings.to(policy.device, policy.dtype)
         except (SafetensorError, KeyError):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another job may have been first
     embeddings = policy.encode_prompts(texts)
     state = {"tokens": embeddings.tokens.cpu().contiguous(), "pooled": embeddings.pooled.cpu()}
     with atomic_path(path) as temporary:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Settings(RewardSettings):
+class PreferenceSettings(RewardSettings):
     """Keys of a `scenes_preference` reward."""
 
     kind: Literal["scenes_preference"] = "scenes_preference"
@@ -25,9 +25,9 @@ class ScenesPreference:
         UserError: the weights are missing or corrupted.
     """
 
-    Settings = Settings
+    Settings = PreferenceSettings
 
-    def __init__(self, settings: Settings, device: str = "cpu") -> None:
+    def __init__(self, settings: PreferenceSettings, device: str = "cpu") -> None:
         from bpgo.scenes.weights import load_reward
 
         self.settings = settings

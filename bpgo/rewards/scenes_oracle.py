@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Settings(RewardSettings):
+class OracleSettings(RewardSettings):
     """Keys of a `scenes_oracle` reward."""
 
     kind: Literal["scenes_oracle"] = "scenes_oracle"
@@ -20,9 +20,9 @@ class Settings(RewardSettings):
 class ScenesOracle:
     """The oracle of `bpgo.scenes.oracle`; no arm trains on it."""
 
-    Settings = Settings
+    Settings = OracleSettings
 
-    def __init__(self, settings: Settings, device: str = "cpu") -> None:
+    def __init__(self, settings: OracleSettings, device: str = "cpu") -> None:
         self.settings = settings
         self.device = device
 

@@ -1,4 +1,4 @@
-"""The codec of the embedded world: a small AutoencoderKL, 24 x 24 RGB to 8 latent channels at 6 x 6.
+"""The codec of the embedded world: a small AutoencoderKL, 24 x 24 RGB to 8 channels at 6 x 6.
 
 Packed 2 x 2 as Flux does, an image becomes 9 tokens of 32 numbers: one token a cell.
 """

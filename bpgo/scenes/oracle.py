@@ -20,14 +20,14 @@ from bpgo.scenes.render import CELL, GRID, IMAGE_SIZE, SceneObject, blank, draw,
 
 CELLS = GRID * GRID
 VALID_RESIDUAL = 0.15
-"""An object counts as well drawn below this RMS residual of its cell (pixel noise of 0.1 passes)."""
+"""An object is well drawn below this RMS residual of its cell (pixel noise of 0.1 passes)."""
 
 _UNSTATED = -1
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What an image holds: indices per cell [B, 9], -1 where empty; residual RMS per cell [B, 9]."""
+    """What images hold: indices per cell [B, 9], -1 where empty; residual RMS per cell [B, 9]."""
 
     shape: Tensor
     colour: Tensor
@@ -59,7 +59,7 @@ class Judgement:
 
 @cache
 def _templates() -> tuple[Tensor, Tensor]:
-    """Templates [K, 3 * 8 * 8] and their (shape, colour, size) indices [K, 3]; the first is empty."""
+    """Templates [K, 3 * 8 * 8] and their (shape, colour, size) indices [K, 3]; first, empty."""
     images, labels = [blank(CELL, CELL)], [(-1, -1, -1)]
     for shape_index, shape in enumerate(SHAPES):
         for colour_index, colour in enumerate(COLOURS):

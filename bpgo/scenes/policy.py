@@ -191,10 +191,13 @@ def sample_images(
     """Sample images [B, 3, 24, 24] in [0, 1], one a text.
 
     Args:
+        policy: in evaluation mode.
+        texts: captions.
         draws: all noise comes from it.
         steps: Euler steps over sigma = 1, 1 - 1/steps, ..., 0.
         noise_level: 0 for the ODE, else eta of the Dance kernel (arXiv 2505.07818), with the last
             step without noise: the spread of samples that reinforcement learning will see.
+        batch: samples in one forward pass; the images depend on it.
     """
     sigmas = torch.linspace(1, 0, steps + 1)
     images = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -16,29 +17,34 @@ from bpgo.files import atomic_directory
 from bpgo.scenes import codec as codec_stage
 from bpgo.scenes import reward_training as reward_stage
 from bpgo.scenes import sft
-from bpgo.scenes.annotators import DIALS, POOLS, World
-from bpgo.scenes.policy import Policy, load_policy, save_policy
+from bpgo.scenes.annotators import DIALS, POOLS, Pool, World
+from bpgo.scenes.policy import Policy, save_policy
 from bpgo.scenes.reward_models import RewardModel
 from bpgo.scenes.weights import policy_folder, save_reward, write_digests
 
 SEED = 0
 
 
-def train_codec(output: Path, steps: int | None = None) -> AutoencoderKL:
-    """Train the codec (``steps`` for each of its two parts) and save it in ``output``/vae."""
-    few = {} if steps is None else {"steps": steps, "scenes": 64}
+def train_codec(steps: int | None = None) -> AutoencoderKL:
+    """Train the codec, then its decoder alone (``steps`` for each)."""
+    few = _few(steps)
     codec = codec_stage.train_codec(seed=SEED, **few)
     codec_stage.refine_decoder(codec, seed=SEED, **few)
-    with atomic_directory(output / "vae") as folder:
-        codec.save_pretrained(folder)
     _say("codec", codec_stage.reconstruction_scores(codec, 512 if steps is None else 16))
     return codec
 
 
-def train_policy(output: Path, codec: AutoencoderKL, steps: int | None = None) -> Policy:
-    """Train the base policy around a codec and save the pipeline in ``output``/policy."""
-    few = {} if steps is None else {"steps": steps, "scenes": 64}
+def train_policy(codec: AutoencoderKL, steps: int | None = None) -> Policy:
+    """First course of the base policy, around a codec."""
+    few = _few(steps)
     policy = sft.train_policy(codec.eval().requires_grad_(False), seed=SEED, **few)
+    _say("policy, first course", sft.policy_scores(policy, 512 if steps is None else 16))
+    return policy
+
+
+def continue_policy(output: Path, policy: Policy, steps: int | None = None) -> Policy:
+    """Second course of the base policy; save the pipeline in ``output``/policy."""
+    policy = sft.continue_policy(policy, seed=SEED + 1, **_few(steps))
     save_policy(policy, policy_folder(output))
     _say("policy", sft.policy_scores(policy, 512 if steps is None else 16))
     return policy
@@ -46,7 +52,7 @@ def train_policy(output: Path, codec: AutoencoderKL, steps: int | None = None) -
 
 def train_rewards(
     output: Path, policy: Policy, world: World, steps: int | None = None
-) -> dict[str, RewardModel]:
+) -> dict[Pool, RewardModel]:
     """Train the three pools' reward models of one world, saved in ``output``/rewards/``world``."""
     share = 1.0 if steps is None else 0.01
     pairs = reward_stage.preference_pairs(policy, SEED, share)
@@ -71,16 +77,17 @@ def pretrain_all(output: Path, steps: int | None = None) -> None:
     """
     torch.set_num_threads(1)
     with atomic_directory(Path(output)) as folder:
-        codec = train_codec(folder, steps)
-        train_policy(folder, codec, steps)
-        # Load what was written: the rewards see the policy that users will load.
-        policy = load_policy(policy_folder(folder))
+        policy = train_policy(train_codec(steps), steps)
+        # As published reward models do, these learn from images of an earlier generator.
         for world in DIALS:
             train_rewards(folder, policy, world, steps)
-        for file in sorted((folder / "vae").iterdir()):
-            file.unlink()  # the policy folder holds the codec
-        (folder / "vae").rmdir()
+        continue_policy(folder, policy, steps)
         write_digests(folder)
+
+
+def _few(steps: int | None) -> dict[str, Any]:
+    """Arguments of a stage that only shows that it runs."""
+    return {} if steps is None else {"steps": steps, "scenes": 64}
 
 
 def _say(stage: str, figures: dict[str, float]) -> None:

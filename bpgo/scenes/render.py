@@ -32,7 +32,7 @@ _FINE = 8  # samples per pixel and axis: smooth edges
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: what it is, its cell, and its offset inside the cell in pixels from the top left."""
+    """One object: what it is, its cell, and its offset in it, in pixels from the top left."""
 
     shape: str
     colour: str

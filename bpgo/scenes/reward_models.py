@@ -96,7 +96,7 @@ class RewardModel(nn.Module):
         raise NotImplementedError
 
     def contrast(self, images: Tensor, ids: Tensor) -> Tensor:
-        """InfoNCE loss (arXiv 1807.03748) of pairs that belong together, a scalar."""
+        """InfoNCE loss (arXiv 1807.03748) of B pairs that belong together, [B]."""
         raise NotImplementedError
 
 
@@ -126,7 +126,8 @@ class ClipReward(RewardModel):
         image, text = self.features(images, ids)
         logits = self.log_scale.exp() * image @ text.T
         target = torch.arange(len(logits))
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        losses = [F.cross_entropy(side, target, reduction="none") for side in (logits, logits.T)]
+        return (losses[0] + losses[1]) / 2
 
 
 class VitClip(ClipReward):
@@ -193,7 +194,8 @@ class Fusion(RewardModel):
             [self.fuse(image, text.roll(k, 0), mask.roll(k, 0)) for k in range(self.negatives + 1)],
             dim=1,
         )
-        return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long))
+        target = torch.zeros(len(logits), dtype=torch.long)
+        return F.cross_entropy(logits, target, reduction="none")
 
 
 ARCHITECTURES: dict[Pool, type[RewardModel]] = {"a": VitClip, "b": CnnClip, "c": Fusion}

@@ -1,9 +1,10 @@
 """Training of one reward model on what one annotator pool says.
 
-Three sources: captions with scenes that meet them (InfoNCE), and preference pairs (Bradley-Terry)
-of the policy's own samples and of mutated scenes. Without mutated pairs the reward is weak and is
-hacked within 60 iterations; without artefact negatives, policies learn a faint background pattern
-that any CLIP-like reward likes.
+Captions with scenes that meet them (InfoNCE), and preference pairs (Bradley-Terry) of the policy's
+own samples, of mutated scenes and of scenes that meet a caption equally well. Without mutated pairs
+the reward is weak and is hacked within 60 iterations; without artefact negatives, policies learn a
+faint background pattern that any CLIP-like reward likes. InfoNCE teaches alignment whatever the
+annotators say, so it counts by their share of alignment, 1 - d: else taste is hardly learned.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bpgo.scenes.annotators import Pool, World, preference_probability, sample_labels
+from bpgo.scenes.annotators import (
+    Pool,
+    World,
+    preference_probability,
+    sample_labels,
+    taste_share,
+)
 from bpgo.scenes.captions import Split, sample_captions
 from bpgo.scenes.codec import scene_images
 from bpgo.scenes.oracle import judge
@@ -26,11 +33,13 @@ from bpgo.scenes.text import encode_texts
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
 STEPS = 600
-BATCH = 48
+CONTRAST_BATCH = 48
+PREFERENCE_BATCH = 96
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05
 SAMPLED_PAIRS = 2000
 MUTATED_PAIRS = 3800
+OPEN_PAIRS = 6000
 ARTEFACT_PAIRS = 600
 REAL_PAIRS = 16384
 NOISE_LEVEL = 0.6
@@ -81,6 +90,17 @@ def mutated_pairs(count: int, seed: int, split: Split = "train") -> Pairs:
     return Pairs(first, second, [c.text for c in captions], torch.zeros(count, dtype=torch.bool))
 
 
+def open_pairs(count: int, seed: int, split: Split = "train") -> Pairs:
+    """Two scenes that both meet the caption: they differ in what it leaves open, as taste does."""
+    captions = sample_captions(count, seed, split, distinct=False)
+    draws = numpy_generator(seed, "open pairs")
+    first, second = (
+        torch.from_numpy(render_batch([sample_scene(caption, draws) for caption in captions]))
+        for _ in range(2)
+    )
+    return Pairs(first, second, [c.text for c in captions], torch.zeros(count, dtype=torch.bool))
+
+
 def artefact_pairs(images: Tensor, texts: list[str], seed: int) -> Pairs:
     """Images [N, 3, 24, 24] with a faint pattern over them (first) against the images (second)."""
     draws = generator(seed, "artefacts")
@@ -98,16 +118,18 @@ def artefact_pairs(images: Tensor, texts: list[str], seed: int) -> Pairs:
 
 def preference_pairs(policy: Policy, seed: int, share: float = 1.0) -> Pairs:
     """All pairs that the pools are asked about; ``share`` scales their number for short tests."""
-    counts = [max(8, int(share * n)) for n in (SAMPLED_PAIRS, MUTATED_PAIRS, ARTEFACT_PAIRS)]
+    wanted = (SAMPLED_PAIRS, MUTATED_PAIRS, OPEN_PAIRS, ARTEFACT_PAIRS)
+    counts = [max(8, int(share * n)) for n in wanted]
     sampled = sampled_pairs(policy, counts[0], derive_seed(seed, "sampled") % 2**31)
     mutated = mutated_pairs(counts[1], derive_seed(seed, "mutated") % 2**31)
-    half = counts[2] // 2
+    free = open_pairs(counts[2], derive_seed(seed, "open") % 2**31)
+    half = counts[3] // 2
     spoilt = artefact_pairs(
         torch.cat((sampled.first[:half], mutated.first[:half])),
         sampled.texts[:half] + mutated.texts[:half],
         seed,
     )
-    parts = (sampled, mutated, spoilt)
+    parts = (sampled, mutated, free, spoilt)
     return Pairs(
         torch.cat([part.first for part in parts]),
         torch.cat([part.second for part in parts]),
@@ -126,11 +148,12 @@ def label(pairs: Pairs, world: World, pool: Pool, seed: int) -> Tensor:
 def train_reward(
     pairs: Pairs, world: World, pool: Pool, steps: int = STEPS, seed: int = 0
 ) -> RewardModel:
-    """Train the reward model of one pool: InfoNCE plus Bradley-Terry, equally weighted."""
+    """Train the reward model of one pool: InfoNCE (by 1 - d) plus Bradley-Terry."""
     key = derive_seed(seed, "reward", pool)  # pools see different scenes and start differently
     torch.manual_seed(key)  # layers draw from the global stream
     model = build_reward(pool)
-    images, texts = scene_images(min(REAL_PAIRS, 4 * BATCH * steps), key % 2**31)
+    images, texts = scene_images(min(REAL_PAIRS, 4 * CONTRAST_BATCH * steps), key % 2**31)
+    aligned = 1 - taste_share(texts, world)
     ids, pair_ids = encode_texts(texts), encode_texts(pairs.texts)
     labels = label(pairs, world, pool, seed)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -140,9 +163,9 @@ def train_reward(
     draws = generator(seed, "reward batches", pool)
     progress = Progress(f"reward {world} {pool}", steps)
     for step in range(steps):
-        rows = torch.randint(len(images), (BATCH,), generator=draws)
-        contrast = model.contrast(images[rows], ids[rows])
-        rows = torch.randint(len(pairs), (BATCH,), generator=draws)
+        rows = torch.randint(len(images), (CONTRAST_BATCH,), generator=draws)
+        contrast = (aligned[rows] * model.contrast(images[rows], ids[rows])).mean()
+        rows = torch.randint(len(pairs), (PREFERENCE_BATCH,), generator=draws)
         both = torch.cat((pairs.first[rows], pairs.second[rows]))
         # Pixel noise keeps the model from reading preferences off single pixels.
         both = both + 0.03 * torch.randn(both.shape, generator=draws)

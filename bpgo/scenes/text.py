@@ -1,4 +1,4 @@
-"""Words to token ids for every model of the embedded world: a word-level vocabulary, fixed order."""
+"""Words to token ids for every model of the embedded world: one id a word, in a fixed order."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ def save_reward(model: RewardModel, world: World, pool: Pool, weights: Path) -> 
     file = reward_file(world, pool, weights)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with atomic_path(file) as temporary:
-        save_file(tensors, temporary, metadata={"world": world, "pool": pool})
+        # One key: safetensors writes several in any order, and equal weights shall be equal files.
+        save_file(tensors, temporary, metadata={"reward": f"{world}/{pool}"})
 
 
 def load_reward(

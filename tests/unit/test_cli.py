@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from bpgo import cli, config
-from bpgo.errors import RunInterruptedError, NonFiniteError, UserError
+from bpgo.errors import NonFiniteError, RunInterruptedError, UserError
 from bpgo.files import repository_root
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
@@ -122,7 +122,9 @@ def test_bad_argument(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["trian"], ["train", "--armm", "x"], ["train", "--seed", "a"]])
+@pytest.mark.parametrize(
+    "arguments", [["trian"], ["train", "--armm", "x"], ["train", "--seed", "a"]]
+)
 def test_bad_usage(arguments: list[str], run: Any) -> None:
     code, _, error = run(*arguments)
     assert code == 2

@@ -295,9 +295,7 @@ def digest(settings: Settings, arm: str = "bpgo_ras") -> str:
         ("sweeps", {}),
     ],
 )
-def test_run_digest_is_deaf_to(
-    key: str, value: Any, values: dict[str, Any], folder: Path
-) -> None:
+def test_run_digest_is_deaf_to(key: str, value: Any, values: dict[str, Any], folder: Path) -> None:
     before = config.resolve(values, folder)
     after = config.resolve(spoil(values, key, value), folder)
     assert digest(after) == digest(before)

@@ -32,12 +32,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         values["calibration"].update(prompts=8, samples_per_prompt=4)
 
     workspace.edit(shrink)
+    folder = ["--output", workspace.path("calibration")]
     config, prompts = workspace.path("resolved.yaml"), workspace.path("prompts/train.jsonl")
     for command in (
         ["resolve", "--configfile", workspace.configfile, "--output", config],
         ["prompts", "--config", config, "--split", "train", "--output", prompts],
-        ["calibrate", "--config", config, "--experiment", "ambiguous", "--prompts", prompts]
-        + ["--output", workspace.path("calibration")],
+        [
+            "calibrate",
+            "--config",
+            config,
+            "--experiment",
+            "ambiguous",
+            "--prompts",
+            prompts,
+            *folder,
+        ],
         train_command(workspace, "whole"),
     ):
         outcome = workspace.bpgo(*command)
@@ -87,7 +96,9 @@ def test_resumed_run_equals_an_uninterrupted_one(
     for part in ("policy", "snapshots"):
         assert digests(resumed / part) == digests(whole / part)
     for name in ("metrics", "rollouts"):
-        found, expected = (pd.read_parquet(folder / f"{name}.parquet") for folder in (resumed, whole))
+        found, expected = (
+            pd.read_parquet(folder / f"{name}.parquet") for folder in (resumed, whole)
+        )
         pd.testing.assert_frame_equal(
             found.drop(columns=TIMES, errors="ignore"),
             expected.drop(columns=TIMES, errors="ignore"),

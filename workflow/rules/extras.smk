@@ -1,6 +1,7 @@
 """Made on request: the shipped weights, from nothing, and the benchmark."""
 
 
+# One thread, as for the shipped weights: another number of threads gives other last bits.
 rule pretrain:
     output:
         directory(f"{ROOT}/pretrain"),
@@ -8,7 +9,7 @@ rule pretrain:
         f"{ROOT}/logs/pretrain.log",
     conda:
         "../envs/main.yaml"
-    threads: EVERY_CORE
+    threads: 1
     shell:
         "python -m bpgo pretrain --output {output:q} --threads {threads} >> {log:q} 2>&1"
 

@@ -94,9 +94,7 @@ def test_steps_without_noise(policy: FluxPolicy) -> None:
     assert (found.log_probs[:, 1] != 0).all()
     prompts = random_embeddings(2).select(torch.arange(2).repeat_interleave(GROUP))
     with torch.no_grad():
-        velocity = policy.velocity(
-            found.latents[:, 2], found.sigmas[2].expand(BATCH), prompts, 1.0
-        )
+        velocity = policy.velocity(found.latents[:, 2], found.sigmas[2].expand(BATCH), prompts, 1.0)
     euler = found.latents[:, 2] + (found.sigmas[3] - found.sigmas[2]) * velocity
     torch.testing.assert_close(found.latents[:, 3], euler, rtol=1e-6, atol=1e-6)
 

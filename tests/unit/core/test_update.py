@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from bpgo.core.ema import EMA
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RatioError
-from bpgo.models.lora import trainable
 from bpgo.records import AdvantageResult, GroupRewards, Rollout, WeightedAdvantage
 from bpgo.registry import load_arm_class
 from bpgo.seeding import generator
@@ -52,9 +50,8 @@ class Case:
         rewards = redness(self.batch.images, [""] * BATCH).view(PROMPTS, GROUP)
         self.groups = GroupRewards(rewards, [f"p{k}" for k in range(PROMPTS)], CALIBRATION)
         self.steps = self.arm.trained_steps(STOCHASTIC, BATCH, generator(1, "steps"))
-        self.parameters = trainable(self.policy.transformer)
-        reference = copy.copy(self.policy)
-        reference.transformer = copy.deepcopy(self.policy.transformer).requires_grad_(False)
+        self.parameters = self.policy.trainable()
+        reference = self.policy.reference_velocity()
         optimizer: type[Any] = torch.optim.SGD if sgd else torch.optim.AdamW
         self.updater = Updater(
             self.policy,
@@ -65,7 +62,7 @@ class Case:
             self.guidance,
             self.batch_size,
             None,
-            reference.velocity if kl else None,
+            reference if kl else None,
         )
 
     def draw(self) -> Rollout:
@@ -292,7 +289,9 @@ def test_columns_of_one_optimizer_step_are_averaged(tiny_folder: Path) -> None:
     for column in (0, 1):
         case.steps = both[:, [column]]
         parts.append(case.gradient())
-    assert_same_gradient(together, {name: (parts[0][name] + parts[1][name]) / 2 for name in together})
+    assert_same_gradient(
+        together, {name: (parts[0][name] + parts[1][name]) / 2 for name in together}
+    )
 
 
 def test_gradient_is_the_policy_gradient(tiny_folder: Path) -> None:

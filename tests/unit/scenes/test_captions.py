@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bpgo.scenes.captions import (
@@ -79,16 +79,20 @@ def test_text_outside_the_grammar(text, message):
         parse(text)
 
 
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), split=st.sampled_from(SPLITS))
 def test_sampled_captions_parse_and_stay_in_their_split(seed, split):
     for caption in sample_captions(5, seed, split):
         words = caption.text.split()
         assert parse(caption.text) == caption
-        assert len(words) <= MAX_WORDS and set(words) <= set(VOCABULARY)
-        assert 0 <= caption.ambiguity <= 1 and 1 <= caption.count <= 3
+        assert len(words) <= MAX_WORDS
+        assert set(words) <= set(VOCABULARY)
+        assert 0 <= caption.ambiguity <= 1
+        assert 1 <= caption.count <= 3
         assert split_of(caption.text) == split
 
 
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_leaving_a_word_out_makes_a_caption_more_ambiguous(seed):
     for caption in sample_captions(3, seed):
@@ -110,7 +114,8 @@ def test_splits_are_disjoint_deterministic_and_large_enough():
         )
     }
     texts = {split: {caption.text for caption in captions} for split, captions in drawn.items()}
-    assert len(texts["train"]) == 1000 and len(texts["evaluation"]) == 700
+    assert len(texts["train"]) == 1000
+    assert len(texts["evaluation"]) == 700
     assert not texts["train"] & texts["evaluation"]
     assert not texts["train"] & texts["held_out"]
     assert not texts["held_out"] & texts["evaluation"]

@@ -39,7 +39,8 @@ def _image(*objects: SceneObject) -> torch.Tensor:
 def test_scenes_meet_their_captions(scenes):
     captions, made, images = scenes
     assert images.shape == (600, 3, 24, 24)
-    assert images.min() >= 0 and images.max() <= 1
+    assert images.min() >= 0
+    assert images.max() <= 1
     for caption, scene in zip(captions, made, strict=True):
         assert len(scene.objects) == caption.count
         cells = [(thing.row, thing.column) for thing in scene.objects]
@@ -78,15 +79,18 @@ def test_every_object_is_read_back():
 def test_rendered_scenes_are_right(scenes):
     captions, _, images = scenes
     judged = judge(images, [caption.text for caption in captions])
-    assert judged.soft.min() == 1 and judged.strict.min() == 1
-    assert judged.quality.min() == 1 and judged.artefact.max() < 0.01
+    assert judged.soft.min() == 1
+    assert judged.strict.min() == 1
+    assert judged.quality.min() == 1
+    assert judged.artefact.max() < 0.01
 
 
 def test_pixel_noise_changes_little(scenes):
     captions, _, images = scenes
     noise = 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     judged = judge(images + noise, [caption.text for caption in captions])
-    assert judged.soft.mean() > 0.99 and judged.strict.mean() > 0.98
+    assert judged.soft.mean() > 0.99
+    assert judged.strict.mean() > 0.98
     assert judged.quality.mean() > 0.99
     assert judged.artefact.mean() == pytest.approx(0.1, abs=0.01)
 
@@ -103,7 +107,8 @@ def test_pure_noise_is_no_object(scenes):
     captions, _, images = scenes
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
     judged = judge(noise, [caption.text for caption in captions])
-    assert judged.strict.mean() < 0.02 and judged.quality.mean() < 0.01
+    assert judged.strict.mean() < 0.02
+    assert judged.quality.mean() < 0.01
     assert judged.artefact.mean() > 0.3
 
 

@@ -1,0 +1,165 @@
+"""Scoring: every sample by every reward, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tiny_world import tiny_settings
+from torch import Tensor
+
+from bpgo.errors import NonFiniteError, UserError
+from bpgo.evaluation.sample import sample_run
+from bpgo.evaluation.score import score_run
+from bpgo.prompts import write_prompts
+from bpgo.rewards import load_reward, scenes_oracle
+from bpgo.settings import Settings
+
+COLUMNS = {
+    "experiment",
+    "arm",
+    "seed",
+    "iteration",
+    "prompt_id",
+    "ambiguity",
+    "sample",
+    "reward",
+    "score",
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_folder: Path) -> Settings:
+    return tiny_settings(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def samples(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("score")
+    write_prompts(settings, "evaluation", root / "prompts" / "evaluation.jsonl")
+    prompts = root / "prompts" / "evaluation.jsonl"
+    sample_run(settings, "tiny", "base", 1, prompts, None, root / "samples")
+    return root / "samples"
+
+
+@pytest.fixture
+def spoilt(samples: Path, tmp_path: Path) -> Path:
+    """A copy of the samples, to be spoilt."""
+    return Path(shutil.copytree(samples, tmp_path / "samples"))
+
+
+def scored(settings: Settings, samples: Path, output: Path) -> pd.DataFrame:
+    score_run(settings, "tiny", "base", 1, samples, "main", output)
+    return pd.read_parquet(output)
+
+
+def refusal(settings: Settings, samples: Path, tmp_path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        scored(settings, samples, tmp_path / "scores.parquet")
+    assert not (tmp_path / "scores.parquet").exists()
+    return str(caught.value)
+
+
+def test_every_sample_by_every_reward(settings: Settings, samples: Path, tmp_path: Path) -> None:
+    table = scored(settings, samples, tmp_path / "scores.parquet")
+    index = pd.read_parquet(samples / "index.parquet")
+    assert set(table.columns) == COLUMNS
+    assert len(table) == 2 * len(index)
+    for reward, part in table.groupby("reward"):
+        assert part.prompt_id.tolist() == index.prompt_id.tolist()
+        assert part["sample"].tolist() == index["sample"].tolist()
+        assert reward in ("oracle", "oracle_strict")
+    assert set(zip(table.experiment, table.arm, table.seed, strict=True)) == {("tiny", "base", 1)}
+
+
+def test_scores_are_the_rewards_of_the_files(
+    settings: Settings, samples: Path, tmp_path: Path
+) -> None:
+    table = scored(settings, samples, tmp_path / "scores.parquet")
+    index = pd.read_parquet(samples / "index.parquet")
+    for name in ("oracle", "oracle_strict"):
+        reward = load_reward(settings.rewards[name])
+        found = table[table.reward == name].score.tolist()
+        for row, score in zip(index.itertuples(), found, strict=True):
+            pixels = np.asarray(Image.open(samples / row.path))
+            image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+            assert float(reward(image, [row.text])) == pytest.approx(score, abs=1e-6)
+
+
+def test_same_again(settings: Settings, samples: Path, tmp_path: Path) -> None:
+    first, second = (scored(settings, samples, tmp_path / f"{name}.parquet") for name in "ab")
+    pd.testing.assert_frame_equal(first, second)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a picture", "half"])
+def test_an_unreadable_image_is_named(
+    content: Any, settings: Settings, spoilt: Path, tmp_path: Path
+) -> None:
+    path = spoilt / pd.read_parquet(spoilt / "index.parquet").path[2]
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:60] if content == "half" else content)
+    message = refusal(settings, spoilt, tmp_path)
+    assert f"{path}: cannot be read as an image" in message
+
+
+def test_an_image_of_another_size_is_named(
+    settings: Settings, spoilt: Path, tmp_path: Path
+) -> None:
+    path = spoilt / pd.read_parquet(spoilt / "index.parquet").path[2]
+    Image.new("RGB", (16, 24)).save(path)
+    assert str(path) in refusal(settings, spoilt, tmp_path)
+
+
+def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path: Path) -> None:
+    path = spoilt / "index.parquet"
+    pd.read_parquet(path).drop(columns="path").to_parquet(path)
+    assert f"{path}: has no column 'path'" in refusal(settings, spoilt, tmp_path)
+    path.write_bytes(b"not a table")
+    assert f"{path}: cannot be read" in refusal(settings, spoilt, tmp_path)
+    path.unlink()
+    assert f"{path}: no such file: run `sample` first" in refusal(settings, spoilt, tmp_path)
+
+
+def test_unknown_environment(settings: Settings, samples: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no reward runs in 'hps'. Known: main"):
+        score_run(settings, "tiny", "base", 1, samples, "hps", tmp_path / "scores.parquet")
+
+
+def test_rewards_of_other_environments_are_left_to_them(
+    tiny_folder: Path, samples: Path, tmp_path: Path
+) -> None:
+    rewards = {
+        "oracle": {"kind": "scenes_oracle", "title": "Oracle"},
+        "oracle_strict": {"kind": "scenes_oracle", "title": "Strict", "environment": "other"},
+    }
+    settings = tiny_settings(tiny_folder, rewards=rewards)
+    assert set(scored(settings, samples, tmp_path / "main.parquet").reward) == {"oracle"}
+    score_run(settings, "tiny", "base", 1, samples, "other", tmp_path / "other.parquet")
+    assert set(pd.read_parquet(tmp_path / "other.parquet").reward) == {"oracle_strict"}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_names_reward_and_prompt(
+    bad: float,
+    settings: Settings,
+    samples: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def spoilt(_self: Any, images: Tensor, _texts: list[str]) -> Tensor:
+        return torch.full((len(images),), bad)
+
+    monkeypatch.setattr(scenes_oracle.ScenesOracle, "__call__", spoilt)
+    with pytest.raises(NonFiniteError, match=f"reward 'oracle' gives {bad}") as caught:
+        scored(settings, samples, tmp_path / "scores.parquet")
+    assert "evaluation-00000" in str(caught.value)
+    assert not (tmp_path / "scores.parquet").exists()

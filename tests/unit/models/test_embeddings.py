@@ -1,0 +1,98 @@
+"""The cache of prompt embeddings: made once, made again when it must be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_world import CAPTIONS, tiny_policy
+
+from bpgo.core.interfaces import PromptEmbeddings
+from bpgo.models.embeddings import prompt_embeddings
+from bpgo.models.flux import FluxPolicy
+
+
+class Counting(FluxPolicy):
+    """Counts how often the text encoders run."""
+
+    runs = 0
+
+    def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
+        self.runs += 1
+        return super().encode_prompts(texts)
+
+
+@pytest.fixture
+def policy(tiny_folder: Path) -> Counting:
+    return Counting(tiny_policy(tiny_folder).settings)
+
+
+def assert_equal(first: PromptEmbeddings, second: PromptEmbeddings) -> None:
+    assert torch.equal(first.tokens, second.tokens)
+    assert torch.equal(first.pooled, second.pooled)
+    assert first.tokens.dtype == second.tokens.dtype
+
+
+def test_second_time_from_the_cache(policy: Counting, tmp_path: Path) -> None:
+    first = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    second = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    assert policy.runs == 1
+    assert_equal(first, second)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_other_texts_order_or_length_are_other_entries(policy: Counting, tmp_path: Path) -> None:
+    prompt_embeddings(policy, CAPTIONS, tmp_path)
+    turned = prompt_embeddings(policy, CAPTIONS[::-1], tmp_path)
+    assert policy.runs == 2
+    assert_equal(turned, policy.encode_prompts(CAPTIONS[::-1]))
+    shorter = Counting(policy.settings.model_copy(update={"prompt_tokens": 8}))
+    assert prompt_embeddings(shorter, CAPTIONS, tmp_path).tokens.shape[1] == 8
+    assert shorter.runs == 1
+
+
+def test_other_text_encoders_are_other_entries(
+    policy: Counting, tiny_folder: Path, tmp_path: Path
+) -> None:
+    first = prompt_embeddings(policy, CAPTIONS, tmp_path / "cache")
+    folder = shutil.copytree(tiny_folder, tmp_path / "policy")
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "text_encoder" / "model.safetensors"
+    save_file({k: 2 * v for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
+    other = Counting(tiny_policy(folder).settings)
+    second = prompt_embeddings(other, CAPTIONS, tmp_path / "cache")
+    assert other.runs == 1
+    assert not torch.equal(first.pooled, second.pooled)
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors", None])
+def test_an_unreadable_entry_is_made_again(
+    content: bytes | None, policy: Counting, tmp_path: Path
+) -> None:
+    first = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:500] if content is None else content)
+    second = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    assert policy.runs == 2
+    assert_equal(first, second)
+    assert_equal(prompt_embeddings(policy, CAPTIONS, tmp_path), first)
+    assert policy.runs == 2
+
+
+def test_an_entry_of_another_form_is_made_again(policy: Counting, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    first = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    (file,) = tmp_path.iterdir()
+    save_file({"other": torch.zeros(1)}, file)
+    assert_equal(prompt_embeddings(policy, CAPTIONS, tmp_path), first)
+
+
+def test_dtype_of_the_policy(tiny_folder: Path, tmp_path: Path) -> None:
+    policy = Counting(tiny_policy(tiny_folder, dtype="bfloat16").settings)
+    first, second = (prompt_embeddings(policy, CAPTIONS, tmp_path) for _ in range(2))
+    assert_equal(first, second)
+    assert second.tokens.dtype == torch.bfloat16
