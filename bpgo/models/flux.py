@@ -178,12 +178,25 @@ def _folder(settings: ModelSettings) -> Path:
 
 
 def _load(kind: type, folder: Path, part: str, dtype: torch.dtype | None = None):  # type: ignore[no-untyped-def]
-    options = {"torch_dtype": dtype} if dtype is not None else {}
+    """One part of the pipeline; with `dtype` a model, whose weights must all be there."""
+    options: dict[str, Any] = {"subfolder": part, "local_files_only": True}
+    if dtype is not None:
+        options |= {"torch_dtype": dtype, "output_loading_info": True}
     try:
-        return kind.from_pretrained(folder, subfolder=part, local_files_only=True, **options)  # type: ignore[attr-defined]
+        loaded = kind.from_pretrained(folder, **options)  # type: ignore[attr-defined]
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder / part}: cannot be loaded as {kind.__name__}: {reason}") from None
+    if dtype is None:
+        return loaded
+    model, report = loaded
+    if report["missing_keys"]:  # the libraries only warn, and go on with random weights or none
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"{folder / part}: cannot be loaded as {kind.__name__}: {len(missing)} tensors are"
+            f" missing, such as {missing[0]}"
+        )
+    return model
 
 
 def _grid_ids(side: int) -> Tensor:

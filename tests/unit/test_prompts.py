@@ -39,7 +39,7 @@ def test_same_settings_same_file(tmp_path: Path) -> None:
 
 
 def test_unknown_split(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'test' is unknown. Allowed: train, evaluation"):
+    with pytest.raises(UserError, match=r"'test' is unknown\. Allowed: train, evaluation"):
         write_prompts(tiny_settings(tmp_path), "test", tmp_path / "test.jsonl")
     assert not list(tmp_path.iterdir())
 

@@ -379,7 +379,6 @@ def test_training_raises_its_reward(tiny_folder: Path, tmp_path: Path) -> None:
     raised = earned(trained(tiny_folder, tmp_path / "raised", **options))
     lowered = earned(trained(tiny_folder, tmp_path / "lowered", reward=opposite, **options))
     assert lowered < before < raised
-    print(lowered, before, raised)
 
 
 def test_policy_is_saved_with_its_average(tiny_folder: Path, tmp_path: Path) -> None:

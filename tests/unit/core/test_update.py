@@ -23,7 +23,7 @@ from bpgo.seeding import generator
 PROMPTS, GROUP, STEPS = 3, 4, 4
 BATCH = PROMPTS * GROUP
 STOCHASTIC = [0, 1, 2]
-# Clips and tolerances out of the way and a single optimizer step, so that gradients can be compared.
+# No clip, no tolerance and a single optimizer step, so that gradients can be compared.
 PLAIN = {"optimizer_steps": 1, "gradient_clip": 1e9, "ratio_tolerance": 1e9}
 
 

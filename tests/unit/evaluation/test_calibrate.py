@@ -87,7 +87,7 @@ def test_too_few_prompts(root: Path, tiny_folder: Path) -> None:
 
 
 def test_unknown_experiment(root: Path, tiny_folder: Path) -> None:
-    with pytest.raises(UserError, match="'tinny' is unknown. Did you mean 'tiny'?"):
+    with pytest.raises(UserError, match=r"'tinny' is unknown\. Did you mean 'tiny'\?"):
         calibrate(tiny_settings(tiny_folder), "tinny", root / "prompts" / "train.jsonl", root)
 
 

@@ -132,7 +132,7 @@ def test_base_needs_no_run_and_others_do(settings: Settings, root: Path) -> None
     for arm, run in (("base", root / "run"), ("grpo", None)):
         with pytest.raises(UserError, match="--run"):
             sample_run(settings, "tiny", arm, 1, prompts, run, root / "never")
-    with pytest.raises(UserError, match="'gpro' is unknown. Did you mean 'grpo'?"):
+    with pytest.raises(UserError, match=r"'gpro' is unknown\. Did you mean 'grpo'\?"):
         sample_run(settings, "tiny", "gpro", 1, prompts, root / "run", root / "never")
     assert not (root / "never").exists()
 

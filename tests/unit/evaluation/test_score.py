@@ -88,7 +88,7 @@ def test_scores_are_the_rewards_of_the_files(
         reward = load_reward(settings.rewards[name])
         found = table[table.reward == name].score.tolist()
         for row, score in zip(index.itertuples(), found, strict=True):
-            pixels = np.asarray(Image.open(samples / row.path))
+            pixels = np.array(Image.open(samples / row.path))
             image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
             assert float(reward(image, [row.text])) == pytest.approx(score, abs=1e-6)
 
@@ -130,7 +130,7 @@ def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path
 
 
 def test_unknown_environment(settings: Settings, samples: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no reward runs in 'hps'. Known: main"):
+    with pytest.raises(UserError, match=r"no reward runs in 'hps'\. Known: main"):
         score_run(settings, "tiny", "base", 1, samples, "hps", tmp_path / "scores.parquet")
 
 
