@@ -34,7 +34,8 @@ def train(
     """Train one arm with one seed; resumes by itself from the newest checkpoint in `output`.
 
     Writes `policy/`, `snapshots/`, `metrics.parquet`, `rollouts.parquet` and, last,
-    `manifest.json`; then the checkpoints are removed. See `bpgo.core.trainer.Trainer.run` for what is raised.
+    `manifest.json`; then the checkpoints are removed. See `bpgo.core.trainer.Trainer.run` for what
+    is raised.
     """
     loading.check_names(settings, experiment, arm)
     chosen = settings.experiments[experiment]

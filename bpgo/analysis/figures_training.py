@@ -64,7 +64,7 @@ def score_curves(settings: Settings, frames: Frames) -> Figure:
             for arm, curve in _by_arm(settings, experiment, part):
                 handles[arm] = _gain_line(axes, arm, curve)
             style.zero_line(axes)
-            axes.set_title(reward_title(settings, reward), loc="left")
+            axes.set_title(style.panel_title(reward_title(settings, reward), False), loc="left")
             if row == len(names) - 1:
                 axes.set_xlabel("iteration")
         for axes in grid[row][len(judges) :]:

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from bpgo.files import write_text
 
@@ -25,9 +25,7 @@ class MetricsLog:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
-        kept = [entry for entry in read_lines(self.path) if entry["iteration"] <= finished]
-        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
-        self._file = self.path.open("a")
+        self._file = reopen(self.path, finished)
         self._events = EventFileWriter(str(folder / "tensorboard"))
 
     def write(self, entry: dict[str, Any]) -> None:
@@ -52,6 +50,13 @@ class MetricsLog:
         """Flush and close both files."""
         self._file.close()
         self._events.close()
+
+
+def reopen(path: Path, finished: int) -> TextIO:
+    """Open a JSONL file to append to, without the lines of iterations after `finished`."""
+    kept = [entry for entry in read_lines(path) if entry["iteration"] <= finished]
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+    return path.open("a", encoding="utf-8")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

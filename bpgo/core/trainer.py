@@ -21,11 +21,11 @@ from bpgo.core import checkpoint as checkpoints
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
-from bpgo.core.progress import MetricsLog, Progress, read_lines
+from bpgo.core.progress import MetricsLog, Progress, reopen
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RunInterruptedError, UserError
-from bpgo.files import atomic_directory, write_text
+from bpgo.files import atomic_directory
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
 from bpgo.settings import Settings
 
@@ -281,9 +281,7 @@ class _RowLog:
     """Every sample's reward, advantage and group weight: one JSON line per iteration."""
 
     def __init__(self, path: Path, finished: int) -> None:
-        kept = [entry for entry in read_lines(path) if entry["iteration"] <= finished]
-        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
-        self._file = path.open("a")
+        self._file = reopen(path, finished)
 
     def write(
         self,

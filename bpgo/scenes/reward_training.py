@@ -71,7 +71,7 @@ def sampled_pairs(policy: Policy, count: int, seed: int, split: Split = "train")
 
 
 def mutated_pairs(count: int, seed: int, split: Split = "train") -> Pairs:
-    """Two scenes for each caption, one true to it or changed once, the other changed 1 to 3 times."""
+    """Two scenes per caption, one true to it or changed once, the other changed 1 to 3 times."""
     captions = sample_captions(count, seed, split, distinct=False)
     draws = numpy_generator(seed, "mutated pairs")
     sides: tuple[list, list] = ([], [])
