@@ -12,13 +12,14 @@ import pandas as pd
 from bpgo import loading
 from bpgo.core.progress import read_lines
 from bpgo.core.trainer import Trainer
+from bpgo.errors import UserError
 from bpgo.files import atomic_path, write_json
 from bpgo.manifest import manifest
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
 from bpgo.records import Calibration
 from bpgo.registry import load_arm_class
-from bpgo.settings import Settings
+from bpgo.settings import BASE_ARM, Settings
 
 
 def train(
@@ -38,30 +39,13 @@ def train(
     is raised.
     """
     loading.check_names(settings, experiment, arm)
-    chosen = settings.experiments[experiment]
-    batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
-    anchor = Calibration.load(calibration)
+    if arm == BASE_ARM:
+        raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy; it cannot be trained")
     device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings, device)
-    rewards = loading.load_rewards(settings, [chosen.training_reward, *chosen.diagnostics], device)
-    arm_settings: Any = settings.arms[arm]
-    trainer = Trainer(
-        settings,
-        policy,
-        load_arm_class(arm_settings.algorithm)(arm_settings),
-        rewards[chosen.training_reward],
-        {name: rewards[name] for name in chosen.diagnostics},
-        batch,
-        prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts)),
-        anchor,
-        seed,
-        output,
-        settings.run_digest(experiment, arm, seed),
-        title=f"{experiment}/{arm}/seed_{seed}",
-    )
+    trainer = build_trainer(settings, experiment, arm, seed, prompts, calibration, output, device)
     trainer.run()
     trainer.save_policy(output / "policy")
-    _write_tables(output, rewards=chosen.diagnostics)
+    _write_tables(output, settings.experiments[experiment].diagnostics)
     write_json(
         output / "manifest.json",
         manifest(
@@ -78,10 +62,45 @@ def train(
     shutil.rmtree(output / "state", ignore_errors=True)
 
 
-def _write_tables(output: Path, rewards: list[str]) -> None:
+def build_trainer(
+    settings: Settings,
+    experiment: str,
+    arm: str,
+    seed: int,
+    prompts: Path,
+    calibration: Path,
+    output: Path,
+    device: str,
+) -> Trainer:
+    """The trainer of one run, with the base policy, the rewards and the prompts it needs."""
+    chosen = settings.experiments[experiment]
+    batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
+    anchor = Calibration.load(calibration)
+    policy = loading.load_policy(settings, device)
+    rewards = loading.load_rewards(settings, [chosen.training_reward, *chosen.diagnostics], device)
+    arm_settings: Any = settings.arms[arm]
+    return Trainer(
+        settings,
+        policy,
+        load_arm_class(arm_settings.algorithm)(arm_settings),
+        rewards[chosen.training_reward],
+        {name: rewards[name] for name in chosen.diagnostics},
+        batch,
+        prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts)),
+        anchor,
+        seed,
+        output,
+        settings.run_digest(experiment, arm, seed),
+        title=f"{experiment}/{arm}/seed_{seed}",
+    )
+
+
+def _write_tables(output: Path, diagnostics: list[str]) -> None:
     with atomic_path(output / "metrics.parquet") as path:
         pd.DataFrame(read_lines(output / "metrics.jsonl")).to_parquet(path, index=False)
-    rows = [row for entry in read_lines(output / "rollouts.jsonl") for row in _rows(entry, rewards)]
+    rows = [
+        row for entry in read_lines(output / "rollouts.jsonl") for row in _rows(entry, diagnostics)
+    ]
     with atomic_path(output / "rollouts.parquet") as path:
         pd.DataFrame(rows).to_parquet(path, index=False)
 

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from bpgo.core import checkpoint as checkpoints
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
+from bpgo.core.optimizer import AdamW
 from bpgo.core.progress import MetricsLog, Progress, reopen
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.update import Updater, UpdateReport
@@ -68,7 +69,7 @@ class Trainer:
         self.output, self.config_digest = Path(output), config_digest
         self.parameters = policy.trainable()
         training = settings.training
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             list(self.parameters.values()),
             lr=training.learning_rate,
             betas=(training.betas[0], training.betas[1]),
@@ -94,6 +95,7 @@ class Trainer:
             policy.reference_velocity() if arm.settings.kl_weight else None,
         )
         self.wall_seconds = 0.0
+        self.clock: Callable[[], float] = self._wall_clock  # the benchmark sets another
         self._stop_requested = False
 
     def run(self) -> None:
@@ -115,7 +117,7 @@ class Trainer:
                     for note in notes:
                         progress.say(note)
                     for iteration in range(done + 1, total + 1):
-                        entry = self._iterate(iteration, rows)
+                        entry = self.iterate(iteration, rows)
                         metrics.write(entry)
                         progress.step(iteration, f"reward {entry['reward_mean']:.3f}")
                         self._keep(iteration)
@@ -123,13 +125,14 @@ class Trainer:
                 metrics.close()
                 rows.close()
 
-    def _iterate(self, iteration: int, rows: _RowLog) -> dict[str, Any]:
-        start = self._clock()
+    def iterate(self, iteration: int, rows: _RowLog | None = None) -> dict[str, Any]:
+        """One iteration, numbered from 1: what `metrics.jsonl` says of it; nothing is saved."""
+        start = self.clock()
         chosen = self._prompts_of(iteration)
         batch = self._rollout(iteration, chosen)
-        rolled = self._clock()
+        rolled = self.clock()
         rewards, diagnostics = self._score(iteration, batch, chosen)
-        scored = self._clock()
+        scored = self.clock()
         result = self.arm.advantages(
             GroupRewards(rewards, chosen.ids, self.calibration),
             seeding.generator(self.seed, "arm", iteration),
@@ -142,9 +145,10 @@ class Trainer:
             seeding.generator(self.seed, "trained_steps", iteration),
         )
         report = self.updater.update(batch, prompts, result, steps)
-        end = self._clock()
+        end = self.clock()
         self.wall_seconds += end - start
-        rows.write(iteration, chosen, rewards, diagnostics, result)
+        if rows is not None:
+            rows.write(iteration, chosen, rewards, diagnostics, result)
         times = {
             "seconds": end - start,
             "rollout_seconds": rolled - start,
@@ -254,7 +258,7 @@ class Trainer:
         self.wall_seconds = found.state["wall_seconds"]
         return found.iteration, [*notes, f"resumed after iteration {found.iteration}"]
 
-    def _clock(self) -> float:
+    def _wall_clock(self) -> float:
         if self.policy.device.type == "cuda":
             torch.cuda.synchronize(self.policy.device)
         return time.perf_counter()

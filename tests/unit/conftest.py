@@ -19,7 +19,7 @@ __all__ = ["tiny_folder", "tiny_guided_folder"]
 def _torch_as_it_was() -> Iterator[None]:
     import torch
 
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(strict)
+    torch.set_deterministic_debug_mode(mode)

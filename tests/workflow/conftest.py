@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TIMEOUT = 300  # seconds; a hanging workflow fails, it does not hang the tests
+TIMEOUT = 600  # seconds; generous, for a machine with other work; a hang still fails
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,26 @@ class Workspace:
         return self.folder / name
 
 
-def run(command: list[str], cwd: Path = REPOSITORY, **variables: str) -> Outcome:
-    """Run a command to its end, standard output and error in one text."""
-    done = subprocess.run(
+def run(command: list[str], cwd: Path = REPOSITORY) -> Outcome:
+    """Run a command to its end, standard output and error in one text.
+
+    It gets a process group of its own, so that nothing it started outlives a time-out.
+    """
+    with subprocess.Popen(
         command,
         cwd=cwd,
-        env=os.environ | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout)
+        start_new_session=True,
+    ) as process:
+        try:
+            text, _ = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Outcome(process.returncode, text)
 
 
 def workspace_in(folder: Path) -> Workspace:

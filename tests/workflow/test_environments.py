@@ -84,7 +84,9 @@ def test_make_without_a_fit_python_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_jobs_run_in_a_conda_environment(workspace: Workspace, tmp_path: Path) -> None:
+def test_jobs_run_in_a_conda_environment(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`--use-conda` with a conda command and a channel that need no network.
 
     BPGO_CONDA_TOOLS names a folder with `make_channel.py` (packs the running Python as a channel)
@@ -97,8 +99,8 @@ def test_jobs_run_in_a_conda_environment(workspace: Workspace, tmp_path: Path) -
     made = run([sys.executable, str(Path(tools, "make_channel.py")), str(channel)])
     assert made.code == 0, made.text
     search = [str(Path(tools, "standin", "bin")), str(Path(sys.executable).parent)]
-    os.environ["PATH"] = os.pathsep.join([*search, os.environ["PATH"]])
-    os.environ["STANDIN_CHANNEL"] = f"file://{channel}"
+    monkeypatch.setenv("PATH", os.pathsep.join([*search, os.environ["PATH"]]))
+    monkeypatch.setenv("STANDIN_CHANNEL", f"file://{channel}")
     prefix = tmp_path / "environments"
     outcome = workspace.snakemake(
         "--use-conda", "--conda-prefix", str(prefix), "--", "results/smoke/prompts/train.jsonl"

@@ -23,7 +23,16 @@ rule tables:
     input:
         "{root}/statistics",
     output:
-        report(directory("{root}/tables"), patterns=["{name}.csv"], category="Tables"),
+        [
+            report(
+                f"{{root}}/tables/{name}.csv",
+                caption=f"../report/table_{name}.rst",
+                category="Tables",
+                labels={"table": name},
+            )
+            for name in TABLES
+        ],
+        expand("{{root}}/tables/{name}.{kind}", name=TABLES, kind=["md", "tex"]),
     log:
         "{root}/logs/tables.log",
     conda:
@@ -31,9 +40,10 @@ rule tables:
     params:
         config=settings_file,
         digest=analysis_digest,
+        folder=subpath(output[0], parent=True),
     shell:
         "python -m bpgo tables --config {params.config:q} --statistics {input:q}"
-        " --output {output:q} >> {log:q} 2>&1"
+        " --output {params.folder:q} >> {log:q} 2>&1"
 
 
 rule plots:
@@ -41,7 +51,16 @@ rule plots:
         statistics="{root}/statistics",
         collected=stored_scores,
     output:
-        report(directory("{root}/figures"), patterns=["{name}.png"], category="Figures"),
+        [
+            report(
+                f"{{root}}/figures/{name}.png",
+                caption=f"../report/figure_{name}.rst",
+                category="Figures",
+                labels={"figure": name},
+            )
+            for name in FIGURES
+        ],
+        expand("{{root}}/figures/{name}.pdf", name=FIGURES),
     log:
         "{root}/logs/plots.log",
     conda:
@@ -49,17 +68,24 @@ rule plots:
     params:
         config=settings_file,
         digest=analysis_digest,
-        folder=lambda wildcards: collected_folder(wildcards.root),
+        collected=lambda wildcards: collected_folder(wildcards.root),
+        folder=subpath(output[0], parent=True),
     shell:
         "python -m bpgo figures --config {params.config:q} --statistics {input.statistics:q}"
-        " --collected {params.folder:q} --output {output:q} >> {log:q} 2>&1"
+        " --collected {params.collected:q} --output {params.folder:q} >> {log:q} 2>&1"
 
 
 rule grids:
     input:
         lambda wildcards: sample_files(wildcards.root),
     output:
-        report(directory("{root}/grids"), patterns=["{name}.png"], category="Samples"),
+        report(
+            directory("{root}/grids"),
+            patterns=["{experiment}.png"],
+            caption="../report/grid.rst",
+            category="Samples",
+            labels={"experiment": "{experiment}"},
+        ),
     log:
         "{root}/logs/grids.log",
     conda:
@@ -76,11 +102,16 @@ rule grids:
 rule report:
     input:
         statistics="{root}/statistics",
-        tables="{root}/tables",
-        figures="{root}/figures",
+        tables=expand("{{root}}/tables/{name}.csv", name=TABLES),
+        figures=expand("{{root}}/figures/{name}.png", name=FIGURES),
         grids=lambda wildcards: f"{wildcards.root}/grids" if has_grids(wildcards.root) else [],
     output:
-        report("{root}/report/index.html", category="Report"),
+        report(
+            "{root}/report/index.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"page": "whole comparison"},
+        ),
     log:
         "{root}/logs/report.log",
     conda:
@@ -88,8 +119,10 @@ rule report:
     params:
         config=settings_file,
         digest=analysis_digest,
+        tables=lambda wildcards: f"{wildcards.root}/tables",
+        figures=lambda wildcards: f"{wildcards.root}/figures",
         grids=lambda wildcards, input: ["--grids", str(input.grids)] if input.grids else [],
     shell:
         "python -m bpgo report --config {params.config:q} --statistics {input.statistics:q}"
-        " --tables {input.tables:q} --figures {input.figures:q} {params.grids:q}"
+        " --tables {params.tables:q} --figures {params.figures:q} {params.grids:q}"
         " --root {wildcards.root:q} --output {output:q} >> {log:q} 2>&1"

@@ -7,6 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config import load_resolved, resolve, save_resolved
 from bpgo.errors import UserError
 from bpgo.files import text_digest
@@ -184,8 +185,7 @@ def collected_folder(root):
 
 def stored_scores(wildcards):
     """The four files on which the whole analysis depends."""
-    names = ("scores", "metrics", "groups", "calibration")
-    return [f"{collected_folder(wildcards.root)}/{name}.parquet" for name in names]
+    return [f"{collected_folder(wildcards.root)}/{name}.parquet" for name in COLLECTED]
 
 
 def scored_runs(root):
@@ -208,8 +208,10 @@ def has_grids(root):
 
 def products(root):
     """What people read: the report, the tables and the figures."""
-    names = ["report/index.html", "tables", "figures", *(["grids"] if has_grids(root) else [])]
-    return [f"{root}/{name}" for name in names]
+    made = [f"{root}/report/index.html"]
+    made += [f"{root}/tables/{name}.csv" for name in TABLES]
+    made += [f"{root}/figures/{name}.png" for name in FIGURES]
+    return [*made, f"{root}/grids"] if has_grids(root) else made
 
 
 def roots_of_jobs():
@@ -226,6 +228,6 @@ onstart:
 onsuccess:
     for root in sorted({ROOT, SMOKE, REBUILT} & roots_of_jobs()):
         print(f"Report: {root}/report/index.html", file=sys.stderr)
-        for name in ("tables", "figures", "grids"):
-            for file in sorted(Path(root, name).glob("*.*[gdv]")):
+        for pattern in ("tables/*.md", "figures/*.png", "grids/*.png"):
+            for file in sorted(Path(root).glob(pattern)):
                 print(f"  {file}", file=sys.stderr)

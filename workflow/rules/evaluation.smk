@@ -64,13 +64,8 @@ rule collect:
         runs=run_files,
         calibration=calibration_files,
     output:
-        multiext(
-            "{root}/collected/",
-            "scores.parquet",
-            "metrics.parquet",
-            "groups.parquet",
-            "calibration.parquet",
-        ),
+        expand("{{root}}/collected/{name}.parquet", name=COLLECTED),
+        "{root}/collected/runs.json",
     log:
         "{root}/logs/collect.log",
     conda:

@@ -18,6 +18,7 @@ from bpgo.core.checkpoint import (
     restore_optimizer,
     save,
 )
+from bpgo.core.optimizer import AdamW
 from bpgo.errors import UserError
 from bpgo.seeding import generator
 
@@ -169,7 +170,7 @@ def network() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Linear(5, 1))
-    return model, torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
+    return model, AdamW(model.parameters(), lr=1e-2, weight_decay=0.1, fused=True)
 
 
 def steps(model: torch.nn.Module, optimizer: torch.optim.Optimizer, numbers: range) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from bpgo.core import update as module
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
+from bpgo.core.optimizer import AdamW
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RatioError
@@ -31,11 +32,11 @@ class Case:
     """A tiny policy, one batch it drew, and an updater for it."""
 
     def __init__(
-        self, folder: Path, arm: str = "grpo", kl: bool = False, sgd: bool = False, **options: Any
+        self, folder: Path, arm: str = "grpo", kl: bool = False, plain: bool = False, **options: Any
     ) -> None:
         changes = {**ARMS[arm], **options.pop("arm_changes", {})}
         self.batch_size = options.pop("batch_size", BATCH)
-        training = {**(PLAIN if sgd else {}), **options.pop("training", {})}
+        training = {**(PLAIN if plain else {}), **options.pop("training", {})}
         self.settings = tiny_settings(
             folder, arms={arm: changes}, training={"learning_rate": 1e-3, **training}
         )
@@ -52,11 +53,10 @@ class Case:
         self.steps = self.arm.trained_steps(STOCHASTIC, BATCH, generator(1, "steps"))
         self.parameters = self.policy.trainable()
         reference = self.policy.reference_velocity()
-        optimizer: type[Any] = torch.optim.SGD if sgd else torch.optim.AdamW
         self.updater = Updater(
             self.policy,
             self.arm,
-            optimizer(list(self.parameters.values()), lr=1.0 if sgd else 1e-3),
+            AdamW(list(self.parameters.values()), lr=self.settings.training.learning_rate),
             self.parameters,
             self.settings.training,
             self.guidance,
@@ -219,14 +219,14 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, tiny_folder: 
 def test_groups_without_advantage_are_dropped(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = Case(tiny_folder, sgd=True)
+    case = Case(tiny_folder, plain=True)
     case.disturb()
     advantage = case.advantages.terms[0].advantage.clone()
     advantage[1] = 0
     dropped = case.gradient(terms((1.0, advantage)))
     assert case.update(terms((1.0, advantage))).groups_dropped == 1
     monkeypatch.setattr(module, "_active_rows", lambda _: (torch.ones(BATCH).bool(), 0))
-    case = Case(tiny_folder, sgd=True)
+    case = Case(tiny_folder, plain=True)
     case.disturb()
     assert_same_gradient(dropped, case.gradient(terms((1.0, advantage))))
 
@@ -272,7 +272,7 @@ def test_nothing_moves_without_advantages(tiny_folder: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 4, 5])
 def test_accumulated_gradient_is_the_batch_gradient(size: int, tiny_folder: Path) -> None:
-    case = Case(tiny_folder, sgd=True)
+    case = Case(tiny_folder, plain=True)
     case.disturb()
     whole = case.gradient()
     case.updater.batch_size = size
@@ -280,7 +280,7 @@ def test_accumulated_gradient_is_the_batch_gradient(size: int, tiny_folder: Path
 
 
 def test_columns_of_one_optimizer_step_are_averaged(tiny_folder: Path) -> None:
-    case = Case(tiny_folder, sgd=True)
+    case = Case(tiny_folder, plain=True)
     case.disturb()
     assert case.steps.shape == (BATCH, 2)
     together = case.gradient()
@@ -296,7 +296,7 @@ def test_columns_of_one_optimizer_step_are_averaged(tiny_folder: Path) -> None:
 
 def test_gradient_is_the_policy_gradient(tiny_folder: Path) -> None:
     """At ratio 1 the loss is -A r, so the gradient is the mean of -A grad log p."""
-    case = Case(tiny_folder, sgd=True)
+    case = Case(tiny_folder, plain=True)
     case.steps = case.steps[:, :1]
     found = case.gradient()
     step = int(case.steps[0, 0])
@@ -313,13 +313,13 @@ def test_gradient_is_the_policy_gradient(tiny_folder: Path) -> None:
 
 
 def test_two_terms_are_two_losses(tiny_folder: Path) -> None:
-    case = Case(tiny_folder, sgd=True)
+    case = Case(tiny_folder, plain=True)
     case.disturb(3e-3)
     first = case.advantages.terms[0].advantage
     second = torch.randn(first.shape, generator=generator(3, "advantage"))
     report = case.update(terms((1.0, first), (0.5, second)))
     assert 0 < report.means()["clip_fraction"] < 1  # so that the two are clipped differently
-    case = Case(tiny_folder, sgd=True)
+    case = Case(tiny_folder, plain=True)
     case.disturb(3e-3)
     both = case.gradient(terms((1.0, first), (0.5, second)))
     parts = [case.gradient(terms((1.0, value))) for value in (first, second)]
@@ -336,7 +336,7 @@ def test_two_terms_share_one_forward_pass(tiny_folder: Path) -> None:
 
 
 def test_kl_is_zero_at_the_start_and_pulls_back(tiny_folder: Path) -> None:
-    case = Case(tiny_folder, "flow_grpo", kl=True, sgd=True, arm_changes={"kl_weight": 1.0})
+    case = Case(tiny_folder, "flow_grpo", kl=True, plain=True, arm_changes={"kl_weight": 1.0})
     nothing = terms((1.0, torch.zeros(PROMPTS, GROUP)))
     before = case.weights()
     report = case.update(nothing)
@@ -353,14 +353,16 @@ def test_kl_weight_scales_its_gradient(tiny_folder: Path) -> None:
     nothing = terms((1.0, torch.zeros(PROMPTS, GROUP)))
     found = []
     for weight in (1.0, 3.0):
-        case = Case(tiny_folder, "flow_grpo", kl=True, sgd=True, arm_changes={"kl_weight": weight})
+        case = Case(
+            tiny_folder, "flow_grpo", kl=True, plain=True, arm_changes={"kl_weight": weight}
+        )
         case.disturb()
         found.append(case.gradient(nothing))
     assert_same_gradient({name: 3 * value for name, value in found[0].items()}, found[1])
 
 
 def test_gradient_is_clipped_to_the_norm(tiny_folder: Path) -> None:
-    case = Case(tiny_folder, sgd=True, training={"gradient_clip": 1e-3})
+    case = Case(tiny_folder, plain=True, training={"gradient_clip": 1e-3})
     change = case.gradient()
     norm = torch.stack([value.norm() for value in change.values()]).norm()
     torch.testing.assert_close(norm, torch.tensor(1e-3), rtol=1e-2, atol=0)

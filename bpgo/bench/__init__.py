@@ -1,0 +1,1 @@
+"""Where the time goes: one command that measures, on the machine it runs on."""

@@ -1,0 +1,103 @@
+"""`bench.json` for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# What the project asks of itself, on two cores; none of it is asserted anywhere.
+TARGETS = {"outside": 0.08, "ratio": 1.02, "startup": 3.0}
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The whole report."""
+    return "\n\n".join([_header(found), _figures(found), _pieces(found), _startup(found)]) + "\n"
+
+
+def _header(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    hardware, packages = machine["hardware"], machine["packages"]
+    clock = "processor" if found["clock"] == "cpu" else "wall-clock"
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+    batch = found["prompts"] * found["group_size"]
+    return (
+        f"# Benchmark: {found['title']}\n\n"
+        f"{found['model']}, {found['transformer_parameters']:,} parameters,"
+        f" {found['trained_parameters']:,} trained; experiment `{found['experiment']}`;"
+        f" {found['prompts']} prompts x {found['group_size']} samples = {batch},"
+        f" {found['steps']} sampling steps, {found['optimizer_steps']} optimizer steps.\n\n"
+        f"Machine: {hardware['processor']}, {hardware['cores']} cores, {hardware['system']};"
+        f" device `{found['device']}`, torch threads: {found['threads']};"
+        f" Python {machine['python']}, {versions}.\n\n"
+        f"Unless said otherwise: {clock} seconds, median with its 95 % interval (bootstrap) of"
+        f" {found['share_outside_transformer']['n']} iterations."
+    )
+
+
+def _figures(found: dict[str, Any]) -> str:
+    cpu, wall = (found["iteration_seconds"][kind] for kind in ("cpu", "wall"))
+    rows = [["What", "Processor time", "Wall time"]]
+    rows += [
+        [f"Iteration of `{found['reference_arm']}`" if part == "total" else f"- {part}"]
+        + [_seconds(times[part]) for times in (cpu, wall)]
+        for part in cpu
+    ]
+    ratios = [
+        ["What", "Measured", "Target"],
+        [
+            "Share of the iteration that is not the transformer's forward and backward",
+            _percent(found["share_outside_transformer"]),
+            f"at most {TARGETS['outside']:.0%}",
+        ],
+        [
+            f"Iteration of `{found['method_arm']}` over `{found['reference_arm']}`",
+            _plain(found["method_over_reference"], 3),
+            f"at most {TARGETS['ratio']}",
+        ],
+        [
+            f"Rollout one sample at a time over batches of {found['batch_size']}",
+            _plain(found["one_at_a_time_over_batched"], 2),
+            "",
+        ],
+    ]
+    return f"## One iteration\n\n{_table(rows)}\n\n{_table(ratios)}"
+
+
+def _pieces(found: dict[str, Any]) -> str:
+    rows = [["Piece", "Share of the iteration"]]
+    rows += [[name, _percent(share)] for name, share in found["shares"].items()]
+    return (
+        f"## Where it goes\n\n{_table(rows)}\n\n"
+        "The transformer's part is measured by making the iteration's own calls again, bare:"
+        " forward, and backward where the iteration had one. `everything else` is the rest:"
+        " noise, sampler, advantages, loss, gradient clipping, and the difference between the"
+        " calls inside the iteration and alone."
+    )
+
+
+def _startup(found: dict[str, Any]) -> str:
+    rows = [["Command", "Processor time", "Wall time"]]
+    rows += [
+        [f"`{command}`", f"{seconds['cpu_seconds']:.2f} s", f"{seconds['wall_seconds']:.2f} s"]
+        for command, seconds in found["startup"].items()
+    ]
+    return (
+        f"## Start-up before work\n\nFresh processes, median of several; target: at most"
+        f" {TARGETS['startup']:.0f} s. Includes the models a command loads.\n\n{_table(rows)}"
+    )
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
+
+
+def _seconds(value: dict[str, float]) -> str:
+    return f"{_plain(value, 3)} s"
+
+
+def _percent(value: dict[str, float]) -> str:
+    return f"{value['median']:.1%} ({value['low']:.1%} to {value['high']:.1%})"
+
+
+def _plain(value: dict[str, float], digits: int) -> str:
+    return f"{value['median']:.{digits}f} ({value['low']:.{digits}f} to {value['high']:.{digits}f})"

@@ -1,0 +1,227 @@
+"""`python -m bpgo bench`: measure on this machine, write `bench.json` and `bench.md`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpgo import config, loading
+from bpgo.bench import iteration as iterations
+from bpgo.bench.iteration import PARTS, PIECES, Instrument
+from bpgo.bench.measure import Seconds, summarize, trusted_clock
+from bpgo.bench.report import markdown
+from bpgo.bench.startup import REPEATS as STARTUP_REPEATS
+from bpgo.bench.startup import WORK, options_of, startup_seconds
+from bpgo.core.progress import Progress
+from bpgo.core.trainer import Trainer
+from bpgo.evaluation.calibrate import calibrate
+from bpgo.files import write_json, write_text
+from bpgo.manifest import manifest
+from bpgo.models.embeddings import prompt_embeddings
+from bpgo.prompts import read_prompts, write_prompts
+from bpgo.settings import Settings
+from bpgo.training import build_trainer
+
+METHOD = "bpgo"  # whose iteration is compared with the reference arm's
+PAIRS_PER_REPEAT = 4  # iterations of both arms
+SEED = 1
+
+
+def run_bench(
+    configfile: Path,
+    output: Path,
+    repeats: int = 5,
+    threads: int = 1,
+    device: str | None = None,
+    startup_of: Iterable[str] = tuple(WORK),
+    startup_repeats: int = STARTUP_REPEATS,
+) -> dict[str, Any]:
+    """Measure one configuration: its model, its sizes, the rewards of its first experiment.
+
+    Args:
+        configfile: a configuration as `resolve` takes it.
+        output: the folder of `bench.json` and `bench.md`.
+        repeats: rollouts of each batch size; 4 pairs of iterations are run for each.
+        threads: torch threads.
+        device: a torch device; by default `cuda` where there is one.
+        startup_of: the commands whose start-up is timed.
+        startup_repeats: fresh processes for each of them.
+
+    Returns:
+        What `bench.json` holds.
+
+    Raises:
+        UserError: for a configuration without the reference arm or without `bpgo`.
+    """
+    settings = config.load(configfile)
+    experiment, arms = next(iter(settings.experiments)), (settings.analysis.reference_arm, METHOD)
+    for arm in arms:
+        loading.check_names(settings, experiment, arm)
+    device = loading.prepare_process(settings, threads) if device is None else device
+    with tempfile.TemporaryDirectory() as folder:
+        files = _prepare(settings, experiment, device, threads, Path(configfile), Path(folder))
+        trainers = [_trainer(settings, experiment, arm, files, device) for arm in arms]
+        found = _header(settings, experiment, arms, trainers[0], device, threads)
+        found |= _rollouts(trainers[0], repeats)
+        found |= _iterations(trainers, PAIRS_PER_REPEAT * repeats)
+        options = options_of(files, experiment, arms[0], SEED)
+        with Progress("bench: start-up", 1) as progress:
+            found["startup"] = startup_seconds(startup_of, options, startup_repeats)
+            progress.step(1)
+    write_json(output / "bench.json", found)
+    write_text(output / "bench.md", markdown(found))
+    return found
+
+
+def _prepare(
+    settings: Settings, experiment: str, device: str, threads: int, configfile: Path, folder: Path
+) -> dict[str, Path]:
+    """Everything a command reads, in a temporary folder."""
+    files = {
+        "configfile": configfile.resolve(),
+        "config": folder / "config.yaml",
+        "train": folder / "prompts" / "train.jsonl",
+        "evaluation": folder / "prompts" / "evaluation.jsonl",
+        "calibration": folder / "calibration" / "calibration.json",
+        "samples": folder / "samples",
+        "runs": folder / "runs",
+        "output": folder / "output",
+    }
+    config.save_resolved(settings, files["config"])
+    for split in ("train", "evaluation"):
+        write_prompts(settings, split, files[split])
+    # One batch of the calibration is enough: its numbers change no cost.
+    few = settings.calibration.model_copy(
+        update={"prompts": settings.rollout.prompts_per_iteration}
+    )
+    calibrate(
+        settings.model_copy(update={"calibration": few}),
+        experiment,
+        files["train"],
+        files["calibration"].parent,
+        threads,
+    )
+    policy = loading.load_policy(settings, device)
+    texts = read_prompts(files["evaluation"]).texts[: settings.evaluation.prompts]
+    prompt_embeddings(policy, texts, loading.embedding_cache(files["evaluation"]))
+    files["samples"].mkdir()
+    row = {"prompt_id": "p", "text": texts[0], "ambiguity": 0.0, "sample": 0, "iteration": 0}
+    pd.DataFrame([row | {"path": "p.png"}]).to_parquet(files["samples"] / "index.parquet")
+    return files
+
+
+def _trainer(
+    settings: Settings, experiment: str, arm: str, files: dict[str, Path], device: str
+) -> Trainer:
+    return build_trainer(
+        settings,
+        experiment,
+        arm,
+        SEED,
+        files["train"],
+        files["calibration"],
+        files["runs"] / arm,
+        device,
+    )
+
+
+def _header(
+    settings: Settings,
+    experiment: str,
+    arms: tuple[str, str],
+    trainer: Trainer,
+    device: str,
+    threads: int,
+) -> dict[str, Any]:
+    """What was measured, and on what."""
+    sizes = settings.rollout
+    weights = trainer.policy.transformer.parameters()
+    return {
+        "title": settings.title,
+        "model": settings.model.title,
+        "transformer_parameters": sum(parameter.numel() for parameter in weights),
+        "trained_parameters": sum(value.numel() for value in trainer.parameters.values()),
+        "experiment": experiment,
+        "reference_arm": arms[0],
+        "method_arm": arms[1],
+        "prompts": sizes.prompts_per_iteration,
+        "group_size": sizes.group_size,
+        "steps": sizes.steps,
+        "batch_size": sizes.batch_size,
+        "optimizer_steps": settings.training.optimizer_steps,
+        "threads": threads,
+        "device": device,
+        "clock": trusted_clock(trainer.policy.device),
+        "machine": manifest(),
+    }
+
+
+def _rollouts(trainer: Trainer, repeats: int) -> dict[str, Any]:
+    """Seconds a sample, in the configuration's batches and one sample at a time."""
+    sizes, clock = trainer.settings.rollout, trusted_clock(trainer.policy.device)
+    many, few = sizes.prompts_per_iteration * sizes.group_size, sizes.group_size
+    batched: list[float] = []
+    single: list[float] = []
+    with Progress("bench: rollouts", repeats) as progress:
+        for repeat in range(repeats + 1):  # the first warms up
+            for found, size, samples in ((batched, sizes.batch_size, many), (single, 1, few)):
+                seconds = iterations.rollout_seconds(trainer, size, samples, repeat)
+                if repeat:
+                    found.append(seconds.on(clock) / samples)
+            if repeat:
+                progress.step(repeat)
+    ratios = [one / together for one, together in zip(single, batched, strict=True)]
+    return {
+        "rollout_seconds_per_sample": {
+            "batched": summarize(batched),
+            "one_at_a_time": summarize(single),
+        },
+        "one_at_a_time_over_batched": summarize(ratios),
+    }
+
+
+def _iterations(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
+    """Both arms' iterations: their parts, the transformer's share, and the ratio of the two."""
+    clock = trusted_clock(trainers[0].policy.device)
+    reference, method = (Instrument(trainer) for trainer in trainers)
+    measured = []
+    with Progress("bench: iterations", pairs) as progress:
+        for pair in iterations.iterations_of_two(reference, method, pairs):
+            measured.append(pair)
+            progress.step(len(measured))
+    first = [pair[0] for pair in measured]
+    outside = [_share_outside(seconds, clock) for seconds in first]
+    return {
+        "iteration_seconds": {
+            kind: {
+                part: summarize([seconds[part].on(kind) for seconds in first])
+                for part in ("total", *PARTS)
+            }
+            for kind in ("cpu", "wall")
+        },
+        "transformer_seconds": summarize([seconds["transformer"].on(clock) for seconds in first]),
+        "share_outside_transformer": summarize(outside),
+        "shares": _shares(first, clock),
+        "method_over_reference": summarize(
+            [two["total"].on(clock) / one["total"].on(clock) for one, two in measured]
+        ),
+    }
+
+
+def _share_outside(seconds: dict[str, Seconds], clock: str) -> float:
+    return 1 - seconds["transformer"].on(clock) / seconds["total"].on(clock)
+
+
+def _shares(measured: list[dict[str, Seconds]], clock: str) -> dict[str, dict[str, float]]:
+    """Share of the iteration by piece; what no piece covers is `everything else`."""
+    names = ("transformer", *PIECES)
+    shares = {
+        name: [seconds[name].on(clock) / seconds["total"].on(clock) for seconds in measured]
+        for name in names
+    }
+    shares["everything else"] = [1 - sum(row) for row in zip(*shares.values(), strict=True)]
+    return {name: summarize(values) for name, values in shares.items()}

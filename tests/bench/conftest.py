@@ -1,0 +1,8 @@
+"""Fixtures of the tiny world."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
