@@ -81,7 +81,7 @@ class Progress:
     INTERVAL = 5.0  # seconds between plain lines
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
-        self.title, self.total, self.started_at = title, total, done
+        self.title, self.total, self.done, self.started_at = title, total, done, done
         self._start = self._last = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -104,6 +104,7 @@ class Progress:
 
     def step(self, done: int, note: str = "") -> None:
         """Say that `done` of `total` are finished."""
+        self.done = done
         now = time.monotonic()
         rate = (now - self._start) / max(done - self.started_at, 1)
         left = rate * (self.total - done)
@@ -113,6 +114,11 @@ class Progress:
         elif done == self.total or done == self.started_at + 1 or now - self._last > self.INTERVAL:
             self._last = now
             print(f"{self.title}: {done}/{self.total}, {text}", file=sys.stderr, flush=True)
+
+    def add(self, count: int) -> None:
+        """Say that `count` more are finished."""
+        self.done += count
+        self.step(self.done)
 
     def say(self, message: str) -> None:
         """A line of its own."""

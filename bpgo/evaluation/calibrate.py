@@ -9,8 +9,9 @@ import pandas as pd
 import torch
 
 from bpgo import loading
+from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
 from bpgo.core.progress import Progress
-from bpgo.core.rollout import rollout, rollout_noise
+from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.errors import NonFiniteError
 from bpgo.files import atomic_path
 from bpgo.models.embeddings import prompt_embeddings
@@ -22,57 +23,78 @@ from bpgo.settings import Settings
 def calibrate(
     settings: Settings, experiment: str, prompts: Path, output: Path, threads: int = 1
 ) -> None:
-    """Sample the base policy with the training sampler, score with every reward of the experiment.
+    """Sample the base policy on training prompts and score the samples.
 
-    Writes `samples.parquet` (prompt_id, ambiguity, sample, reward, score) and `calibration.json`
-    (the training reward's mean, standard deviation, minimum and mean by prompt).
+    Writes `calibration.json`, the training reward under the training sampler (mean, standard
+    deviation, minimum, mean by prompt), and `samples.parquet` (prompt_id, ambiguity, sample,
+    reward, score) with the scores of every reward, which tests the paper's premise. The samples of
+    a group there start from noise of their own even if the arms' groups share it: sharing makes
+    the samples of a group alike, and says less about the reward.
     """
     loading.check_names(settings, experiment)
     wanted = settings.calibration
-    batch = read_prompts(prompts, wanted.prompts)
+    everything = read_prompts(prompts, wanted.prompts)
+    batch = everything[: wanted.prompts]
     device = loading.prepare_process(settings, threads)
     policy = loading.load_policy(settings, device)
-    embeddings = prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts))
+    embeddings = prompt_embeddings(policy, everything.texts, loading.embedding_cache(prompts))
     rewards = loading.load_rewards(settings, settings.rewards_of(experiment), device)
-    sampler = settings.rollout
-    stochastic = list(range(sampler.steps - sampler.deterministic_tail))
-    group = wanted.samples_per_prompt
-    at_once = max(1, sampler.batch_size // group)
-    frames = []
-    with Progress(f"{experiment}: calibrate", wanted.prompts) as progress:
-        for start in range(0, wanted.prompts, at_once):
-            rows = slice(start, min(start + at_once, wanted.prompts))
-            noise = rollout_noise(
-                policy.latent_shape,
-                sampler.steps,
-                wanted.seed,
-                0,
-                batch.ids[rows],
-                group,
-                wanted.shared_initial_noise,
-            )
-            index = torch.arange(rows.start, rows.stop).repeat_interleave(group)
-            drawn = rollout(
-                policy,
-                embeddings.select(index),
-                noise,
-                policy.sigmas(sampler.steps),
-                wanted.kernel,
-                wanted.noise_level,
-                stochastic,
-                sampler.guidance_scale,
-                sampler.batch_size,
-            )
-            chosen = batch[index.tolist()]
-            for name, reward in rewards.items():
-                scores = reward(drawn.images, chosen.texts).tolist()
-                frames.append(_frame(chosen, group, name, scores))
-            progress.step(rows.stop)
-    table = pd.concat(frames, ignore_index=True)
+    training = settings.experiments[experiment].training_reward
+    passes = {False: rewards}
+    if wanted.shared_initial_noise:
+        passes[True] = {training: rewards[training]}
+    with Progress(f"{experiment}: calibrate", wanted.prompts * len(passes)) as progress:
+        tables = {
+            shared: _draw(settings, policy, embeddings, batch, chosen, shared, progress)
+            for shared, chosen in passes.items()
+        }
     with atomic_path(output / "samples.parquet") as path:
-        table.to_parquet(path, index=False)
-    training = table[table.reward == settings.experiments[experiment].training_reward]
-    summary(training).save(output / "calibration.json")
+        tables[False].to_parquet(path, index=False)
+    table = tables[wanted.shared_initial_noise]
+    summary(table[table.reward == training]).save(output / "calibration.json")
+
+
+def _draw(
+    settings: Settings,
+    policy: Policy,
+    embeddings: PromptEmbeddings,
+    batch: PromptBatch,
+    rewards: dict[str, Reward],
+    shared_initial_noise: bool,
+    progress: Progress,
+) -> pd.DataFrame:
+    """Scores of one group of samples per prompt of `batch`."""
+    wanted, sampler = settings.calibration, settings.rollout
+    group = wanted.samples_per_prompt
+    frames = []
+    for rows in chunks(len(batch), max(1, sampler.batch_size // group)):
+        noise = rollout_noise(
+            policy.latent_shape,
+            sampler.steps,
+            wanted.seed,
+            0,
+            batch.ids[rows],
+            group,
+            shared_initial_noise,
+        )
+        index = torch.arange(rows.start, rows.stop).repeat_interleave(group)
+        drawn = rollout(
+            policy,
+            embeddings.select(index),
+            noise,
+            policy.sigmas(sampler.steps),
+            wanted.kernel,
+            wanted.noise_level,
+            list(range(sampler.steps - sampler.deterministic_tail)),
+            sampler.guidance_scale,
+            sampler.batch_size,
+        )
+        chosen = batch[index.tolist()]
+        for name, reward in rewards.items():
+            scores = reward(drawn.images, chosen.texts).tolist()
+            frames.append(_frame(chosen, group, name, scores))
+        progress.add(len(noise) // group)
+    return pd.concat(frames, ignore_index=True)
 
 
 def _frame(chosen: PromptBatch, group: int, reward: str, scores: list[float]) -> pd.DataFrame:

@@ -56,7 +56,7 @@ class Case:
         self.updater = Updater(
             self.policy,
             self.arm,
-            AdamW(list(self.parameters.values()), lr=self.settings.training.learning_rate),
+            AdamW(list(self.parameters.values()), lr=1e-3, weight_decay=0.0),
             self.parameters,
             self.settings.training,
             self.guidance,
