@@ -21,9 +21,10 @@ def prepare_process(settings: Settings, threads: int) -> str:
     """
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Filling fresh memory with NaN costs time and changes no result.
     # Like torch.use_deterministic_algorithms, which would import the compiler: two seconds.
     torch.set_deterministic_debug_mode("warn")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, changes no result
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.training.parameters == "full" and settings.model.kind == "flux":
         from bpgo.models.lean_import import import_lean

@@ -296,9 +296,10 @@ def _premise(settings: Settings, frames: Frames) -> Table:
     blocks.append(_trust_block(settings, frames["trust_summary"]))
     note = (
         "ρ: Spearman's rank correlation of a reward with the oracle within a group of samples of"
-        " one prompt under the base policy, each from noise of its own. The next columns: Spearman's correlation over groups of"
-        " ρ with the prompt's ambiguity (the premise expects it negative) and with the group's mean"
-        " reward (positive); bold where the 95% bootstrap interval over groups excludes zero."
+        " one prompt under the base policy, each from noise of its own. The next columns:"
+        " Spearman's correlation over groups of ρ with the prompt's ambiguity (the premise expects"
+        " it negative) and with the group's mean reward (positive); bold where the 95% bootstrap"
+        " interval over groups excludes zero."
         " Trust: correlation of a group's RAS weight with ρ in that group, during training, mean"
         " over seeds."
     ).replace("95%", f"{settings.analysis.confidence:.0%}")

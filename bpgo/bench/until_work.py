@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from runpy import run_module
 from typing import NoReturn
 
 NEVER_BEGAN = 3  # exit code
@@ -29,9 +30,7 @@ def main() -> None:
     getattr(place, name)
     setattr(place, name, _begin_work)
     sys.argv = ["bpgo", *arguments]
-    from bpgo.cli import main as command_line
-
-    command_line()
+    run_module("bpgo", run_name="__main__")
 
 
 if __name__ == "__main__":

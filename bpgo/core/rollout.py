@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bpgo import seeding
 from bpgo.core.interfaces import Policy, PromptEmbeddings
-from bpgo.core.sde import Transition, log_prob, transition
+from bpgo.core.sde import LogProbForm, Transition, log_prob, transition
 from bpgo.records import Rollout
 
 
@@ -139,7 +139,7 @@ def _trajectory(
 
 def step_log_prob(kernel: str, next_latents: Tensor, moved: Transition) -> Tensor:
     """Log-probability `[B]` of the latents a kernel drew; Flow-CPS has its own form."""
-    form = "cps" if kernel == "cps" else "gaussian"
+    form: LogProbForm = "cps" if kernel == "cps" else "gaussian"
     return log_prob(next_latents, moved.mean, moved.std, form)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest import mock
 
 import torch
@@ -37,7 +38,7 @@ def import_lean() -> None:
     # `torch.compiler.disable` marks functions for a compiler that is not loaded here.
     with _left_out(), mock.patch.object(torch.compiler, "disable", _unchanged):
         utils = importlib.import_module("diffusers.utils.import_utils")
-        flags = {f"_{name}_available": False for name in LEFT_OUT[1:]}
+        flags: dict[str, Any] = {f"_{name}_available": False for name in LEFT_OUT[1:]}
         with mock.patch.multiple(utils, **flags), _stand_ins():
             for module in MODULES:
                 importlib.import_module(module)

@@ -16,7 +16,7 @@ from bpgo.settings import BASE_ARM, Settings
 # Two options belong to the workflow, not to the settings:
 # --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.
 OPTIONS = {"root": "results", "allow_mixed": False}
-ROOT, ALLOW_MIXED = (config.get(key, default) for key, default in OPTIONS.items())
+ROOT, ALLOW_MIXED = (str(config.get(key, default)) for key, default in OPTIONS.items())
 SMOKE = f"{ROOT}/smoke"
 REFERENCE = "results/reference"  # our published run
 REBUILT = "results/reference_rebuilt"  # its tables and figures, made again
@@ -40,9 +40,9 @@ def fail(message):
 
 def check_options():
     """The workflow's own options and, for targets that need them, the stored scores."""
-    if not re.fullmatch(r"results(/(?!reference)[a-z0-9_]+)*", str(ROOT)):
+    if not re.fullmatch(r"results(/(?!reference)[a-z0-9_]+)*", ROOT):
         fail(f"root: '{ROOT}' is not allowed: it must be results or a folder of your own below it")
-    if not isinstance(ALLOW_MIXED, bool):
+    if ALLOW_MIXED.lower() not in ("true", "false"):
         fail(f"allow_mixed: '{ALLOW_MIXED}' is not allowed: it must be true or false")
     for target, folder in (("figures", ROOT), ("reference", REFERENCE)):
         if target in sys.argv and not Path(folder, "collected", "scores.parquet").exists():

@@ -73,7 +73,7 @@ rule collect:
     params:
         config=settings_file,
         digest=lambda wildcards: settings_of(wildcards.root).digest(),
-        mixed=["--allow-mixed"] if ALLOW_MIXED else [],
+        mixed=["--allow-mixed"] if ALLOW_MIXED.lower() == "true" else [],
         folder=subpath(output[0], parent=True),
     shell:
         "python -m bpgo collect --config {params.config:q} --root {wildcards.root:q}"
