@@ -44,7 +44,7 @@ pretrain: $(VENV)/.main  ## make the shipped weights again, from nothing
 	$(SNAKEMAKE) pretrain
 
 test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.dev  ## style, types, imports, workflow
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that each starts with what it needs.
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -248,6 +249,9 @@ def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> N
 
 def main() -> None:
     """Run a command; a user's mistake becomes one message and exit code 2."""
+    # Imports make a million objects that stay. Looking for garbage among them less often saves a
+    # tenth of the start-up.
+    gc.set_threshold(100_000, 50, 100)
     try:
         app()
     except UserError as error:

@@ -9,6 +9,7 @@ prompt embeddings); everything works without it, only later.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import torch
 
@@ -35,17 +35,34 @@ def import_lean() -> None:
     """Import the classes of `bpgo.models.flux` alone; does nothing if diffusers is loaded."""
     if "diffusers" in sys.modules:
         return
-    # `torch.compiler.disable` marks functions for a compiler that is not loaded here.
-    with _left_out(), mock.patch.object(torch.compiler, "disable", _unchanged):
+    # `torch.compiler.disable` marks functions for a compiler that is not loaded here. The map of
+    # all installed files is read for packages whose name differs from their distribution's; none
+    # of them is used.
+    with (
+        _left_out(),
+        _replaced(torch.compiler, disable=_unchanged),
+        _replaced(importlib.metadata, packages_distributions=dict),
+    ):
         utils = importlib.import_module("diffusers.utils.import_utils")
-        flags: dict[str, Any] = {f"_{name}_available": False for name in LEFT_OUT[1:]}
-        with mock.patch.multiple(utils, **flags), _stand_ins():
+        flags = {f"_{name}_available": False for name in LEFT_OUT[1:]}
+        with _replaced(utils, **flags), _stand_ins():
             for module in MODULES:
                 importlib.import_module(module)
 
 
 def _unchanged(function=None, *_args, **_keys):  # type: ignore[no-untyped-def]
     return function if function is not None else _unchanged
+
+
+@contextmanager
+def _replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Attributes of a module have other values inside."""
+    kept = {name: getattr(owner, name) for name in values}
+    vars(owner).update(values)
+    try:
+        yield
+    finally:
+        vars(owner).update(kept)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Workspace
+from harness import Workspace
 
 Values = dict[str, Any]
 

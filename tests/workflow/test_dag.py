@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
-from conftest import REPOSITORY, Workspace, run
+from harness import REPOSITORY, Workspace, run
 
 
 def test_default_trains_every_arm_with_every_seed(workspace: Workspace) -> None:

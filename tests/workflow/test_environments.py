@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, Workspace, run
+from harness import REPOSITORY, Workspace, run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from conftest import REPOSITORY
+from harness import REPOSITORY
 
 from bpgo import seeding
 from bpgo.records import GroupRewards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, TIMEOUT, Workspace, workspace_in
+from harness import REPOSITORY, TIMEOUT, Workspace, workspace_in
 
 from bpgo.files import sha256
 
@@ -111,7 +112,7 @@ def test_a_run_of_other_settings_is_not_resumed(prepared: Workspace) -> None:
     assert code != 0, text
     resolved = prepared.path("resolved.yaml")
     kept = resolved.read_text()
-    resolved.write_text(kept.replace("learning_rate: 0.0003", "learning_rate: 0.0004"))
+    resolved.write_text(re.sub(r"learning_rate: .*", "learning_rate: 0.0009", kept))
     try:
         assert resolved.read_text() != kept
         outcome = prepared.bpgo(*train_command(prepared, "other"))

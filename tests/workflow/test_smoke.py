@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Workspace, workspace_in
+from harness import Workspace, workspace_in
 
 from bpgo.config import load_resolved
 from bpgo.files import read_json
@@ -90,7 +90,7 @@ def test_a_changed_arm_trains_again_and_its_results_are_replaced(finished: Works
         outcome = finished.snakemake(run)
         assert outcome.code == 0, outcome.text
         assert read_json(finished.path(run))["config_digest"] != before
-    outcome = finished.snakemake("smoke")
+    outcome = finished.snakemake(run)
     assert outcome.code == 0, outcome.text
     assert read_json(finished.path(run))["config_digest"] == before
 

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_world import CAPTIONS, make_trainer, prompt_batch, random_embeddings, redness
+from tiny_world import CAPTIONS, make_trainer, prompt_batch, redness, same, trained, weights
 from torch import Tensor
 
 from bpgo.core import trainer as module
 from bpgo.core.progress import read_lines
-from bpgo.core.rollout import initial_noise, sample
 from bpgo.core.trainer import Trainer
 from bpgo.errors import NonFiniteError, RatioError, RunInterruptedError, UserError
 from bpgo.files import read_json
@@ -69,25 +68,11 @@ def ask_to_stop(_rewards: Tensor) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def trained(folder: Path, output: Path, **options: Any) -> Trainer:
-    trainer = make_trainer(folder, output, **options)
-    trainer.run()
-    return trainer
-
-
 def metrics(output: Path) -> list[dict[str, Any]]:
     return [
         {name: value for name, value in entry.items() if name not in TIMES}
         for entry in read_lines(output / "metrics.jsonl")
     ]
-
-
-def weights(trainer: Trainer) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in trainer.parameters.items()}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def assert_same_run(first: Path, second: Path) -> None:
@@ -360,81 +345,9 @@ def test_rewards_are_logged_exactly(tiny_folder: Path, tmp_path: Path) -> None:
         assert torch.tensor(row["reward"]).flatten().equal(rewards)
 
 
-def test_training_raises_its_reward(tiny_folder: Path, tmp_path: Path) -> None:
-    """The sign of the whole chain: rollout, advantage, ratio, loss, optimizer."""
-
-    def opposite(images: Tensor, texts: list[str]) -> Tensor:
-        return -redness(images, texts)
-
-    def earned(trainer: Trainer) -> float:
-        policy, embeddings = trainer.policy, random_embeddings(6)
-        noise = initial_noise(policy.latent_shape, 5, "evaluation", [("p", k) for k in range(6)])
-        return float(redness(sample(policy, embeddings, noise, policy.sigmas(4)), CAPTIONS).mean())
-
-    options: dict[str, Any] = {
-        "training": {"iterations": 8, "learning_rate": 5e-3},
-        "arm_changes": {"clip_range": 0.2, "shared_initial_noise": False},
-    }
-    before = earned(make_trainer(tiny_folder, tmp_path / "untrained", **options))
-    raised = earned(trained(tiny_folder, tmp_path / "raised", **options))
-    lowered = earned(trained(tiny_folder, tmp_path / "lowered", reward=opposite, **options))
-    assert lowered < before < raised
-
-
-def test_policy_is_saved_with_its_average(tiny_folder: Path, tmp_path: Path) -> None:
-    trainer = trained(tiny_folder, tmp_path, training={"ema_decay": 0.9, "ema_every": 1})
-    assert trainer.ema is not None
-    before = {name: value.clone() for name, value in weights(trainer).items()}
-    trainer.save_policy(tmp_path / "policy")
-    saved = load_file(tmp_path / "policy" / "transformer" / "diffusion_pytorch_model.safetensors")
-    assert same(saved, trainer.ema.average)
-    assert not same(saved, before)
-    assert same(weights(trainer), before)
-    snapshot = tmp_path / "snapshots" / "iteration_000002" / "transformer"
-    assert (snapshot / "diffusion_pytorch_model.safetensors").is_file()
-
-
 def test_snapshots_leave_out_the_last_iteration(whole: dict[str, Path]) -> None:
     names = [path.name for path in (whole["grpo"] / "snapshots").iterdir()]
     assert names == ["iteration_000002"]
-
-
-def test_an_adapter_is_what_diffusers_loads(tiny_folder: Path, tmp_path: Path) -> None:
-    from diffusers import FluxPipeline
-
-    options = KINDS["adapter"] | {"training": {"parameters": "lora", "learning_rate": 0.05}}
-    trainer = trained(tiny_folder, tmp_path, **options)
-    trainer.save_policy(tmp_path / "policy")
-    policy, embeddings = trainer.policy, random_embeddings(3)
-    noise = initial_noise(policy.latent_shape, 1, "evaluation", [("p", k) for k in range(3)])
-    ours = sample(policy, embeddings, noise, policy.sigmas(3))
-
-    pipeline = FluxPipeline.from_pretrained(tiny_folder, local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-
-    def theirs() -> Tensor:
-        return pipeline(
-            prompt_embeds=embeddings.tokens,
-            pooled_prompt_embeds=embeddings.pooled,
-            latents=noise,
-            num_inference_steps=3,
-            height=24,
-            width=24,
-            output_type="pt",
-        ).images
-
-    assert (theirs() - ours).abs().max() > 1e-3
-    pipeline.load_lora_weights(tmp_path / "policy")
-    torch.testing.assert_close(ours, theirs(), rtol=1e-5, atol=1e-5)
-
-
-def test_base_weights_stay_under_an_adapter(tiny_folder: Path, tmp_path: Path) -> None:
-    trainer = trained(tiny_folder, tmp_path, **KINDS["adapter"])
-    fixed = dict(make_trainer(tiny_folder, tmp_path / "new").policy.transformer.named_parameters())
-    for name, value in trainer.policy.transformer.named_parameters():
-        if "lora_" not in name:
-            assert torch.equal(value, fixed[name.replace(".base_layer", "")])
-    assert all("lora_" in name for name in trainer.parameters)
 
 
 def test_state_holds_no_secrets_of_the_clock(whole: dict[str, Path]) -> None:

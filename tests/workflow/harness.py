@@ -1,0 +1,98 @@
+"""Runs the workflow and its commands in folders of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TIMEOUT = 600  # seconds; generous, for a machine with other work; a hang still fails
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of Snakemake ended."""
+
+    code: int
+    text: str
+
+    def jobs(self) -> Counter[str]:
+        """How many jobs of each rule were planned or run."""
+        return Counter(re.findall(r"^(?:local)?rule (\w+):$", self.text, flags=re.MULTILINE))
+
+    def wildcards(self, rule: str) -> list[dict[str, str]]:
+        """The wildcards of each job of one rule."""
+        blocks = re.split(r"^(?=\[)", self.text, flags=re.MULTILINE)
+        found = []
+        for block in blocks:
+            if re.search(rf"^rule {rule}:$", block, flags=re.MULTILINE):
+                line = re.search(r"^ +wildcards: (.*)$", block, flags=re.MULTILINE)
+                found.append(dict(pair.split("=", 1) for pair in line[1].split(", ")))
+        return found
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with its own configuration and results; the workflow's code is the clone's."""
+
+    folder: Path
+
+    @property
+    def configfile(self) -> Path:
+        return self.folder / "config" / "config.yaml"
+
+    def edit(self, change: Callable[[dict[str, Any]], None], name: str = "config") -> None:
+        """Change the values of `config/{name}.yaml`."""
+        path = self.folder / "config" / f"{name}.yaml"
+        values = yaml.safe_load(path.read_text())
+        change(values)
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def snakemake(self, *arguments: str, cores: int = 2) -> Outcome:
+        command = [sys.executable, "-m", "snakemake", "--configfile", str(self.configfile)]
+        command += ["--directory", str(self.folder), "--cores", str(cores)]
+        return run([*command, *arguments])
+
+    def bpgo(self, *arguments: str | Path) -> Outcome:
+        return run([sys.executable, "-m", "bpgo", *map(str, arguments)])
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+
+def run(command: list[str], cwd: Path = REPOSITORY) -> Outcome:
+    """Run a command to its end, standard output and error in one text.
+
+    It gets a process group of its own, so that nothing it started outlives a time-out.
+    """
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            text, _ = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Outcome(process.returncode, text)
+
+
+def workspace_in(folder: Path) -> Workspace:
+    shutil.copytree(REPOSITORY / "config", folder / "config")
+    return Workspace(folder)
