@@ -44,6 +44,7 @@ class UpdateReport:
         values = {name: float(value) / max(self.weight, 1.0) for name, value in self.sums.items()}
         norms = self.gradient_norms or [0.0]
         return {
+            **dict.fromkeys(("loss", "clip_fraction"), 0.0),  # where every group was dropped
             **values,
             "gradient_norm": float(np.mean(norms)),
             "ratio_deviation": self.ratio_deviation,

@@ -52,9 +52,10 @@ def test_every_sample_of_every_reward(root: Path) -> None:
     assert table.score.notna().all()
 
 
-def test_summary_is_of_the_training_reward(root: Path) -> None:
-    table = pd.read_parquet(root / "first" / "samples.parquet")
-    found = Calibration.load(root / "first" / "calibration.json")
+def test_summary_is_of_the_training_reward(root: Path, tiny_folder: Path) -> None:
+    own_noise = tiny_settings(tiny_folder, calibration={"shared_initial_noise": False})
+    table = calibrated(own_noise, root, "own")
+    found = Calibration.load(root / "own" / "calibration.json")
     scores = table[table.reward == "oracle"].score
     assert found.mean == pytest.approx(scores.mean())
     assert found.std == pytest.approx(scores.std())
@@ -62,6 +63,17 @@ def test_summary_is_of_the_training_reward(root: Path) -> None:
     of_one = table[(table.reward == "oracle") & (table.prompt_id == table.prompt_id[0])]
     assert found.prompt_means[table.prompt_id[0]] == pytest.approx(of_one.score.mean())
     assert set(found.prompt_means) == set(table.prompt_id)
+
+
+def test_shared_noise_changes_the_summary_only(root: Path, tiny_folder: Path) -> None:
+    """The premise is tested on samples from noise of their own, whatever the arms do."""
+    tables, summaries = [], []
+    for shared in (False, True):
+        settings = tiny_settings(tiny_folder, calibration={"shared_initial_noise": shared})
+        tables.append(calibrated(settings, root, f"shared_{shared}"))
+        summaries.append(Calibration.load(root / f"shared_{shared}" / "calibration.json"))
+    pd.testing.assert_frame_equal(*tables)
+    assert summaries[0] != summaries[1]
 
 
 def test_summary_by_hand() -> None:
