@@ -16,9 +16,15 @@ __all__ = ["tiny_folder", "tiny_guided_folder"]
 
 
 @pytest.fixture(autouse=True)
-def _torch_as_it_was() -> Iterator[None]:
+def _process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands set up a process of their own; here many tests share one.
+
+    Above all, `import_lean` must not run before diffusers is imported whole: what it leaves out
+    would then be missing in every later test.
+    """
     import torch
 
+    monkeypatch.setattr("bpgo.models.lean_import.import_lean", lambda: None)
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     yield
     torch.set_num_threads(threads)
