@@ -63,7 +63,7 @@ format: $(VENV)/.dev  ## format the code
 # torch itself names the exact CUDA packages it needs; they are not ours to list.
 constraints: $(VENV)/.dev  ## pin every package again (needs uv)
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate \
-		--extra dev --quiet --output-file constraints.all pyproject.toml
+		--all-extras --quiet --output-file constraints.all pyproject.toml
 	grep -vE '^(nvidia-|cuda-|triton)' constraints.all > constraints.txt
 	rm constraints.all
 
@@ -84,5 +84,5 @@ $(VENV)/.main: $(PINS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(PINS) | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_OPTIONS) -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install $(PIP_OPTIONS) -c constraints.txt -e ".[rewards,cluster,dev]"
 	@touch $@ $(VENV)/.main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,9 @@ from bpgo.settings import (
 Model = TypeVar("Model", bound=BaseModel)
 
 # Keys of a configuration file. `resolve` itself makes scale, arms and rewards.
-KEYS = sorted({*Settings.model_fields, "smoke"} - {"scale", "arms", "rewards"})
+KEYS = sorted({*Settings.model_fields, "smoke", "overrides"} - {"scale", "arms", "rewards"})
+# Folders of named files; `overrides` changes single values of one for this configuration.
+NAMED = ("arms", "models", "prompts", "rewards")
 
 
 def default_configfile() -> Path:
@@ -57,7 +60,8 @@ def resolve(
     """Check `values` and inline what they name from `folder`/{arms,models,rewards,prompts}.
 
     With `scale="smoke"` the values under the key `smoke` replace their namesakes (mappings merge,
-    everything else is replaced).
+    everything else is replaced). `overrides.{kind}.{name}` does the same to one named file, such as
+    `overrides: {models: {flux1_dev: {path: /data/FLUX.1-dev}}}`.
 
     Raises:
         UserError: naming the key, the value, what is allowed and the file.
@@ -69,6 +73,7 @@ def resolve(
     smoke = values.pop("smoke", None)
     if scale == "smoke":
         values = _merge(values, _mapping(smoke or {}, "smoke", file))
+    overrides = values.pop("overrides", None) or {}
     experiments = {
         name: validate(ExperimentSettings, entry, file, f"experiments.{name}")
         for name, entry in _mapping(values.get("experiments"), "experiments", file).items()
@@ -77,13 +82,14 @@ def resolve(
         name: validate(SweepSettings, entry, file, f"sweeps.{name}")
         for name, entry in _mapping(values.get("sweeps") or {}, "sweeps", file).items()
     }
-    arms = _resolve_arms(experiments, sweeps, folder, file)
-    rewards = _resolve_rewards(experiments, folder, file)
+    library = _library(folder, overrides, file)
+    arms = _resolve_arms(experiments, sweeps, library, file)
+    rewards = _resolve_rewards(experiments, library, file)
     resolved = {
         **values,
         "scale": scale,
-        "model": _resolve_model(_text(values, "model", file), folder, file),
-        "prompts": _named(PromptSettings, "prompts", _text(values, "prompts", file), folder, file),
+        "model": _resolve_model(_text(values, "model", file), library, file),
+        "prompts": _named(PromptSettings, "prompts", _text(values, "prompts", file), library, file),
         "experiments": experiments,
         "sweeps": sweeps,
         "arms": arms,
@@ -128,6 +134,49 @@ def validate(schema: type[Model], values: Any, file: str, prefix: str = "") -> M
         raise UserError("\n".join(dict.fromkeys(lines))) from None
 
 
+@dataclass(frozen=True)
+class _Library:
+    """The files that a configuration names, with what it overrides in them."""
+
+    folder: Path
+    overrides: dict[str, dict[str, dict[str, Any]]]
+
+    def read(self, kind: str, name: str, file: str, key: str) -> tuple[str, dict[str, Any]]:
+        """The file `folder/kind/name.yaml`: its path and its values, overrides merged in.
+
+        `key` of the configuration `file` holds `name`.
+        """
+        path = self.folder / kind / f"{name}.yaml"
+        if not path.is_file():
+            known = sorted(found.stem for found in (self.folder / kind).glob("*.yaml"))
+            raise UserError(
+                f"{file}: {key}: '{name}' is unknown: there is no {path}."
+                f"{suggest(name, known)} Known: {', '.join(known)}"
+            )
+        change = self.overrides.get(kind, {}).get(name)
+        values = read_yaml(path)
+        if change is None:
+            return str(path), values
+        return f"{path} (with {file}: overrides.{kind}.{name})", _merge(values, change)
+
+
+def _library(folder: Path, overrides: Any, file: str) -> _Library:
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind, entries in _mapping(overrides, "overrides", file).items():
+        if kind not in NAMED:
+            raise UserError(_unknown_key(file, f"overrides.{kind}", str(kind), list(NAMED)))
+        found[kind] = {}
+        for name, change in _mapping(entries, f"overrides.{kind}", file).items():
+            if not (folder / kind / f"{name}.yaml").is_file():
+                known = sorted(entry.stem for entry in (folder / kind).glob("*.yaml"))
+                raise UserError(
+                    f"{file}: overrides.{kind}: there is no {folder / kind / name}.yaml."
+                    f"{suggest(str(name), known)} Known: {', '.join(known)}"
+                )
+            found[kind][name] = _mapping(change, f"overrides.{kind}.{name}", file)
+    return _Library(folder, found)
+
+
 def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join([part for part in [prefix] if part] + location)
@@ -160,20 +209,22 @@ def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
 def _resolve_arms(
     experiments: dict[str, ExperimentSettings],
     sweeps: dict[str, SweepSettings],
-    folder: Path,
+    library: _Library,
     file: str,
 ) -> dict[str, BaseModel]:
     arms: dict[str, BaseModel] = {}
     for name, experiment in experiments.items():
         for arm in experiment.arms:
-            arms[arm] = arms.get(arm) or _arm(arm, folder, file, f"experiments.{name}.arms")
+            arms[arm] = arms.get(arm) or _arm(arm, library, file, f"experiments.{name}.arms")
     for name, sweep in sweeps.items():
         if sweep.experiment not in experiments:
             raise UserError(
                 f"{file}: sweeps.{name}.experiment: '{sweep.experiment}' is not an experiment."
                 f"{suggest(sweep.experiment, experiments)} Known: {', '.join(experiments)}"
             )
-        arms[sweep.arm] = arms.get(sweep.arm) or _arm(sweep.arm, folder, file, f"sweeps.{name}.arm")
+        arms[sweep.arm] = arms.get(sweep.arm) or _arm(
+            sweep.arm, library, file, f"sweeps.{name}.arm"
+        )
         for value in sweep.values:
             changed = {**arms[sweep.arm].model_dump(mode="json"), sweep.setting: value}
             changed["title"] = f"{changed['title']}, {sweep.setting} = {value:g}"
@@ -183,12 +234,12 @@ def _resolve_arms(
     return arms
 
 
-def _arm(name: str, folder: Path, file: str, key: str) -> BaseModel:
+def _arm(name: str, library: _Library, file: str, key: str) -> BaseModel:
     if name == BASE_ARM:
         raise UserError(
             f"{file}: {key}: '{BASE_ARM}' is the untrained policy: always scored, never listed"
         )
-    path, values = _read_named("arms", name, folder, file, key)
+    path, values = library.read("arms", name, file, key)
     return validate(_arm_settings(values, path), values, path)
 
 
@@ -203,7 +254,7 @@ def _arm_settings(values: dict[str, Any], file: str) -> type[BaseModel]:
 
 
 def _resolve_rewards(
-    experiments: dict[str, ExperimentSettings], folder: Path, file: str
+    experiments: dict[str, ExperimentSettings], library: _Library, file: str
 ) -> dict[str, RewardSettings]:
     rewards: dict[str, RewardSettings] = {}
     for experiment, entry in experiments.items():
@@ -212,7 +263,7 @@ def _resolve_rewards(
         for key, names in named.items():
             for name in names:
                 place = f"experiments.{experiment}.{key}"
-                path, values = _read_named("rewards", name, folder, file, place)
+                path, values = library.read("rewards", name, file, place)
                 rewards[name] = validate(_reward_settings(values, path), values, path)
     return rewards
 
@@ -227,35 +278,22 @@ def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:
     return registry.load_reward_class(kind).Settings
 
 
-def _resolve_model(name: str, folder: Path, file: str) -> ModelSettings:
-    model = _named(ModelSettings, "models", name, folder, file, key="model")
+def _resolve_model(name: str, library: _Library, file: str) -> ModelSettings:
+    model = _named(ModelSettings, "models", name, library, file, key="model")
     if model.kind not in registry.MODELS:
         raise UserError(
-            f"{folder / 'models' / name}.yaml: kind: {model.kind!r} is not a registered model."
-            f"{suggest(model.kind, registry.MODELS)} Known: {', '.join(sorted(registry.MODELS))}"
+            f"{library.folder / 'models' / name}.yaml: kind: {model.kind!r} is not a registered"
+            f" model.{suggest(model.kind, registry.MODELS)}"
+            f" Known: {', '.join(sorted(registry.MODELS))}"
         )
     return model
 
 
 def _named(
-    schema: type[Model], kind: str, name: str, folder: Path, file: str, key: str = ""
+    schema: type[Model], kind: str, name: str, library: _Library, file: str, key: str = ""
 ) -> Model:
-    path, values = _read_named(kind, name, folder, file, key or kind)
+    path, values = library.read(kind, name, file, key or kind)
     return validate(schema, values, path)
-
-
-def _read_named(
-    kind: str, name: str, folder: Path, file: str, key: str
-) -> tuple[str, dict[str, Any]]:
-    """The file `folder/kind/name.yaml`: its path and its values."""
-    path = folder / kind / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(found.stem for found in (folder / kind).glob("*.yaml"))
-        raise UserError(
-            f"{file}: {key}: '{name}' is unknown: there is no {path}."
-            f"{suggest(name, known)} Known: {', '.join(known)}"
-        )
-    return str(path), read_yaml(path)
 
 
 def _check_sizes(settings: Settings, file: str) -> None:

@@ -52,12 +52,21 @@ class LoraSettings(Strict):
     targets: list[str] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
 
 
-class ModelSettings(Strict):
+class Published(Strict):
+    """What is said of files that others publish (see `bpgo.hub`)."""
+
+    revision: str | None = None  # commit on the hub; a local file or folder needs none
+    licence: str = ""
+    gigabytes: NonNegative = 0.0  # what a first use fetches
+    gated: bool = False  # the hub asks to accept the licence, and for a token
+
+
+class ModelSettings(Published):
     """The policy: a diffusers pipeline folder or hub repository."""
 
     kind: str  # key of bpgo.registry.MODELS
     title: str
-    path: str  # a folder, relative to the clone's root or absolute
+    path: str  # a folder, relative to the clone's root or absolute, or owner/name on the hub
     dtype: Literal["float32", "bfloat16"] = "float32"
     resolution: Count  # pixels, height = width
     prompt_tokens: Count  # length to which prompts are padded
@@ -75,7 +84,7 @@ class PromptSettings(Strict):
     source: str = ""
 
 
-class RewardSettings(Strict):
+class RewardSettings(Published):
     """What all rewards share; a reward's file subclasses it with its own keys."""
 
     kind: str  # key of bpgo.registry.REWARDS

@@ -334,3 +334,45 @@ def test_score_digest_hears_the_judges(values: dict[str, Any], folder: Path) -> 
     before = config.resolve(values, folder)
     after = config.resolve(spoil(values, "experiments.ambiguous.judges", ["oracle"]), folder)
     assert after.score_digest("ambiguous", "grpo", 1) != before.score_digest("ambiguous", "grpo", 1)
+
+
+def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:
+    changes = {
+        "models": {"scenes": {"path": "/elsewhere"}},
+        "rewards": {"oracle": {"output": "strict"}},
+        "arms": {"grpo": {"advantage": {"clip": 4.0}}},
+    }
+    plain = config.resolve(values, folder)
+    changed = config.resolve({**values, "overrides": changes}, folder)
+    assert changed.model == plain.model.model_copy(update={"path": "/elsewhere"})
+    assert changed.rewards["oracle"].model_dump()["output"] == "strict"
+    advantage = changed.arms["grpo"].model_dump()["advantage"]
+    assert advantage == {**plain.arms["grpo"].model_dump()["advantage"], "clip": 4.0}
+    assert changed.arms["bpgo"] == plain.arms["bpgo"]
+    assert not hasattr(changed, "overrides")
+
+
+def test_overrides_at_smoke_scale_only(values: dict[str, Any], folder: Path) -> None:
+    smoke = {**values["smoke"], "overrides": {"models": {"scenes": {"resolution": 16}}}}
+    values = {**values, "smoke": smoke}
+    assert config.resolve(values, folder).model.resolution == 24
+    assert config.resolve(values, folder, scale="smoke").model.resolution == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": {}}, ["overrides.model", "unknown key", "Did you mean 'models'?"]),
+        ({"rewards": {"orakle": {}}}, ["overrides.rewards", "orakle", "Did you mean 'oracle'?"]),
+        ({"rewards": {"oracle": 3}}, ["overrides.rewards.oracle", "must be a mapping", "3"]),
+        (
+            {"rewards": {"oracle": {"outputt": "soft"}}},
+            ["oracle.yaml (with my.yaml: overrides.rewards.oracle)", "Did you mean 'output'?"],
+        ),
+    ],
+)
+def test_bad_overrides(
+    changes: Any, words: list[str], values: dict[str, Any], folder: Path
+) -> None:
+    message = refusal({**values, "overrides": changes}, folder)
+    assert all(word in message for word in words), message
