@@ -97,6 +97,7 @@ def resolve(
     }
     settings = validate(Settings, resolved, file)
     _check_sizes(settings, file)
+    _check_paper(settings, file)
     return settings
 
 
@@ -324,6 +325,17 @@ def _check_sizes(settings: Settings, file: str) -> None:
             f"{file}: analysis.main_metric: '{settings.analysis.main_metric}' scores no experiment."
             f" Known: {', '.join(sorted(names))}"
         )
+
+
+def _check_paper(settings: Settings, file: str) -> None:
+    for name, experiment in settings.experiments.items():
+        for reward in experiment.paper.metrics if experiment.paper else ():
+            known = settings.rewards_of(name)
+            if reward not in known:
+                raise UserError(
+                    f"{file}: experiments.{name}.paper.metrics: '{reward}' scores nothing here."
+                    f"{suggest(reward, known)} Known: {', '.join(known)}"
+                )
 
 
 def _value_at(settings: Settings, key: str) -> int:

@@ -154,6 +154,19 @@ class AnalysisSettings(Strict):
     seed: int = 0
 
 
+PaperMetric = Literal[
+    "HPSv2", "PickScore", "ImageReward", "VideoCLIP-XL", "VA-TA", "VA-overall", "Qwen3-VL-Emb"
+]
+
+
+class PaperSettings(Strict):
+    """The paper's own numbers for an experiment, shown in its table beside ours."""
+
+    table: Literal["table1", "table2"]  # results/reference/paper/{table}.csv; the names are its own
+    task: Literal["T2I (FLUX)", "T2V", "I2V"]
+    metrics: dict[Name, PaperMetric]  # by reward
+
+
 class ExperimentSettings(Strict):
     """One world: what drives training, who judges, which arms, which seeds."""
 
@@ -163,6 +176,7 @@ class ExperimentSettings(Strict):
     diagnostics: list[Name] = []  # scored on training rollouts for analysis; no arm sees them
     arms: Annotated[list[Name], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    paper: PaperSettings | None = None  # where the paper reports the same model and rewards
 
 
 class SweepSettings(Strict):

@@ -174,6 +174,13 @@ def interquartile_mean(values: ArrayLike) -> float:
     return float(stats.trim_mean(np.ravel(np.asarray(values, dtype=np.float64)), 0.25))
 
 
+def standardized(values: ArrayLike) -> Floats:
+    """Mean 0, standard deviation 1 over all values; zeros where they are all equal."""
+    array = np.asarray(values, dtype=np.float64)
+    spread = array.std()
+    return np.asarray((array - array.mean()) / (spread if spread > 0 else 1))
+
+
 def rows_rank_correlation(first: ArrayLike, second: ArrayLike) -> Floats:
     """Spearman's correlation within each row of two [N, G] tables: [N], NaN for a constant row."""
     ranks = [stats.rankdata(np.asarray(table), axis=1) for table in (first, second)]

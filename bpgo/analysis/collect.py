@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bpgo.analysis.bootstrap import rows_rank_correlation
+from bpgo.analysis.bootstrap import Floats, rows_rank_correlation, standardized
+from bpgo.analysis.roles import oracle_of
 from bpgo.errors import UserError
 from bpgo.files import atomic_path, read_json, write_json
 from bpgo.settings import Run, Settings
@@ -43,7 +44,7 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
     frames = {
         "scores": _scores(settings, root, missing),
         "metrics": _per_run(settings, root, "metrics.parquet", missing),
-        "groups": _groups(_per_run(settings, root, "rollouts.parquet", missing)),
+        "groups": _groups(settings, _per_run(settings, root, "rollouts.parquet", missing)),
         "calibration": _calibration(settings, root, missing),
     }
     if frames["scores"].empty:
@@ -146,11 +147,11 @@ def _per_run(
     return joined[[*RUN_COLUMNS, *(name for name in joined if name not in RUN_COLUMNS)]]
 
 
-def _groups(rollouts: pd.DataFrame) -> pd.DataFrame:
+def _groups(settings: Settings, rollouts: pd.DataFrame) -> pd.DataFrame:
     """Rollouts reduced per (run, iteration, prompt): one row a group.
 
-    `rank_correlation` is Spearman's between reward and oracle over the group's samples, NaN where
-    one of them is constant or there is no oracle. `reward_std` has ddof 0.
+    `rank_correlation` is Spearman's between reward and truth (see `_truth`) over the group's
+    samples, NaN where one of them is constant or there is no truth. `reward_std` has ddof 0.
     """
     columns = [*GROUP_KEYS, "ambiguity", "reward_mean", "reward_std", "prior", "weight"]
     if rollouts.empty:
@@ -160,9 +161,7 @@ def _groups(rollouts: pd.DataFrame) -> pd.DataFrame:
     sizes = np.diff(np.append(starts, len(ordered)))
     first = ordered.iloc[starts].reset_index(drop=True)
     reward = ordered["reward"].to_numpy(dtype=float)
-    oracle = (
-        ordered["oracle"].to_numpy(float) if "oracle" in ordered else np.full(len(reward), np.nan)
-    )
+    truth = _truth(settings, ordered)
     mean = np.add.reduceat(reward, starts) / sizes
     variance = np.add.reduceat((reward - np.repeat(mean, sizes)) ** 2, starts) / sizes
     result = first[[*GROUP_KEYS, "ambiguity"]].copy()
@@ -173,10 +172,27 @@ def _groups(rollouts: pd.DataFrame) -> pd.DataFrame:
     for size in np.unique(sizes):  # rank all groups of one size at once
         chosen = np.flatnonzero(sizes == size)
         at = starts[chosen][:, None] + np.arange(size)
-        known = np.isfinite(oracle[at]).all(axis=1)
-        correlation[chosen[known]] = rows_rank_correlation(reward[at[known]], oracle[at[known]])
+        known = np.isfinite(truth[at]).all(axis=1)
+        correlation[chosen[known]] = rows_rank_correlation(reward[at[known]], truth[at[known]])
     result["rank_correlation"] = correlation
     return result
+
+
+def _truth(settings: Settings, rollouts: pd.DataFrame) -> Floats:
+    """Of each sample the oracle among its experiment's diagnostics; without one, their mean.
+
+    The mean is over the diagnostics, each standardized over the experiment's rollouts.
+    """
+    truth = np.full(len(rollouts), np.nan)
+    for name in rollouts["experiment"].unique():
+        known = [d for d in settings.experiments[name].diagnostics if d in rollouts]
+        oracle = oracle_of(settings, name)
+        known = [oracle] if oracle in known else known
+        rows = (rollouts["experiment"] == name).to_numpy()
+        if known:
+            columns = [standardized(rollouts.loc[rows, column]) for column in known]
+            truth[rows] = np.mean(columns, axis=0)
+    return truth
 
 
 def _calibration(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.DataFrame:

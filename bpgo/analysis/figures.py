@@ -39,11 +39,12 @@ CAPTIONS = {
     "differences": "Paired differences to the reference arm at the end of training, by reward."
     " Filled: the interval excludes zero.",
     "trust": "Does RAS trust the right groups? Rank correlation of the training reward with the"
-    " oracle inside a group, by the weight that the group was given. Mean over seeds, bar:"
-    " interval; in brackets: rank correlation over all groups.",
-    "premise": "Does the premise hold? Rank correlation of each reward with the oracle inside a"
-    " group of base-policy samples, by the prompt's ambiguity (left) and by the group's mean"
-    " reward (right). Bars: intervals over groups.",
+    " oracle (without one: the mean of the other logged rewards) inside a group, by the weight that"
+    " the group was given. Mean over seeds, bar: interval; in brackets: rank correlation over all"
+    " groups.",
+    "premise": "Does the premise hold? Rank correlation of each reward with the oracle (without"
+    " one: the mean of the other rewards) inside a group of base-policy samples, by the prompt's"
+    " ambiguity (left) and by the group's mean reward (right). Bars: intervals over groups.",
     "sweep": "Scaling magnitude: paired difference to the reference arm at the end of training, by"
     " reward. Bars: intervals; grey: the recommended value.",
 }

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bpgo.analysis import style
-from bpgo.analysis.roles import arm_title, reward_title
+from bpgo.analysis.roles import arm_title, reward_title, truth_title
 from bpgo.analysis.table_format import number
 from bpgo.settings import Settings
 
@@ -21,7 +21,9 @@ def premise(settings: Settings, frames: Frames) -> Figure:
     names = [name for name in settings.experiments if len(bins) and name in set(bins["experiment"])]
     if not names:
         figure = style.new_figure(1.0)
-        style.say(figure.subplots(), "No oracle in the calibration of this configuration.")
+        style.say(
+            figure.subplots(), "No reward in the calibration to hold the training reward against."
+        )
         return figure
     figure = style.new_figure(2.35 * len(names) + 0.2)
     grid = figure.subplots(len(names), 2, squeeze=False, sharey=True)
@@ -32,8 +34,11 @@ def premise(settings: Settings, frames: Frames) -> Figure:
             if ((bins["experiment"] == experiment) & (bins["reward"] == name)).any()
         ]
         for axes, by in zip(grid[row], AXES, strict=True):
+            keep = (bins["experiment"] == experiment) & (bins["by"] == by)
+            if not keep.any():
+                style.say(axes, f"The {AXES[by]} is not known.")
+                continue
             for place, reward in enumerate(rewards):
-                keep = (bins["experiment"] == experiment) & (bins["by"] == by)
                 part = bins[keep & (bins["reward"] == reward)].sort_values("bin")
                 colour, marker = style.REWARD_LOOKS[place % len(style.REWARD_LOOKS)]
                 label = _with_trend(settings, trends, experiment, reward, by)
@@ -43,7 +48,8 @@ def premise(settings: Settings, frames: Frames) -> Figure:
             axes.set_title(f"{experiment}: by {AXES[by]}", loc="left")
             if row == len(names) - 1:
                 axes.set_xlabel(AXES[by])
-        grid[row][0].set_ylabel("rank correlation with\nthe oracle in a group")
+        against = truth_title(settings, experiment)
+        grid[row][0].set_ylabel(f"rank correlation in a\ngroup with the {against}")
     low, high = grid[0][0].get_ylim()
     grid[0][0].set_ylim(low, high + 0.3 * (high - low))  # room for the legends
     return figure
@@ -94,7 +100,8 @@ def trust(settings: Settings, frames: Frames) -> Figure:
     low, high = grid[0][0].get_ylim()
     most = max(len(shown[name]) for name in names)
     grid[0][0].set_ylim(low, high + (high - low) * (0.06 + 0.075 * most))  # room for the legends
-    grid[0][0].set_ylabel("rank correlation of training\nreward and oracle in the group")
+    against = " or ".join(dict.fromkeys(truth_title(settings, name) for name in names))
+    grid[0][0].set_ylabel(f"rank correlation in the group:\ntraining reward, {against}")
     return figure
 
 

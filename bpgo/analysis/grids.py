@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,8 @@ def _caption(pen: ImageDraw.ImageDraw, top: int, text: str, ambiguity: float) ->
     shown = [*lines, line][:4]
     pen.multiline_text((12, top + 6), "\n".join(shown), font=font, fill=INK, spacing=3)
     below = top + 12 + 18 * len(shown)
-    pen.text((12, below), f"ambiguity {ambiguity:.2f}", font=_font(11), fill="#666666")
+    if math.isfinite(ambiguity):
+        pen.text((12, below), f"ambiguity {ambiguity:.2f}", font=_font(11), fill="#666666")
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:

@@ -1,7 +1,7 @@
 """The paper's own figures (results/reference/paper/table*.csv) as table blocks.
 
-They come from other models and other rewards: only signs and orders compare with ours. A mark (?)
-stays with every figure of which readings of the paper differ.
+They come from large models and published rewards: to what the embedded world gives, only signs and
+orders compare. A mark (?) stays with every figure of which readings of the paper differ.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CAPTIONS = {
     "table3": "Paper, Table 3: the parts of BPGO (video)",
     "table4": "Paper, Table 4: scaling magnitude α (text to video, RAS)",
 }
-WARNING = "The paper's own numbers: other model, other rewards, one run each, no intervals"
+WARNING = "The paper's own numbers: its models and rewards, one run each, no intervals"
 
 
 def paper_table(name: str, folder: Path | None = None) -> pd.DataFrame:
@@ -50,6 +50,22 @@ def paper_block(name: str, first_column: str = "Method") -> Block:
         rows.append([Cell(str(task)), Cell(str(row)), *values])
     title = f"{CAPTIONS[name]}. {WARNING}"
     return Block(title, ["Task", first_column, *metrics], rows, foreign=True)
+
+
+def paper_values(name: str, task: str) -> dict[str, dict[str, Cell]]:
+    """Of one task of a table the cells by row and metric.
+
+    Raises:
+        UserError: the table has no such task.
+    """
+    frame = paper_table(name)
+    if task not in set(frame["task"]):
+        known = ", ".join(dict.fromkeys(frame["task"]))
+        raise UserError(f"paper: {name} has no task '{task}'. Known: {known}")
+    rows: dict[str, dict[str, Cell]] = {}
+    for entry in frame[frame["task"] == task].itertuples(index=False):
+        rows.setdefault(str(entry.row), {})[str(entry.metric)] = _cell(entry)
+    return rows
 
 
 def _cell(entry: object) -> Cell:

@@ -1,8 +1,9 @@
 """Whether a reward is less reliable where the paper says it is, and whether trust follows.
 
-The premise: within a group, the rank order of a reward tells less about the truth (the oracle) the
-more ambiguous the prompt is, and a low group mean gives that away. Measured on the base policy's
-calibration samples; groups are the units.
+The premise: within a group, the rank order of a reward tells less about the truth the more
+ambiguous the prompt is, and a low group mean gives that away. Measured on the base policy's
+calibration samples; groups are the units. The truth is the oracle; real images have none, and there
+the mean of the other rewards, each standardized, stands in for it.
 
 Trust calibration: RAS gives each group a weight during training. Does a higher weight go with a
 higher rank correlation of reward and oracle in that group? Seeds are the units.
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpgo.analysis.bootstrap import Bootstrap, Floats, rows_rank_correlation
+from bpgo.analysis.bootstrap import Bootstrap, Floats, rows_rank_correlation, standardized
 from bpgo.analysis.data import Collected
 from bpgo.analysis.roles import oracle_of, reward_role
 from bpgo.settings import Settings
@@ -39,13 +40,14 @@ def premise(
     for experiment in settings.experiments:
         oracle = oracle_of(settings, experiment)
         samples = data.calibration[data.calibration["experiment"] == experiment]
-        if oracle is None or samples.empty or oracle not in set(samples["reward"]):
+        if samples.empty:
             continue
         ambiguity, tables = _group_tables(samples)
         for reward, table in tables.items():
-            if reward_role(settings, experiment, reward) == "oracle":
+            truth = _truth(tables, reward, oracle)
+            if truth is None or reward_role(settings, experiment, reward) == "oracle":
                 continue
-            agreement = rows_rank_correlation(table, tables[oracle])
+            agreement = rows_rank_correlation(table, truth)
             known = np.isfinite(agreement)
             if not known.any():
                 continue
@@ -57,6 +59,8 @@ def premise(
             }
             values = agreement[known]
             columns = {"ambiguity": ambiguity[known], "group_mean": table.mean(axis=1)[known]}
+            if not np.isfinite(columns["ambiguity"]).all():  # prompts of unknown ambiguity
+                del columns["ambiguity"]
             overall = bootstrap.units(values)
             trends.append({**labels, "by": "overall", "n_groups": len(values), **_plain(overall)})
             for by, column in columns.items():
@@ -66,6 +70,14 @@ def premise(
                     {**labels, "by": by, **row} for row in _binned(column, values, bootstrap)
                 ]
     return pd.DataFrame(binned), pd.DataFrame(trends)
+
+
+def _truth(tables: dict[str, Floats], reward: str, oracle: str | None) -> Floats | None:
+    """What a reward is held against `[N, G]`; None where there is nothing."""
+    if oracle is not None:
+        return tables.get(oracle)
+    others = [standardized(table) for name, table in tables.items() if name != reward]
+    return np.mean(others, axis=0) if others else None
 
 
 def _group_tables(samples: pd.DataFrame) -> tuple[Floats, dict[str, Floats]]:

@@ -28,6 +28,11 @@ def oracle_of(settings: Settings, experiment: str) -> str | None:
     return None
 
 
+def truth_title(settings: Settings, experiment: str) -> str:
+    """What a reward's reliability is measured against: the oracle or, without one, the others."""
+    return "oracle" if oracle_of(settings, experiment) else "other rewards (mean)"
+
+
 def main_metric(settings: Settings, experiment: str) -> str:
     """The metric declared before looking; where it does not score, the oracle or first judge."""
     names = settings.rewards_of(experiment)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bpgo.analysis import roles
 from bpgo.analysis.convergence import MEASURES
-from bpgo.analysis.paper import paper_block, paper_table
+from bpgo.analysis.paper import paper_block, paper_table, paper_values
 from bpgo.analysis.roles import TRAINING, arm_title, reward_title
 from bpgo.analysis.statistics import load_statistics
 from bpgo.analysis.table_format import Block, Cell, Table, interval_text, number, save_table
@@ -147,7 +147,9 @@ def _main(settings: Settings, frames: Frames, lost: str) -> Table:
     for experiment in settings.experiments:
         arms = [BASE_ARM, *settings.experiments[experiment].arms]
         labels = {arm: arm_title(settings, arm) for arm in arms}
-        blocks.append(_score_block(settings, frames, experiment, labels))
+        block = _score_block(settings, frames, experiment, labels)
+        block.rows.extend(_paper_rows(settings, experiment))
+        blocks.append(block)
     blocks.append(paper_block("table2"))
     note = (
         f"Mean score at the end of training, in each reward's own unit (oracle: share from 0 to 1);"
@@ -157,6 +159,25 @@ def _main(settings: Settings, frames: Frames, lost: str) -> Table:
     return Table(
         "main", "Base policy and arms by all rewards", note, blocks, _tidy(settings, frames)
     )
+
+
+def _paper_rows(settings: Settings, experiment: str) -> list[list[Cell]]:
+    """The paper's own rows under the rewards that it reports too: one run each."""
+    paper = settings.experiments[experiment].paper
+    if paper is None:
+        return []
+    found = paper_values(paper.table, paper.task)
+    return [
+        [
+            Cell(f"{row} (paper)"),
+            Cell("1"),
+            *(
+                values.get(paper.metrics.get(reward, ""), Cell("n/a"))
+                for reward in settings.rewards_of(experiment)
+            ),
+        ]
+        for row, values in found.items()
+    ]
 
 
 def _tidy(settings: Settings, frames: Frames) -> pd.DataFrame:
@@ -281,7 +302,10 @@ def _premise(settings: Settings, frames: Frames) -> Table:
             if part.empty:
                 continue
             by = _records(part, "by")
-            cells = [_ranked(by[name]) for name in ("overall", "ambiguity", "group_mean")]
+            cells = [
+                _ranked(by[name]) if name in by else Cell("unknown")
+                for name in ("overall", "ambiguity", "group_mean")
+            ]
             groups = str(by["overall"]["n_groups"])
             falls = bins[
                 (bins["experiment"] == experiment)
@@ -295,8 +319,9 @@ def _premise(settings: Settings, frames: Frames) -> Table:
         blocks.append(Block(entry.title, [*header, "ρ from clear to ambiguous"], rows))
     blocks.append(_trust_block(settings, frames["trust_summary"]))
     note = (
-        "ρ: Spearman's rank correlation of a reward with the oracle within a group of samples of"
-        " one prompt under the base policy, each from noise of its own. The next columns:"
+        "ρ: Spearman's rank correlation of a reward with the oracle (without one: with the mean of"
+        " the other rewards) within a group of samples of one prompt under the base policy, each"
+        " from noise of its own. The next columns:"
         " Spearman's correlation over groups of ρ with the prompt's ambiguity (the premise expects"
         " it negative) and with the group's mean reward (positive); bold where the 95% bootstrap"
         " interval over groups excludes zero."

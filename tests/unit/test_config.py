@@ -376,3 +376,12 @@ def test_bad_overrides(
 ) -> None:
     message = refusal({**values, "overrides": changes}, folder)
     assert all(word in message for word in words), message
+
+
+def test_the_papers_metrics_belong_to_rewards_that_score(
+    values: dict[str, Any], folder: Path
+) -> None:
+    paper = {"table": "table2", "task": "T2I (FLUX)", "metrics": {"scenes_clear_d": "HPSv2"}}
+    message = refusal(spoil(values, "experiments.clear.paper", paper), folder)
+    assert "my.yaml: experiments.clear.paper.metrics: 'scenes_clear_d'" in message
+    assert "Did you mean 'scenes_clear_c'?" in message

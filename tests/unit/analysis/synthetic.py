@@ -14,6 +14,7 @@ from bpgo.settings import (
     EvaluationSettings,
     ExperimentSettings,
     ModelSettings,
+    PaperSettings,
     PromptSettings,
     RewardSettings,
     RolloutSettings,
@@ -66,18 +67,25 @@ def make_settings(
     iterations: int = 80,
     snapshot_every: int = 20,
     bootstrap_samples: int = 2000,
+    oracle: bool = True,
 ) -> Settings:
-    """A configuration in the form of the embedded default."""
+    """A configuration in the form of the embedded default; without an oracle, of a real one."""
 
     def experiment(world: str, names: tuple[str, ...]) -> ExperimentSettings:
-        judges = [f"scenes_{world}_b", f"scenes_{world}_c", "oracle", "oracle_strict"]
+        rewards = [f"scenes_{world}_{pool}" for pool in "abc"]
+        paper = PaperSettings(
+            table="table2",
+            task="T2I (FLUX)",
+            metrics={rewards[0]: "HPSv2", rewards[1]: "PickScore"},
+        )
         return ExperimentSettings(
             title=f"Scenes, {world} world",
-            training_reward=f"scenes_{world}_a",
-            judges=judges,
-            diagnostics=["oracle"],
+            training_reward=rewards[0],
+            judges=[*rewards[1:], *(["oracle", "oracle_strict"] if oracle else [])],
+            diagnostics=["oracle"] if oracle else rewards[1:],
             arms=list(names),
             seeds=list(seeds),
+            paper=None if oracle else paper,
         )
 
     worlds = {"ambiguous": experiment("ambiguous", arms)}
@@ -90,8 +98,9 @@ def make_settings(
         for world in worlds
         for pool in "abc"
     }
-    rewards["oracle"] = RewardSettings(kind="scenes_oracle", title="Oracle")
-    rewards["oracle_strict"] = RewardSettings(kind="scenes_oracle", title="Oracle, strict")
+    if oracle:
+        rewards["oracle"] = RewardSettings(kind="scenes_oracle", title="Oracle")
+        rewards["oracle_strict"] = RewardSettings(kind="scenes_oracle", title="Oracle, strict")
     sweeps = {}
     if sweep:
         sweeps["alpha"] = SweepSettings(
@@ -129,8 +138,24 @@ def make_settings(
             noise_level=0.6,
             shared_initial_noise=True,
         ),
-        analysis=AnalysisSettings(main_metric="oracle", bootstrap_samples=bootstrap_samples),
+        analysis=AnalysisSettings(
+            main_metric="oracle" if oracle else "scenes_ambiguous_b",
+            bootstrap_samples=bootstrap_samples,
+        ),
     )
+
+
+def has_oracle(settings: Settings) -> bool:
+    return "oracle" in settings.rewards
+
+
+def other_rewards(settings, run, truth, random):
+    """Diagnostics that follow the hidden truth closely, each on a scale of its own."""
+    names = settings.experiments[run.experiment].diagnostics
+    return {
+        name: 10.0**place * (truth + 0.1 * random.normal(0, 1, truth.shape)).ravel()
+        for place, name in enumerate(names)
+    }
 
 
 def effects_of(arm: str) -> tuple[float, float, float]:
@@ -154,6 +179,8 @@ def write_root(
     random = np.random.default_rng(7)
     ids = np.array([f"e{i:04d}" for i in range(settings.evaluation.prompts)])
     ambiguity = random.choice([0, 0.2, 0.4, 0.6, 0.8, 1.0], len(ids))
+    if not has_oracle(settings):
+        ambiguity = np.full(len(ids), np.nan)
     prompt_effect = random.normal(0, 1, (len(ids), 5))
     for experiment in settings.experiments:
         _write_calibration(settings, root, experiment, random)
@@ -196,11 +223,11 @@ def _write_scores(settings, root, run, random, ids, ambiguity, base, change, see
                     "arm": run.arm,
                     "seed": run.seed,
                     "iteration": iteration,
-                    "prompt_id": np.repeat(ids[:n], 5),
-                    "ambiguity": np.repeat(ambiguity[:n], 5),
+                    "prompt_id": np.repeat(ids[:n], len(rewards)),
+                    "ambiguity": np.repeat(ambiguity[:n], len(rewards)),
                     "sample": 0,
                     "reward": np.tile(rewards, n),
-                    "score": score.ravel(),
+                    "score": score[:, : len(rewards)].ravel(),
                 }
             )
         )
@@ -227,14 +254,16 @@ def _write_training(settings, root, run, random, gain):
     weight = (
         1 + 0.5 * np.tanh(reward.mean(axis=2) + 0.3) if trusting else np.full_like(level, np.nan)
     )
+    known = has_oracle(settings)
+    extra = {"oracle": oracle.ravel()} if known else other_rewards(settings, run, oracle, random)
     pd.DataFrame(
         {
             "iteration": np.repeat(iteration, groups * size),
             "prompt_id": [f"t{p:04d}" for p in np.repeat(prompt.ravel(), size)],
-            "ambiguity": np.repeat(ambiguous.ravel(), size),
+            "ambiguity": np.repeat(ambiguous.ravel(), size) if known else np.nan,
             "sample": np.tile(np.arange(size), steps * groups),
             "reward": reward.ravel(),
-            "oracle": oracle.ravel(),
+            **extra,
             "advantage": 0.0,
             "prior": np.nan,
             "weight": np.repeat(weight.ravel(), size),
@@ -283,7 +312,7 @@ def _write_calibration(settings, root, experiment, random):
         pd.DataFrame(
             {
                 "prompt_id": np.repeat([f"t{i:04d}" for i in range(n)], size),
-                "ambiguity": np.repeat(ambiguity, size),
+                "ambiguity": np.repeat(ambiguity, size) if has_oracle(settings) else np.nan,
                 "sample": np.tile(np.arange(size), n),
                 "reward": name,
                 "score": score.ravel(),

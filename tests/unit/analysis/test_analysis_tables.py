@@ -89,7 +89,7 @@ def test_parts_are_those_of_table_3(built):
 def test_paper_figures_keep_their_marks():
     block = paper_block("table1")
     assert block.foreign
-    assert "other rewards" in block.title
+    assert "one run each" in block.title
     cells = {(row[0].text, row[1].text): [c.text for c in row[2:]] for row in block.rows}
     assert cells["I2V", "GRPO"] == ["2.0713 (?)", "0.2307", "−1.8932", "0.6885 (?)"]
     assert cells["T2V", "BPGO"] == ["2.6788", "1.1193", "−0.0478", "0.6754"]
