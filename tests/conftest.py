@@ -14,6 +14,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+import bpgo  # noqa: F401  repairs torchvision before anything imports it
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 hypothesis_settings.register_profile("suite", deadline=None, derandomize=True)
