@@ -27,6 +27,7 @@ REWARDS = {
 # The module of a model exports its class as `MODEL`.
 MODELS = {
     "flux": "bpgo.models.flux",
+    "stable_diffusion_3": "bpgo.models.stable_diffusion_3",
 }
 
 

@@ -67,9 +67,12 @@ class ModelSettings(Published):
     kind: str  # key of bpgo.registry.MODELS
     title: str
     path: str  # a folder, relative to the clone's root or absolute, or owner/name on the hub
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; see bpgo.models
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
     resolution: Count  # pixels, height = width
     prompt_tokens: Count  # length to which prompts are padded
+    gradient_checkpointing: bool = False  # less memory, about a third more time in the update
+    decode_pixels: Count = 2**20  # decoded at a time: one image of 1024 x 1024, four of 512 x 512
     lora: LoraSettings = LoraSettings()
     source: str = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,27 +15,37 @@ from bpgo.settings import ModelSettings
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
-    """Text embeddings of N prompts: `tokens` `[N, L, D]` and `pooled` `[N, D']`."""
+    """Text embeddings of N prompts: `tokens` `[N, L, D]` and `pooled` `[N, D']`.
+
+    A model with true classifier-free guidance also has those of the empty prompt, once:
+    `negative_tokens` `[1, L, D]` and `negative_pooled` `[1, D']`.
+    """
 
     tokens: Tensor
     pooled: Tensor
+    negative_tokens: Tensor | None = None
+    negative_pooled: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def select(self, rows: Tensor | slice) -> PromptEmbeddings:
-        """The embeddings of some rows, in that order."""
-        return PromptEmbeddings(self.tokens[rows], self.pooled[rows])
+        """The embeddings of some rows, in that order; the empty prompt's stay."""
+        return replace(self, tokens=self.tokens[rows], pooled=self.pooled[rows])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> PromptEmbeddings:
-        """On another device, in another dtype."""
-        return PromptEmbeddings(self.tokens.to(device, dtype), self.pooled.to(device, dtype))
+        """On another device, in another dtype; the same tensors where nothing changes."""
+        values = {
+            name: value.to(device, dtype) for name, value in vars(self).items() if value is not None
+        }
+        return PromptEmbeddings(**values)
 
 
 class Policy(Protocol):
     """A flow-matching generator: `velocity` is what training changes, the rest is fixed."""
 
     settings: ModelSettings
+    folder: Path  # the pipeline on this machine
     transformer: nn.Module
     device: torch.device
     dtype: torch.dtype
@@ -48,7 +58,7 @@ class Policy(Protocol):
         """A function like `velocity` that stays the policy's of now, whatever training changes."""
 
     def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
-        """Text embeddings `[N, ...]`; loads the text encoders and frees them again."""
+        """Text embeddings `[N, ...]` on the host; loads the text encoders and frees them again."""
 
     def sigmas(self, steps: int) -> Tensor:
         """The noise levels of a sampler, `[T+1]` float32, from 1 (or near) down to 0."""

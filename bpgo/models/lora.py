@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bpgo.errors import UserError
+from bpgo.files import read_json
 from bpgo.settings import LoraSettings
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -20,10 +21,11 @@ LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 def add_lora(transformer: Any, settings: LoraSettings) -> None:
     """Freeze the transformer and add an adapter whose first output is zero.
 
-    The adapter's first matrix is drawn from a fixed seed, so that every arm starts from the same
-    weights.
+    The adapter's weights are float32. Its first matrix is drawn from a fixed seed, so that every
+    arm starts from the same weights.
     """
     from peft import LoraConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     transformer.requires_grad_(False)
     config = LoraConfig(
@@ -40,6 +42,10 @@ def add_lora(transformer: Any, settings: LoraSettings) -> None:
             raise UserError(f"lora.targets: {settings.targets}: {error}") from None
     for parameter in trainable(transformer).values():
         parameter.data = parameter.data.float()
+    for module in transformer.modules():
+        if isinstance(module, BaseTunerLayer):
+            # Under autocast the adapter computes in bfloat16; peft would copy its input to float32.
+            module.cast_input_dtype_enabled = False
 
 
 def trainable(transformer: Any) -> dict[str, Tensor]:
@@ -47,47 +53,81 @@ def trainable(transformer: Any) -> dict[str, Tensor]:
     return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
 
 
-def save_trained(transformer: Any, folder: Path, parameters: str) -> None:
-    """Write weights in diffusers layout (`transformer/`) or a LoRA file in peft layout."""
+def save_lora(transformer: Any, folder: Path, pipeline: str) -> None:
+    """Write the adapter as `pipeline`, a class of diffusers, reads it."""
+    import diffusers
+    from peft.utils import get_peft_model_state_dict
+
     folder.mkdir(parents=True, exist_ok=True)
-    if parameters == "lora":
-        from diffusers import FluxPipeline
-        from peft.utils import get_peft_model_state_dict
-
-        # Without its configuration the file would be read with alpha = rank.
-        FluxPipeline.save_lora_weights(
-            folder,
-            get_peft_model_state_dict(transformer),
-            transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
-        )
-    else:
-        transformer.save_pretrained(folder / "transformer")
+    # Without its configuration the file would be read with alpha = rank.
+    getattr(diffusers, pipeline).save_lora_weights(
+        folder,
+        transformer_lora_layers=get_peft_model_state_dict(transformer),
+        transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
+    )
 
 
-def load_trained(transformer: Any, folder: Path, parameters: str) -> None:
-    """Read what `save_trained` wrote into a transformer of the same configuration.
+def save_full(transformer: Any, folder: Path) -> None:
+    """Write all weights, float32, in diffusers layout: `transformer/`, in shards where large."""
+    folder.mkdir(parents=True, exist_ok=True)
+    transformer.save_pretrained(folder / "transformer")
+
+
+def load_lora(transformer: Any, folder: Path) -> None:
+    """Read what `save_lora` wrote into an adapter of the same configuration.
 
     Raises:
         UserError: if the file is missing, broken, or its tensors do not fit.
     """
+    from peft.utils import set_peft_model_state_dict
+
+    file = folder / LORA_WEIGHTS
+    with _problems(file):
+        state = {
+            name.removeprefix("transformer."): value for name, value in _read(file, folder).items()
+        }
+        report = set_peft_model_state_dict(transformer, state)
+        missing = [name for name in report.missing_keys if "lora_" in name]
+        if wrong := [*report.unexpected_keys, *missing]:
+            raise RuntimeError(f"unknown or missing tensors {wrong[:3]}")
+
+
+def load_full(transformer: Any, folder: Path) -> None:
+    """Read what `save_full` wrote into a transformer of the same configuration.
+
+    Raises:
+        UserError: if a file is missing, broken, or its tensors do not fit.
+    """
+    file = folder / "transformer" / WEIGHTS
+    index = file.with_name(f"{WEIGHTS}.index.json")
+    with _problems(index if index.is_file() else file):
+        names = [WEIGHTS]
+        if index.is_file():
+            names = sorted(set(read_json(index)["weight_map"].values()))
+        state: dict[str, Tensor] = {}
+        for name in names:
+            state |= _read(file.with_name(name), folder)
+        transformer.load_state_dict(state)
+
+
+def _read(file: Path, folder: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = folder / (LORA_WEIGHTS if parameters == "lora" else f"transformer/{WEIGHTS}")
-    if not file.exists():
+    if not file.is_file():
         raise UserError(f"{file}: no such file: there is no trained policy in {folder}")
     try:
-        state = load_file(file)
-        if parameters == "lora":
-            from peft.utils import set_peft_model_state_dict
+        return load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
 
-            state = {name.removeprefix("transformer."): value for name, value in state.items()}
-            unused = set_peft_model_state_dict(transformer, state).unexpected_keys
-            if unused:
-                raise RuntimeError(f"unknown tensors {unused[:3]}")
-        else:
-            transformer.load_state_dict(state)
-    except (SafetensorError, RuntimeError) as error:
+
+@contextmanager
+def _problems(file: Path) -> Iterator[None]:
+    """Inside, what does not fit is told in one line that names `file`."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{file}: does not fit the model: {reason}") from None
 

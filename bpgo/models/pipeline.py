@@ -1,0 +1,245 @@
+"""What the policies share: a diffusers pipeline taken apart into transformer, codec, scheduler.
+
+Latents, velocities and log-probabilities are float32. With `dtype: bfloat16` the transformer
+computes under autocast; frozen weights are stored in bfloat16, weights that are trained in float32
+(the whole transformer, or the adapter), as DanceGRPO (`train_grpo_flux.py`, float32 under FSDP)
+and Flow-GRPO (`train_flux.py`, accelerate's mixed precision) keep them.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bpgo.core.interfaces import PromptEmbeddings
+from bpgo.errors import UserError
+from bpgo.models import lora
+from bpgo.models.parts import find_pipeline, load_model, load_scheduler
+from bpgo.settings import ModelSettings
+
+AUTOENCODER = "diffusers.models.autoencoders.autoencoder_kl:AutoencoderKL"
+
+
+@dataclass(frozen=True)
+class Modules:
+    """The parts of a pipeline that train and sample; `load` reads them, a benchmark makes them."""
+
+    transformer: Any
+    vae: Any
+    scheduler: Any
+
+
+class PipelinePolicy(ABC):
+    """A policy from a pipeline folder; a model's file states the class variables and methods below.
+
+    Args:
+        settings: which pipeline, and how it computes.
+        parameters: what is trained, `full` or `lora`.
+        device: of the transformer and the codec.
+        modules: instead of those in the folder `settings.path`, which then need not exist.
+
+    Raises:
+        UserError: if the pipeline or a part is missing, gated, partial or of another class, or the
+            resolution does not fit it.
+    """
+
+    PIPELINE: ClassVar[str]  # its class in diffusers
+    TRANSFORMER: ClassVar[str]  # module:class
+    ENCODERS: ClassVar[tuple[str, ...]]
+    OPTIONAL_ENCODER: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        parameters: str = "full",
+        device: str = "cpu",
+        modules: Modules | None = None,
+    ) -> None:
+        self.settings, self.parameters = settings, parameters
+        self.device = torch.device(device)
+        self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        if modules is None:
+            self.folder = find_pipeline(
+                settings, self.PIPELINE, self.ENCODERS, self.OPTIONAL_ENCODER
+            )
+            modules = self._load()
+        else:
+            self.folder = Path(settings.path)
+        self.vae = modules.vae.to(self.device).eval().requires_grad_(False)
+        self.scheduler = modules.scheduler
+        self.transformer = modules.transformer.to(self.device).eval()
+        self.transformer.requires_grad_(parameters == "full")
+        self.config = self.transformer.config
+        if parameters == "lora":
+            lora.add_lora(self.transformer, settings.lora)
+        if settings.gradient_checkpointing:
+            self.transformer.enable_gradient_checkpointing()
+        self.patch = self.token_rows()
+        # Pixels per latent row: each block of the codec but the last halves the image.
+        self.reduction = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.rows = settings.resolution // self.reduction
+        self._check_resolution()
+        self.latent_shape = self.shape()
+
+    @abstractmethod
+    def token_rows(self) -> int:
+        """Latent rows along one side of a token of the transformer."""
+
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample's latents."""
+
+    @abstractmethod
+    def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
+        """Text embeddings `[N, ...]` on the host, as the pipeline's own `encode_prompt`."""
+
+    @abstractmethod
+    def predict(
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float
+    ) -> Tensor:
+        """The velocity at `latents` `[B, ...]` and `sigma` `[B]`, in any dtype."""
+
+    @abstractmethod
+    def even_sigmas(self, steps: int) -> list[float] | None:
+        """The noise levels that the pipeline hands its scheduler; None: the scheduler's own."""
+
+    @abstractmethod
+    def unpack(self, latents: Tensor) -> Tensor:
+        """Latents of the policy to those of the codec, `[B, C, rows, rows]`."""
+
+    def largest_resolution(self) -> int | None:
+        """Pixels along one side; None: no limit."""
+        return None
+
+    def trainable(self) -> dict[str, Tensor]:
+        """All weights of the transformer, or the adapter's."""
+        return lora.trainable(self.transformer)
+
+    def reference_velocity(self) -> Callable[..., Tensor]:
+        """Of a frozen copy; of the model itself with its adapter off, where it has one."""
+        if self.parameters == "lora":
+            return self._velocity_without_lora
+        reference = copy.copy(self)
+        reference.transformer = copy.deepcopy(self.transformer).requires_grad_(False)
+        return reference.velocity
+
+    def _velocity_without_lora(self, *arguments: Any) -> Tensor:
+        with lora.without_lora(self.transformer):
+            return self.velocity(*arguments)
+
+    def velocity(
+        self,
+        latents: Tensor,
+        sigma: Tensor,
+        prompts: PromptEmbeddings,
+        guidance_scale: float = 1.0,
+    ) -> Tensor:
+        """The velocity at `latents` `[B, ...]` and `sigma` `[B]`, float32, same shape."""
+        with self._precision():
+            return self.predict(latents, sigma, prompts, guidance_scale).float()
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def sigmas(self, steps: int) -> Tensor:
+        """The pipeline's schedule `[T+1]`, shifted as its scheduler's configuration says."""
+        config, tokens = self.scheduler.config, (self.rows // self.patch) ** 2
+        options: dict[str, Any] = {"device": "cpu"}
+        if config.use_dynamic_shifting:  # diffusers `calculate_shift`
+            slope = (config.max_shift - config.base_shift) / (
+                config.max_image_seq_len - config.base_image_seq_len
+            )
+            shift = config.base_shift - slope * config.base_image_seq_len
+            options["mu"] = tokens * slope + shift
+        even = self.even_sigmas(steps)
+        if even is None:
+            self.scheduler.set_timesteps(steps, **options)
+        else:
+            self.scheduler.set_timesteps(sigmas=even, **options)
+        sigmas: Tensor = self.scheduler.sigmas
+        return sigmas.float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Undo the codec's scaling and decode; `[B, 3, H, W]` in [0, 1].
+
+        At most `decode_pixels` at a time: the codec takes more memory than the transformer.
+        """
+        config = self.vae.config
+        latents = self.unpack(latents) / config.scaling_factor + config.shift_factor
+        latents = latents.to(self.vae.dtype)
+        size = max(1, self.settings.decode_pixels // self.settings.resolution**2)
+        images = [
+            self.vae.decode(latents[start : start + size], return_dict=False)[0].float()
+            for start in range(0, len(latents), size)
+        ]
+        return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
+
+    def save(self, folder: Path) -> None:
+        """`transformer/` in diffusers layout, or a LoRA that `pipe.load_lora_weights` reads."""
+        if self.parameters == "lora":
+            lora.save_lora(self.transformer, folder, self.PIPELINE)
+        else:
+            lora.save_full(self.transformer, folder)
+
+    def load_trained(self, folder: Path) -> None:
+        """Read the weights that `save` wrote; `UserError` if they are missing or do not fit."""
+        if self.parameters == "lora":
+            lora.load_lora(self.transformer, folder)
+        else:
+            lora.load_full(self.transformer, folder)
+
+    def _check_resolution(self) -> None:
+        wanted, pixels = self.settings.resolution, self.reduction * self.patch
+        problem = ""
+        if wanted % pixels:
+            problem = f"is not a multiple of {pixels}, the pixels along one side of a token"
+        largest = self.largest_resolution()
+        if largest is not None and wanted > largest:
+            problem = f"is more than {largest}, the largest that the model has positions for"
+        if problem:
+            raise UserError(f"model '{self.settings.title}': resolution: {wanted} {problem}")
+
+    def _load(self) -> Modules:
+        trained_whole = self.parameters == "full"
+        dtype = torch.float32 if trained_whole else self.dtype
+        return Modules(
+            load_model(self.TRANSFORMER, self.folder, "transformer", dtype),
+            load_model(AUTOENCODER, self.folder, "vae", getattr(torch, self.settings.vae_dtype)),
+            load_scheduler(self.folder),
+        )
+
+
+def guided(
+    predict: Callable[[Tensor, Tensor, PromptEmbeddings], Tensor],
+    latents: Tensor,
+    sigma: Tensor,
+    prompts: PromptEmbeddings,
+    guidance_scale: float,
+) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598) as one doubled batch; plain at a scale <= 1.
+
+    `v = v(empty) + scale * (v(prompt) - v(empty))`, in float32; the empty prompt's half comes
+    first, as in the pipelines.
+    """
+    if guidance_scale <= 1:
+        return predict(latents, sigma, prompts)
+    negative_tokens, negative_pooled = prompts.negative_tokens, prompts.negative_pooled
+    if negative_tokens is None or negative_pooled is None:
+        raise ValueError("guidance needs the empty prompt's embeddings")
+    both = PromptEmbeddings(
+        torch.cat([negative_tokens.expand_as(prompts.tokens), prompts.tokens]),
+        torch.cat([negative_pooled.expand_as(prompts.pooled), prompts.pooled]),
+    )
+    output = predict(torch.cat([latents, latents]), torch.cat([sigma, sigma]), both)
+    empty, prompted = output.float().chunk(2)
+    return empty + guidance_scale * (prompted - empty)
