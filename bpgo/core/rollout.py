@@ -71,7 +71,7 @@ def rollout(
 
     Args:
         policy: the generator; its transformer is called once per step and chunk of `batch_size`.
-        prompts: embeddings of the B samples (a group's prompt repeated).
+        prompts: embeddings of the B samples (a group's prompt repeated); on the host or the device.
         noise: `[B, T+1, ...]` from `rollout_noise`.
         sigmas: `[T+1]`, falling.
         kernel: the SDE kernel of `stochastic_steps`; every other step is an ODE step.
@@ -85,7 +85,7 @@ def rollout(
     for rows in chunks(len(noise), batch_size):
         path, scores = _trajectory(
             policy,
-            prompts.select(rows),
+            prompts.select(rows).to(policy.device, policy.dtype),
             noise[rows].to(policy.device),
             sigmas.to(policy.device),
             kernel,
@@ -156,7 +156,8 @@ def sample(
     images = []
     sigmas = sigmas.to(policy.device)
     for rows in chunks(len(noise), batch_size):
-        latents, embeddings = noise[rows].to(policy.device), prompts.select(rows)
+        latents = noise[rows].to(policy.device)
+        embeddings = prompts.select(rows).to(policy.device, policy.dtype)
         for step in range(len(sigmas) - 1):
             sigma = sigmas[step].expand(len(latents))
             velocity = policy.velocity(latents, sigma, embeddings, guidance_scale)

@@ -115,7 +115,7 @@ class Updater:
         report: UpdateReport,
         first: bool,
     ) -> None:
-        embeddings = prompts.select(batch.rows)
+        embeddings = prompts.select(batch.rows).to(self.policy.device, self.policy.dtype)
         velocity = self.policy.velocity(batch.latents, batch.sigma, embeddings, self.guidance_scale)
         moved = self._transition(batch, velocity)
         log_prob = step_log_prob(self.arm.settings.kernel, batch.next_latents, moved)

@@ -5,36 +5,72 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bpgo.core.interfaces import Policy, PromptEmbeddings
-from bpgo.files import atomic_path, sha256, text_digest
+from bpgo.files import atomic_path, sha256, text_digest, write_text
+from bpgo.hub import COMMIT
+
+HOST = torch.device("cpu")
+SMALL = 2**24  # bytes: such a file is read again for its digest, which takes 10 ms
 
 
 def prompt_embeddings(policy: Policy, texts: list[str], cache: Path) -> PromptEmbeddings:
-    """Embeddings `[N, ...]` of `texts`, from `cache` where an earlier job made them.
+    """Embeddings `[N, ...]` of `texts` on the host, from `cache` where an earlier job made them.
 
-    The key is the texts, the text encoders' weights and the padded length, so a changed prompt set
-    or another model never meets a stale entry; an unreadable entry is made again.
+    Thousands of prompts take gigabytes: they stay in the file, mapped, and are read as they are
+    used. The key is the texts, the text encoders and tokenizers (see `encoder_key`), the padded
+    length and the dtype, so a changed prompt set or another model never meets a stale entry; an
+    unreadable entry is made again. Where all is cached, no encoder is loaded.
     """
-    path = Path(cache) / f"{_key(policy, texts)}.safetensors"
+    form = [policy.settings.prompt_tokens, policy.settings.dtype]
+    parts = [texts, encoder_key(policy.folder, cache), form]
+    path = Path(cache) / f"{text_digest(json.dumps(parts))}.safetensors"
     if path.exists():
         try:
-            state = load_file(path)
-            embeddings = PromptEmbeddings(state["tokens"], state["pooled"])
-            return embeddings.to(policy.device, policy.dtype)
-        except (SafetensorError, KeyError):
+            return _read(path, policy)
+        except (SafetensorError, TypeError):
             path.unlink(missing_ok=True)  # another job may have been first
     embeddings = policy.encode_prompts(texts)
-    state = {"tokens": embeddings.tokens.cpu().contiguous(), "pooled": embeddings.pooled.cpu()}
+    state = {
+        name: value.contiguous() for name, value in vars(embeddings).items() if value is not None
+    }
     with atomic_path(path) as temporary:
         save_file(state, temporary)
-    return embeddings
+    return _read(path, policy)
 
 
-def _key(policy: Policy, texts: list[str]) -> str:
-    folder = Path(policy.folder)  # type: ignore[attr-defined]
-    encoders = sorted(folder.glob("text_encoder*/*.safetensors"))
-    digests = [sha256(file) for file in encoders]
-    return text_digest(json.dumps([texts, digests, policy.settings.prompt_tokens]))
+def _read(path: Path, policy: Policy) -> PromptEmbeddings:
+    return PromptEmbeddings(**load_file(path)).to(HOST, policy.dtype)
+
+
+def encoder_key(folder: Path, cache: Path) -> str:
+    """What says which text encoders and tokenizers a pipeline folder has.
+
+    A folder of the hub's cache is named by its commit: that is the key. Of any other folder, the
+    digests of the encoders' and tokenizers' files. Hashing gigabytes at each start of a job is too
+    slow, so the digest of a large file is kept in `cache`, by place, size and time of change.
+    """
+    if COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots":
+        return f"{folder.parent.parent.name}@{folder.name}"
+    files = [*folder.glob("text_encoder*/*"), *folder.glob("tokenizer*/*")]
+    files.append(folder / "model_index.json")  # says which encoders are absent
+    digests = [
+        [file.relative_to(folder).as_posix(), _digest(file, Path(cache))]
+        for file in sorted(files)
+        if file.is_file()
+    ]
+    return text_digest(json.dumps(digests))
+
+
+def _digest(file: Path, cache: Path) -> str:
+    status = file.stat()
+    if status.st_size <= SMALL:
+        return sha256(file)
+    place = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
+    kept = cache / "digests" / f"{text_digest(place)}.txt"
+    if not kept.is_file():
+        write_text(kept, sha256(file))
+    return kept.read_text(encoding="utf-8")

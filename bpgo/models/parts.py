@@ -49,7 +49,9 @@ def find_pipeline(
             needed += [encoder, tokenizer_of(encoder)]
     missing = [part for part in needed if not (folder / part).is_dir()]
     if missing:
-        raise UserError(f"{what}: {folder} is not a {pipeline} folder: missing {', '.join(missing)}")
+        raise UserError(
+            f"{what}: {folder} is not a {pipeline} folder: missing {', '.join(missing)}"
+        )
     verify(folder)  # shipped weights have digests
     return folder
 
@@ -126,7 +128,11 @@ def _patterns(encoders: Sequence[str]) -> list[str]:
     return [
         "model_index.json",
         "scheduler/*.json",
-        *(pattern.format(part=part, stem=stem) for part, stem in stems.items() for pattern in WEIGHT_FILES),
+        *(
+            pattern.format(part=part, stem=stem)
+            for part, stem in stems.items()
+            for pattern in WEIGHT_FILES
+        ),
         *(f"{tokenizer_of(encoder)}/*" for encoder in encoders),
     ]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_world import CAPTIONS, TOKENS, build_tiny_flux
+from tiny_models import TOKENS, build_tiny_flux, build_tiny_sd3
+from tiny_world import CAPTIONS
 from torch import Tensor
 
 from bpgo import config, registry
@@ -19,7 +20,10 @@ from bpgo.files import repository_root
 from bpgo.settings import ModelSettings
 
 # A kind of model -> a function that writes a tiny one into a folder; 24 x 24 images.
-BUILDERS: dict[str, Callable[[Path], Path]] = {"flux": build_tiny_flux}
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "flux": build_tiny_flux,
+    "stable_diffusion_3": build_tiny_sd3,
+}
 MODEL_FILES = sorted((repository_root() / "config" / "models").glob("*.yaml"))
 COUNT = 3
 

@@ -74,7 +74,9 @@ def test_an_unreadable_entry_is_made_again(
 ) -> None:
     first = prompt_embeddings(policy, CAPTIONS, tmp_path)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:500] if content is None else content)
+    part = file.read_bytes()[:500] if content is None else content
+    file.unlink()  # `first` is mapped to it
+    file.write_bytes(part)
     second = prompt_embeddings(policy, CAPTIONS, tmp_path)
     assert policy.runs == 2
     assert_equal(first, second)
@@ -87,6 +89,7 @@ def test_an_entry_of_another_form_is_made_again(policy: Counting, tmp_path: Path
 
     first = prompt_embeddings(policy, CAPTIONS, tmp_path)
     (file,) = tmp_path.iterdir()
+    file.unlink()
     save_file({"other": torch.zeros(1)}, file)
     assert_equal(prompt_embeddings(policy, CAPTIONS, tmp_path), first)
 
