@@ -47,11 +47,26 @@ def resolve(
 
 @app.command()
 def prompts(config: Config, split: Annotated[str, typer.Option("--split")], output: Output) -> None:
-    """Write a prompt set."""
+    """Write a prompt set; published files are fetched where this machine lacks them."""
     from bpgo.config import load_resolved
     from bpgo.prompts import write_prompts
 
-    write_prompts(load_resolved(config), split, output)
+    for line in write_prompts(load_resolved(config), split, output):
+        typer.echo(line, err=True)
+
+
+@app.command("fetch-prompts")
+def fetch_prompts(
+    name: Annotated[
+        str, typer.Option("--name", help="Of a file in config/prompts, or all.")
+    ] = "all",
+    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
+) -> None:
+    """Fetch and check published prompts ahead of jobs that have no network."""
+    from bpgo.prompts import fetch
+
+    for line in fetch(name, configfile.parent):
+        typer.echo(line)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -89,7 +89,7 @@ def resolve(
         **values,
         "scale": scale,
         "model": _resolve_model(_text(values, "model", file), library, file),
-        "prompts": _named(PromptSettings, "prompts", _text(values, "prompts", file), library, file),
+        "prompts": _resolve_prompts(_text(values, "prompts", file), library, file),
         "experiments": experiments,
         "sweeps": sweeps,
         "arms": arms,
@@ -99,6 +99,11 @@ def resolve(
     _check_sizes(settings, file)
     _check_paper(settings, file)
     return settings
+
+
+def load_prompts(name: str, folder: Path) -> PromptSettings:
+    """The prompt set of `folder`/prompts/`name`.yaml."""
+    return _resolve_prompts(name, _Library(Path(folder), {}), str(folder))
 
 
 def save_resolved(settings: Settings, path: Path) -> None:
@@ -123,7 +128,10 @@ def load_resolved(path: Path) -> Settings:
         name: validate(_reward_settings(entry, file), entry, file, f"rewards.{name}")
         for name, entry in _entries(values, "rewards", file)
     }
-    return validate(Settings, {**values, "arms": arms, "rewards": rewards}, file)
+    entry = _mapping(values.get("prompts"), "prompts", file)
+    prompts = validate(_prompt_settings(entry, file), entry, file, "prompts")
+    resolved = {**values, "arms": arms, "rewards": rewards, "prompts": prompts}
+    return validate(Settings, resolved, file)
 
 
 def validate(schema: type[Model], values: Any, file: str, prefix: str = "") -> Model:
@@ -203,6 +211,8 @@ def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
         fields = getattr(current, "model_fields", {})
         if part in fields:
             current = fields[part].annotation
+        elif get_origin(current) is dict:  # a mapping of names to entries
+            current = get_args(current)[1]
     fields = getattr(current, "model_fields", {})
     return [field.alias or name for name, field in fields.items()]
 
@@ -245,13 +255,21 @@ def _arm(name: str, library: _Library, file: str, key: str) -> BaseModel:
 
 
 def _arm_settings(values: dict[str, Any], file: str) -> type[BaseModel]:
-    algorithm = values.get("algorithm")
-    if not isinstance(algorithm, str) or algorithm not in registry.ARMS:
-        raise UserError(
-            f"{file}: algorithm: {algorithm!r} is not registered."
-            f"{suggest(str(algorithm), registry.ARMS)} Known: {', '.join(sorted(registry.ARMS))}"
-        )
+    algorithm = _registered(values, "algorithm", registry.ARMS, "registered", file)
     return registry.load_arm_class(algorithm).Settings
+
+
+def _registered(
+    values: dict[str, Any], key: str, known: dict[str, str], what: str, file: str
+) -> str:
+    """The word at `key`, which must be one of the registry's."""
+    word = values.get(key)
+    if not isinstance(word, str) or word not in known:
+        raise UserError(
+            f"{file}: {key}: {word!r} is not {what}.{suggest(str(word), known)}"
+            f" Known: {', '.join(sorted(known))}"
+        )
+    return word
 
 
 def _resolve_rewards(
@@ -270,31 +288,25 @@ def _resolve_rewards(
 
 
 def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in registry.REWARDS:
-        raise UserError(
-            f"{file}: kind: {kind!r} is not a registered reward."
-            f"{suggest(str(kind), registry.REWARDS)} Known: {', '.join(sorted(registry.REWARDS))}"
-        )
+    kind = _registered(values, "kind", registry.REWARDS, "a registered reward", file)
     return registry.load_reward_class(kind).Settings
 
 
 def _resolve_model(name: str, library: _Library, file: str) -> ModelSettings:
-    model = _named(ModelSettings, "models", name, library, file, key="model")
-    if model.kind not in registry.MODELS:
-        raise UserError(
-            f"{library.folder / 'models' / name}.yaml: kind: {model.kind!r} is not a registered"
-            f" model.{suggest(model.kind, registry.MODELS)}"
-            f" Known: {', '.join(sorted(registry.MODELS))}"
-        )
+    path, values = library.read("models", name, file, "model")
+    model = validate(ModelSettings, values, path)
+    _registered(values, "kind", registry.MODELS, "a registered model", path)
     return model
 
 
-def _named(
-    schema: type[Model], kind: str, name: str, library: _Library, file: str, key: str = ""
-) -> Model:
-    path, values = library.read(kind, name, file, key or kind)
-    return validate(schema, values, path)
+def _resolve_prompts(name: str, library: _Library, file: str) -> PromptSettings:
+    path, values = library.read("prompts", name, file, "prompts")
+    return validate(_prompt_settings(values, path), values, path).pinned(path)
+
+
+def _prompt_settings(values: dict[str, Any], file: str) -> type[PromptSettings]:
+    kind = _registered(values, "kind", registry.PROMPTS, "a registered kind of prompt set", file)
+    return registry.load_prompts_class(kind).Settings
 
 
 def _check_sizes(settings: Settings, file: str) -> None:

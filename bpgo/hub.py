@@ -32,7 +32,7 @@ def folder(path: str, revision: str | None, what: str, patterns: Sequence[str] =
     Raises:
         UserError: if there is no such folder, or the hub does not hand it out.
     """
-    local = _local(path)
+    local = local_path(path)
     if local is not None:
         if not local.is_dir():
             raise UserError(f"{what}: {local} is a file; a folder is needed")
@@ -61,7 +61,7 @@ def file(
     Raises:
         UserError: if there is no such file, the hub does not hand it out, or its digest differs.
     """
-    found = _local(path)
+    found = local_path(path)
     if found is None:
         _check_hub_name(path, revision, what)
         owner, name, *rest = path.split("/")
@@ -93,7 +93,7 @@ def present(
 
     Of a hub folder it says that some of it is there, not that it is whole.
     """
-    local = _local(path)
+    local = local_path(path)
     if local is not None or not HUB_NAME.fullmatch(path):
         return local
     from huggingface_hub import snapshot_download, try_to_load_from_cache
@@ -114,7 +114,8 @@ def present(
     return Path(found)
 
 
-def _local(path: str) -> Path | None:
+def local_path(path: str) -> Path | None:
+    """The local file or folder that a `path` names, absolute or relative to the clone's root."""
     place = Path(path).expanduser()
     place = place if place.is_absolute() else repository_root() / place
     return place if place.exists() else None
@@ -133,9 +134,11 @@ def _check_hub_name(path: str, revision: str | None, what: str) -> None:
 def _fetched(fetch: Callable[[], str], path: str, what: str) -> Path:
     """What `fetch` returns; the hub's errors as one message that says what to do."""
     from huggingface_hub import errors
+    from huggingface_hub.utils.logging import set_verbosity_error
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
+    set_verbosity_error()  # its retries warn twelve times; the message below says it once
     owner = "/".join(path.split("/")[:2])
     try:
         return Path(fetch())

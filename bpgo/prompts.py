@@ -5,38 +5,84 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from bpgo.config import load_prompts
 from bpgo.errors import UserError
-from bpgo.files import write_text
+from bpgo.files import write_json, write_text
+from bpgo.prompt_sets import PromptList, Split, load_prompt_set
 from bpgo.records import PromptBatch
 from bpgo.settings import Settings
 
-SPLITS = ("train", "evaluation")
+SPLITS: tuple[Split, ...] = get_args(Split)
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # an id becomes part of a file's name
 
 
-def write_prompts(settings: Settings, split: str, output: Path) -> None:
-    """Write one split; splits share no prompt.
+def write_prompts(settings: Settings, split: str, output: Path) -> list[str]:
+    """Write one split; splits share no prompt. Gives lines for a person to read.
+
+    Beside a set from files, `output` with the suffix `.manifest.json` says where each file is
+    from, its digest, its licence, and how many of its rows were left out and why.
 
     Raises:
-        UserError: for an unknown split or more prompts than there are.
+        UserError: for an unknown split, more prompts than there are, or a file that cannot be had
+            or read.
     """
-    from bpgo.scenes.captions import sample_captions
-
     if split not in SPLITS:
         raise UserError(f"--split: '{split}' is unknown. Allowed: {', '.join(SPLITS)}")
-    count = getattr(settings.prompts, split)
-    try:
-        captions = sample_captions(count, settings.prompts.seed, split)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise UserError(f"prompts.{split}: {count} is too many: {error}") from None
-    lines = [
-        {"id": f"{split}-{index:05d}", "text": caption.text, "ambiguity": caption.ambiguity}
-        for index, caption in enumerate(captions)
-    ]
-    write_text(output, "".join(json.dumps(line) + "\n" for line in lines))
+    made = load_prompt_set(settings.prompts).split(split)
+    if made.manifest:
+        write_json(Path(output).with_suffix(".manifest.json"), made.manifest)
+    write_text(output, "".join(json.dumps(asdict(prompt)) + "\n" for prompt in made.prompts))
+    return describe(made)
+
+
+def describe(made: PromptList) -> list[str]:
+    """One line for each file of a prompt list: licence, digest, and what was left out."""
+    lines = []
+    for note in made.manifest.get("files", {}).values():
+        unseen = "" if note["sha256_expected"] else " (none was known to check it by)"
+        left_out = {
+            **note["dropped"],
+            "taken by evaluation": note["in_evaluation"],
+            "in an earlier file": note["in_an_earlier_file"],
+        }
+        counts = [f"{count} {fault}" for fault, count in left_out.items() if count]
+        lines.append(
+            f"{made.manifest['split']}: {note['rows']} rows of {note['path']}, licence"
+            f" {note['licence'] or 'not stated'}, SHA-256 {note['sha256']}{unseen}; left out:"
+            f" {', '.join(counts) or 'none'}"
+        )
+    return lines
+
+
+def fetch(name: str, folder: Path) -> Iterator[str]:
+    """Fetch, check and read the prompt set `folder`/prompts/`name`.yaml, or `all` of them.
+
+    Gives lines for a person to read while it goes on.
+
+    Raises:
+        UserError: for an unknown name; for sets that failed, after all were tried.
+    """
+    names = [name]
+    if name == "all":
+        names = sorted(file.stem for file in (Path(folder) / "prompts").glob("*.yaml"))
+    failures = []
+    for chosen in names:
+        try:
+            settings = load_prompts(chosen, folder)
+            prompts = load_prompt_set(settings)
+            lists = [prompts.split("train"), prompts.split("evaluation")]
+        except UserError as error:
+            failures.append(f"{chosen}: {error}" if name == "all" else str(error))
+            continue
+        yield f"{chosen}: {settings.train} training and {settings.evaluation} evaluation prompts"
+        yield from (f"  {line}" for made in lists for line in describe(made))
+    if failures:
+        raise UserError("\n".join(failures))
 
 
 def read_prompts(path: Path, needed: int = 1) -> PromptBatch:

@@ -30,6 +30,12 @@ MODELS = {
     "stable_diffusion_3": "bpgo.models.stable_diffusion_3",
 }
 
+# The module of a prompt set exports its class as `PROMPTS`.
+PROMPTS = {
+    "scenes": "bpgo.prompt_sets.scenes",
+    "file": "bpgo.prompt_sets.file",
+}
+
 
 def load_arm_class(name: str) -> type[Any]:
     """The class of an algorithm, a `bpgo.core.arm.Arm`; `UserError` if it is not registered."""
@@ -44,6 +50,11 @@ def load_reward_class(name: str) -> type[Any]:
 def load_model_class(name: str) -> type[Any]:
     """The class of a kind of model; `UserError` if it is not registered."""
     return _load(MODELS, name, "model kind", "MODEL")
+
+
+def load_prompts_class(name: str) -> type[Any]:
+    """The class of a kind of prompt set; `UserError` if it is not registered."""
+    return _load(PROMPTS, name, "prompt set kind", "PROMPTS")
 
 
 def _load(modules: dict[str, str], name: str, what: str, attribute: str) -> Any:

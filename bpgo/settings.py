@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
@@ -78,13 +78,20 @@ class ModelSettings(Published):
 
 
 class PromptSettings(Strict):
-    """Where prompts come from, and how many of each split."""
+    """What all prompt sets share; a kind's file subclasses it with its own keys."""
 
-    kind: Literal["scenes"]
+    kind: str  # key of bpgo.registry.PROMPTS
     train: Count
     evaluation: Count
     seed: int = 0
     source: str = ""
+
+    def pinned(self, file: str) -> Self:  # noqa: ARG002 (for those who have something to say)
+        """These settings with the digests of local files, so that their content counts as settings.
+
+        `file` holds them; `UserError` for a local file that is missing or malformed.
+        """
+        return self
 
 
 class RewardSettings(Published):
@@ -217,7 +224,7 @@ class Settings(Strict):
     title: str
     scale: Literal["full", "smoke"] = "full"
     model: SerializeAsAny[ModelSettings]
-    prompts: PromptSettings
+    prompts: SerializeAsAny[PromptSettings]
     experiments: dict[Name, ExperimentSettings]
     sweeps: dict[Name, SweepSettings] = {}
     arms: dict[Name, SerializeAsAny[BaseModel]]

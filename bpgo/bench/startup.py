@@ -21,6 +21,7 @@ REPEATS = 3
 WORK = {
     "resolve": "bpgo.config:load",
     "prompts": "bpgo.scenes.captions:sample_captions",
+    "fetch-prompts": "bpgo.prompts:fetch",
     "calibrate": "bpgo.evaluation.calibrate:rollout",
     "train": "bpgo.core.trainer:Trainer.run",
     "sample": "bpgo.evaluation.sample:sample",
@@ -92,6 +93,7 @@ def options_of(files: dict[str, Path], experiment: str, arm: str, seed: int) -> 
         "resolve": ["--configfile", str(files["configfile"]), *output],
         "bench": ["--configfile", str(files["configfile"]), *output],
         "prompts": [*config, "--split", "train", *output],
+        "fetch-prompts": ["--configfile", str(files["configfile"])],
         "calibrate": [*config, "--experiment", experiment, *train, *output],
         "train": [*run, "--arm", arm, *train, "--calibration", str(files["calibration"])],
         "sample": [*run, "--arm", "base", *evaluation],

@@ -94,7 +94,7 @@ BAD = {
     ),
     "unknown judge": ("experiments.clear.judges", ["nobody"], ["experiments.clear.judges", "'nob"]),
     "unknown model": ("model", "flux9", ["my.yaml", "model", "'flux9'", "Known: scenes"]),
-    "unknown prompts": ("prompts", "none", ["my.yaml", "prompts", "'none'", "Known: scenes"]),
+    "unknown prompts": ("prompts", "none", ["my.yaml", "prompts", "'none'", "scenes"]),
     "no model": ("model", None, ["my.yaml", "model", "None"]),
     "experiments as a list": ("experiments", ["clear"], ["my.yaml", "experiments", "mapping"]),
     "sweep of a missing experiment": (

@@ -1,0 +1,51 @@
+"""A user's own prompt list in the workflow: used, checked before any job, and watched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import Workspace
+
+TRAIN = "results/prompts/train.jsonl"
+
+
+@pytest.fixture
+def own_list(workspace: Workspace) -> Path:
+    """A workspace whose configuration names a list of 40 prompts."""
+    path = workspace.path("my_prompts.txt")
+    path.write_text("".join(f"a thing with {number} corners\n" for number in range(40)))
+    values = {"kind": "file", "train": 24, "evaluation": 16, "files": {"mine": {"path": str(path)}}}
+    workspace.path("config/prompts/mine.yaml").write_text(yaml.safe_dump(values))
+    workspace.edit(
+        lambda values: values.update(
+            prompts="mine",
+            evaluation=values["evaluation"] | {"prompts": 16, "curve_prompts": 8},
+            calibration=values["calibration"] | {"prompts": 16},
+            smoke=values["smoke"] | {"evaluation": {}, "calibration": {}},
+        )
+    )
+    return path
+
+
+def test_a_change_of_the_list_makes_the_prompts_again(workspace: Workspace, own_list: Path) -> None:
+    outcome = workspace.snakemake(TRAIN)
+    assert outcome.code == 0, outcome.text
+    before = [json.loads(line) for line in workspace.path(TRAIN).read_text().splitlines()]
+    assert len(before) == 24
+    assert all(prompt["id"].startswith("mine-") for prompt in before)
+    assert not workspace.snakemake("--dry-run", TRAIN).jobs()
+    own_list.write_text(own_list.read_text().replace("3 corners", "many corners"))
+    plan = workspace.snakemake("--dry-run", TRAIN)
+    assert plan.jobs() == {"prompts": 1}, plan.text
+
+
+def test_a_bad_line_stops_before_any_job(workspace: Workspace, own_list: Path) -> None:
+    own_list.write_text("a cat\n\na dog\n")
+    outcome = workspace.snakemake("--dry-run", TRAIN)
+    assert outcome.code != 0
+    assert f"error: {own_list}, line 2: is empty; remove it" in outcome.text
+    assert not outcome.jobs()
+    assert not workspace.path("results").exists()
