@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bpgo.errors import UserError
 from bpgo.files import read_json
@@ -28,6 +28,7 @@ def add_lora(transformer: Any, settings: LoraSettings) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     transformer.requires_grad_(False)
+    _check_targets(transformer, settings.targets)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -36,16 +37,34 @@ def add_lora(transformer: Any, settings: LoraSettings) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        try:
-            transformer.add_adapter(config)
-        except ValueError as error:
-            raise UserError(f"lora.targets: {settings.targets}: {error}") from None
+        transformer.add_adapter(config)
     for parameter in trainable(transformer).values():
         parameter.data = parameter.data.float()
     for module in transformer.modules():
         if isinstance(module, BaseTunerLayer):
             # Under autocast the adapter computes in bfloat16; peft would copy its input to float32.
             module.cast_input_dtype_enabled = False
+
+
+def _check_targets(transformer: Any, targets: list[str]) -> None:
+    """Every target must name a linear layer, or the end of some layers' names; peft wants one."""
+    layers = [
+        f".{name}" for name, layer in transformer.named_modules() if isinstance(layer, nn.Linear)
+    ]
+    for target in targets:
+        if not any(name.endswith(f".{target}") for name in layers):
+            raise UserError(
+                f"lora.targets: no linear layer of {type(transformer).__name__} is named"
+                f" '{target}', or ends so. Its layers end in:"
+                f" {', '.join(sorted({_end(name) for name in layers}))}"
+            )
+
+
+def _end(name: str) -> str:
+    """`to_out.0` of `.blocks.3.attn.to_out.0`: from the last word that is no number."""
+    words = name.split(".")
+    last = max(place for place, word in enumerate(words) if not word.isdigit())
+    return ".".join(words[last:])
 
 
 def trainable(transformer: Any) -> dict[str, Tensor]:

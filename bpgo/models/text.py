@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,7 @@ def encode(
         )
         found = pick(encoder(encoded.input_ids.to(device), **options))
         batches.append([tensor.to(dtype).cpu() for tensor in found])
-    del encoder
-    gc.collect()
+    del encoder, encoded, found  # nothing else refers to the encoder: its memory is free now
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))

@@ -10,9 +10,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
 
-from tiny_world import tiny_folder, tiny_guided_folder
+from tiny_world import tiny_folder, tiny_guided_folder, tiny_sd3_folder
 
-__all__ = ["tiny_folder", "tiny_guided_folder"]
+__all__ = ["tiny_folder", "tiny_guided_folder", "tiny_sd3_folder"]
 
 
 @pytest.fixture(autouse=True)
