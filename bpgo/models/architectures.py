@@ -1,0 +1,121 @@
+"""Published architectures, as numbers: what a pipeline's `config.json` files say.
+
+For planning and benchmarks where the weights are not on this machine. No torch is imported.
+Sources: the `config.json` files of the hub repositories named below at the revisions that
+`config/models/` pins; cross-checked with black-forest-labs/flux `src/flux/util.py` and
+Stability-AI/sd3.5 `sd3_infer.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bpgo.files import read_json, repository_root
+from bpgo.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The configurations of a pipeline's parts, and the size of its text encoders.
+
+    `text_parameters` counts the parameters of all text encoders together; `pipeline` is the class
+    that `model_index.json` names.
+    """
+
+    pipeline: str
+    transformer: dict[str, Any]
+    vae: dict[str, Any]
+    scheduler: dict[str, Any]
+    text_parameters: int
+
+
+# The 16-channel codec of both models; only the scaling of the latents differs.
+_VAE: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "norm_num_groups": 32,
+    "sample_size": 1024,
+    "force_upcast": True,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+
+PUBLISHED = {
+    "black-forest-labs/FLUX.1-dev": Architecture(
+        "FluxPipeline",
+        {
+            "patch_size": 1,
+            "in_channels": 64,
+            "num_layers": 19,
+            "num_single_layers": 38,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 4096,
+            "pooled_projection_dim": 768,
+            "guidance_embeds": True,
+            "axes_dims_rope": [16, 56, 56],
+        },
+        {**_VAE, "scaling_factor": 0.3611, "shift_factor": 0.1159},
+        {
+            "num_train_timesteps": 1000,
+            "shift": 3.0,
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 4096,
+        },
+        text_parameters=4_762_310_656 + 123_060_480,  # T5-XXL encoder, CLIP-L text model
+    ),
+    "stabilityai/stable-diffusion-3.5-medium": Architecture(
+        "StableDiffusion3Pipeline",
+        {
+            "sample_size": 128,
+            "patch_size": 2,
+            "in_channels": 16,
+            "out_channels": 16,
+            "num_layers": 24,
+            "attention_head_dim": 64,
+            "num_attention_heads": 24,
+            "caption_projection_dim": 1536,
+            "joint_attention_dim": 4096,
+            "pooled_projection_dim": 2048,
+            "pos_embed_max_size": 384,
+            "dual_attention_layers": list(range(13)),
+            "qk_norm": "rms_norm",
+        },
+        {**_VAE, "scaling_factor": 1.5305, "shift_factor": 0.0609},
+        {"num_train_timesteps": 1000, "shift": 3.0},
+        # T5-XXL encoder, CLIP-L and CLIP-G text models with their projections
+        text_parameters=4_762_310_656 + 123_650_304 + 694_659_840,
+    ),
+}
+
+
+def architecture_of(model: ModelSettings, place: str | None = None) -> Architecture | None:
+    """The architecture of a configured model, or None if nothing on this machine tells it.
+
+    A folder at `place` (by default `model.path`) is read; of a hub repository that is not here the
+    published numbers are known for the repositories of `PUBLISHED`.
+    """
+    folder = repository_root() / (place or model.path)
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return PUBLISHED.get(model.path)
+    parts = {name: read_json(folder / name / "config.json") for name in ("transformer", "vae")}
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    encoders = [file.stat().st_size for file in folder.glob("text_encoder*/*.safetensors")]
+    bytes_each = 4 if model.dtype == "float32" else 2
+    return Architecture(
+        read_json(index)["_class_name"],
+        parts["transformer"],
+        parts["vae"],
+        scheduler,
+        text_parameters=sum(encoders) // bytes_each,
+    )

@@ -1,0 +1,1 @@
+"""What an experiment will cost, before anything starts. No torch is needed."""

@@ -1,0 +1,149 @@
+"""A configured model's size and speed, in numbers that need no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bpgo import hub
+from bpgo.errors import UserError
+from bpgo.models.architectures import Architecture, architecture_of
+from bpgo.planning.flops import Transformer, decoder_flops, image_tokens, transformer
+from bpgo.settings import Settings
+
+CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
+GB = 1e9
+
+# Bytes a parameter of full training: float32 weights, gradient, AdamW's two averages.
+FULL_BYTES = 16
+# Values that a block keeps for its backward pass, per token and width of the model; measured on
+# FLUX.1-dev's and Stable Diffusion 3.5's architectures without weights (`saved_tensors_hooks`).
+KEPT = {"full": 30, "lora": 18}
+# What the codec needs for one image at a time: its widest layers at full size, about four of them.
+CODEC_VALUES_PER_PIXEL = 4 * 256
+# Of a GPU's memory, what the driver, kernels and fragments leave.
+USABLE = 0.92
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Gigabytes on one device while training."""
+
+    parts: dict[str, float]  # there all the time
+    per_sample: float  # for each sample of a batch, in the update
+    encoding: float  # while texts are encoded, beside the transformer's weights
+
+    @property
+    def least(self) -> float:
+        """With one sample in a forward pass."""
+        standing = sum(self.parts.values())
+        weights = self.parts["transformer"] + self.parts["image decoder"]
+        return max(standing + self.per_sample, weights + self.encoding)
+
+    def batch_that_fits(self, gigabytes: float) -> int:
+        """Samples in one forward pass on a device of this size; 0 if not even one."""
+        if gigabytes * USABLE < self.least:
+            return 0
+        return int((gigabytes * USABLE - sum(self.parts.values())) / self.per_sample)
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """The configured model at the configured resolution."""
+
+    architecture: Architecture
+    transformer: Transformer
+    decoder_flops: float  # for one image
+    decoder_parameters: int
+    trained: int  # parameters
+    text_tokens: int
+    pixels: int  # of an image
+    bytes: int  # of a value of the computation
+
+    @property
+    def lora(self) -> bool:
+        return self.trained < self.transformer.parameters
+
+    @property
+    def update_flops(self) -> float:
+        """Forward and backward pass of one sample."""
+        return self.transformer.training_flops(self.lora)
+
+    @property
+    def policy_bytes(self) -> int:
+        """Of a trained policy's file."""
+        return 4 * self.trained
+
+    @property
+    def embedding_bytes(self) -> int:
+        """Of one text's embeddings."""
+        config = self.architecture.transformer
+        tokens = self.text_tokens * config["joint_attention_dim"]
+        return self.bytes * int(tokens + config["pooled_projection_dim"])
+
+
+def model_size(settings: Settings) -> ModelSize:
+    """The size of a configuration's model.
+
+    Raises:
+        UserError: if neither its folder nor a published architecture tells it.
+    """
+    model = settings.model
+    place = hub.present(model.path, model.revision)
+    found = architecture_of(model, place)
+    if found is None or found.pipeline not in ("FluxPipeline", "StableDiffusion3Pipeline"):
+        raise UserError(
+            f"model '{model.title}': {model.path} is not on this machine and its architecture is"
+            " not among those this program knows, so its cost cannot be told"
+        )
+    image = image_tokens(found.pipeline, found.transformer, found.vae, model.resolution)
+    clip = CLIP_TOKENS if found.pipeline == "StableDiffusion3Pipeline" else 0
+    layers = transformer(
+        found.pipeline, found.transformer, image, model.prompt_tokens + clip
+    )
+    operations, parameters = decoder_flops(found.vae, model.resolution)
+    lora = settings.training.parameters == "lora"
+    return ModelSize(
+        architecture=found,
+        transformer=layers,
+        decoder_flops=operations,
+        decoder_parameters=parameters,
+        trained=layers.lora_parameters(model.lora.rank, model.lora.targets)
+        if lora
+        else layers.parameters,
+        text_tokens=model.prompt_tokens + clip,
+        pixels=model.resolution**2,
+        bytes=4 if model.dtype == "float32" else 2,
+    )
+
+
+def memory(settings: Settings, size: ModelSize) -> Memory:
+    """Memory of a training run, the rewards that it scores with included."""
+    training, layers = settings.training, size.transformer
+    ema = 4 * size.trained if training.ema_decay > 0 else 0
+    weights, trained = size.bytes * layers.parameters, FULL_BYTES * size.trained
+    if not size.lora:  # autocast keeps a copy of the weights in its own type
+        weights = 0 if size.bytes == 4 else weights
+        if any(getattr(arm, "kl_weight", 0) for arm in settings.arms.values()):
+            weights += 4 * layers.parameters  # the frozen reference
+    blocks, kept = layers.blocks, KEPT["lora" if size.lora else "full"]
+    values = layers.tokens * layers.width
+    if settings.model.gradient_checkpointing:  # each block's input, and one block in full
+        activations = size.bytes * values * (blocks + kept)
+    else:
+        activations = size.bytes * values * blocks * kept
+    rewards = {
+        name
+        for experiment in settings.experiments.values()
+        for name in (experiment.training_reward, *experiment.diagnostics)
+    }
+    parts = {
+        "transformer": weights,
+        "trained weights, gradients, optimizer": trained + ema,
+        "image decoder": 4 * size.decoder_parameters + 4 * CODEC_VALUES_PER_PIXEL * size.pixels,
+        "rewards": GB * sum(settings.rewards[name].gigabytes for name in rewards),
+    }
+    encoder = size.bytes * size.architecture.text_parameters
+    return Memory(
+        {name: value / GB for name, value in parts.items()}, activations / GB, encoder / GB
+    )
