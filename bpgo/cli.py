@@ -248,6 +248,22 @@ def bench(
 
 
 @app.command()
+def plan(
+    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
+    scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",
+    gpu: Annotated[str | None, typer.Option("--gpu", help="Such as H100; else this one's.")] = None,
+    devices: Annotated[
+        int | None, typer.Option("--devices", min=1, help="GPUs, or cores without a GPU.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what a configuration will do and cost, before anything starts."""
+    from bpgo.planning.report import show_plan
+
+    show_plan(configfile, scale, gpu, devices, as_json)
+
+
+@app.command()
 def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> None:
     """The configuration's JSON schema."""
     import json

@@ -47,3 +47,8 @@ def known_gpu(name: str) -> Gpu | None:
         if all(word in words for word in known.lower().split()):
             return Gpu(known, peak, gigabytes)
     return None
+
+
+def known_names() -> list[str]:
+    """The names that `known_gpu` knows."""
+    return [name for name, _, _ in _KNOWN]

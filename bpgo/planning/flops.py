@@ -138,7 +138,7 @@ _TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
 def _flux(config: dict[str, Any], image: int, text: int) -> Transformer:
-    """diffusers `FluxTransformer2DModel`."""
+    """Diffusers `FluxTransformer2DModel`."""
     head, double, single = (
         config[key] for key in ("attention_head_dim", "num_layers", "num_single_layers")
     )
@@ -172,7 +172,7 @@ def _flux(config: dict[str, Any], image: int, text: int) -> Transformer:
 
 
 def _sd3(config: dict[str, Any], image: int, text: int) -> Transformer:
-    """diffusers `SD3Transformer2DModel`."""
+    """Diffusers `SD3Transformer2DModel`."""
     head, patch, count = (config[key] for key in ("attention_head_dim", "patch_size", "num_layers"))
     width, tokens, layers = config["num_attention_heads"] * head, image + text, _Layers()
     dual = [index for index in config.get("dual_attention_layers") or () if index < count]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from bpgo import hub
 from bpgo.errors import UserError
@@ -98,9 +97,7 @@ def model_size(settings: Settings) -> ModelSize:
         )
     image = image_tokens(found.pipeline, found.transformer, found.vae, model.resolution)
     clip = CLIP_TOKENS if found.pipeline == "StableDiffusion3Pipeline" else 0
-    layers = transformer(
-        found.pipeline, found.transformer, image, model.prompt_tokens + clip
-    )
+    layers = transformer(found.pipeline, found.transformer, image, model.prompt_tokens + clip)
     operations, parameters = decoder_flops(found.vae, model.resolution)
     lora = settings.training.parameters == "lora"
     return ModelSize(
@@ -128,7 +125,9 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
             weights += 4 * layers.parameters  # the frozen reference
     blocks, kept = layers.blocks, KEPT["lora" if size.lora else "full"]
     values = layers.tokens * layers.width
-    if settings.model.gradient_checkpointing:  # each block's input, and one block in full
+    if getattr(
+        settings.model, "gradient_checkpointing", False
+    ):  # each block's input, and one block in full
         activations = size.bytes * values * (blocks + kept)
     else:
         activations = size.bytes * values * blocks * kept

@@ -8,16 +8,15 @@ from typing import Any
 
 from bpgo.errors import UserError
 from bpgo.files import read_json, repository_root
-from bpgo.planning.devices import known_gpu
+from bpgo.planning.devices import known_gpu, known_names
 from bpgo.planning.model import ModelSize
 from bpgo.planning.work import trained_steps
 from bpgo.settings import Settings
 
 # Share of a GPU's peak that a large transformer's forward and backward pass reach without a
-# benchmark to tell: our assumption, in the middle of what is published for such models.
-UTILIZATION = 0.35
-DECODER_UTILIZATION = 0.2  # convolutions, in float32
-CPU_FLOPS = 5e10  # of one core in float32: what the embedded benchmark reaches
+# benchmark to tell; the decoder's convolutions, in float32, and rewards reach less. Our assumption.
+ASSUMED = {"rollout": 0.35, "update": 0.35, "decoder": 0.2}
+CPU_FLOPS = 2e10  # of one core in float32: what the embedded benchmark reaches
 REWARD_FLOPS = 4e11  # of an image: CLIP ViT-H/14's forward pass, the largest of the rewards
 LOADING = 1e9  # bytes a second that a job reads of its models
 # Start-up of a command that is not in a benchmark: imports and settings.
@@ -66,15 +65,83 @@ def rates_of(settings: Settings, size: ModelSize, device: str, folder: Path) -> 
     for file, bench in found:
         if _fits_iteration(bench, settings, device):
             return _from_iteration(settings, bench, file)
-    gpu = known_gpu(device)
-    for file, bench in found:
-        if gpu and _fits_utilization(bench, size, device):
-            return _from_flops(settings, size, gpu.peak_flops, _utilization(bench), f"{file.name}")
     if device == "cpu":
-        return _from_flops(settings, size, CPU_FLOPS, 1.0, None)
+        text = f"estimate: operations at an assumed {CPU_FLOPS:.0e} a second for each core"
+        return _from_flops(settings, size, CPU_FLOPS, dict.fromkeys(ASSUMED, 1.0), text, False)
+    gpu = known_gpu(device)
     if gpu is None:
         raise UserError(
-            f"--gpu: '{device}' is unknown and no benchmark in {folder} was made on it. Run"
-            " `python -m bpgo bench --model ...` there, or name a GPU such as 'H100' or 'A100'"
+            f"--gpu: the speed of '{device}' is unknown. Name one of: {', '.join(known_names())}"
         )
-    return _from_flops(settings, size, gpu.peak_flops, UTILIZATION, None)
+    for file, bench in found:
+        if _fits_utilization(bench, size, device):
+            used = bench["utilization"]["lora" if size.lora else "full"]
+            text = f"measured on {bench['gpu']}: {file.name}, scaled by operations"
+            return _from_flops(settings, size, gpu.peak_flops, used, text, True)
+    text = (
+        f"estimate: operations at an assumed {ASSUMED['rollout']:.0%} of {gpu.name}'s peak of"
+        f" {gpu.peak_flops / 1e12:.0f} TFLOP/s; no benchmark of this model on this GPU is stored"
+    )
+    return _from_flops(settings, size, gpu.peak_flops, ASSUMED, text, False)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found = read_json(file)
+    return found if isinstance(found, dict) else {}
+
+
+def _fits_iteration(bench: dict[str, Any], settings: Settings, device: str) -> bool:
+    """Whether a benchmark of whole iterations was made with this model, on this kind of device."""
+    same = bench.get("model") == settings.model.title and "iteration_seconds" in bench
+    return same and bench.get("device") == device
+
+
+def _fits_utilization(bench: dict[str, Any], size: ModelSize, device: str) -> bool:
+    """Whether a benchmark of an architecture was made at full size on this kind of GPU."""
+    here, there = known_gpu(device), known_gpu(str(bench.get("gpu", "")))
+    way = "lora" if size.lora else "full"
+    same = bench.get("size") == "full" and bench.get("pipeline") == size.architecture.pipeline
+    return same and here is not None and here == there and way in bench.get("utilization", {})
+
+
+def _from_iteration(settings: Settings, bench: dict[str, Any], file: Path) -> Rates:
+    """From the benchmark of `bench --configfile`: an iteration's parts, by what they did."""
+    times = {part: value["median"] for part, value in bench["iteration_seconds"]["wall"].items()}
+    share = {part: value["median"] for part, value in bench["shares"].items()}
+    images = bench["prompts"] * bench["group_size"]
+    steps = trained_steps(settings, bench["reference_arm"])
+    decode = share["decode"] * times["total"]
+    return Rates(
+        source=f"measured: {file.name} ({bench['machine']['hardware']['processor']},"
+        f" {bench['device']})",
+        measured=True,
+        forward=(times["rollout"] - decode) / (images * bench["steps"]),
+        update=times["update"] / (images * steps),
+        decode=decode / images,
+        reward=times["reward"] / images,
+        startup={name: value["wall_seconds"] for name, value in bench["startup"].items()},
+    )
+
+
+def _from_flops(
+    settings: Settings,
+    size: ModelSize,
+    peak: float,
+    used: dict[str, float],
+    source: str,
+    measured: bool,
+) -> Rates:
+    layers = size.transformer
+    again = (
+        layers.forward_flops if getattr(settings.model, "gradient_checkpointing", False) else 0.0
+    )
+    rewards = sum(reward.gigabytes for reward in settings.rewards.values())
+    return Rates(
+        source=source,
+        measured=measured,
+        forward=layers.forward_flops / (peak * used["rollout"]),
+        update=(size.update_flops + again) / (peak * used["update"]),
+        decode=size.decoder_flops / (peak * used["decoder"]),
+        reward=(REWARD_FLOPS if rewards else 0.0) / (peak * used["decoder"]),
+        loading=(settings.model.gigabytes + rewards) * 1e9 / LOADING,
+    )

@@ -1,0 +1,147 @@
+"""`python -m bpgo plan`: what a configuration will do and cost, before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bpgo import config, machine
+from bpgo.errors import UserError
+from bpgo.planning.cost import Disk, Time, disk_of, time_of
+from bpgo.planning.devices import known_gpu
+from bpgo.planning.model import Memory, ModelSize, memory, model_size
+from bpgo.planning.rates import CPU_FLOPS, Rates, bench_folder, rates_of
+from bpgo.planning.work import Work, work_of
+from bpgo.settings import Settings
+
+ASSUMED_GPU = "H100"  # where this machine has none and the model needs one
+PATIENCE = 3600.0  # seconds of an iteration: with more than that on this machine's cores, no GPU
+# would be a mistake
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration's work and cost on `parallel` devices of one kind."""
+
+    settings: Settings
+    work: Work
+    size: ModelSize
+    device: str  # `cpu` or a GPU's name
+    device_gigabytes: float
+    assumed: bool  # that device: this machine has no GPU
+    rates: Rates
+    time: Time
+    disk: Disk
+    memory: Memory
+
+    @property
+    def fitting_batch(self) -> int:
+        """Samples in one forward pass that the device's memory takes."""
+        return self.memory.batch_that_fits(self.device_gigabytes)
+
+
+def make_plan(
+    configfile: Path,
+    scale: str = "full",
+    gpu: str | None = None,
+    devices: int | None = None,
+    folder: Path | None = None,
+) -> Plan:
+    """Plan a configuration.
+
+    Args:
+        configfile: as `resolve` takes it.
+        scale: `full` or `smoke`.
+        gpu: a GPU's name; by default this machine's, and an assumed one where the model needs one.
+        devices: GPUs, or cores without a GPU; by default this machine's.
+        folder: of benchmark figures.
+
+    Raises:
+        UserError: for a mistake in the configuration, an unknown GPU or an unknown architecture.
+    """
+    settings = config.load(configfile, scale)
+    work, size = work_of(settings), model_size(settings)
+    here = machine.gpus()
+    device, assumed = gpu or (here[0].name if here else "cpu"), False
+    if device == "cpu" and needs_gpu(settings, size, machine.cores()):
+        device, assumed = ASSUMED_GPU, True
+    known = known_gpu(device)
+    if device == "cpu":
+        gigabytes = machine.memory_bytes() / machine.GB
+    elif here and gpu is None:
+        gigabytes = here[0].gigabytes
+    else:
+        gigabytes = float(known.gigabytes) if known else 0.0
+    count = devices or (machine.cores() if device == "cpu" else max(1, len(here)))
+    rates = rates_of(settings, size, device, folder or bench_folder())
+    parallel = max(1, count // devices_of_a_job(settings))
+    return Plan(
+        settings,
+        work,
+        size,
+        device,
+        gigabytes,
+        assumed,
+        rates,
+        time_of(work, size, rates, parallel, shared_cores=device == "cpu"),
+        disk_of(settings, work, size, parallel),
+        memory(settings, size),
+    )
+
+
+def devices_of_a_job(settings: Settings) -> int:
+    """GPUs of one training job."""
+    return int(getattr(settings.training, "gpus", 1))
+
+
+def needs_gpu(settings: Settings, size: ModelSize, cores: int) -> bool:
+    """Whether one training iteration would take these cores more than an hour."""
+    rollout = settings.rollout
+    images = rollout.prompts_per_iteration * rollout.group_size
+    operations = images * (
+        rollout.steps * size.transformer.forward_flops + size.update_flops + size.decoder_flops
+    )
+    return operations / (CPU_FLOPS * cores) > PATIENCE
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Every figure of the plan."""
+    work, time = plan.work, plan.time
+    return {
+        "title": plan.settings.title,
+        "scale": plan.settings.scale,
+        "model": plan.settings.model.title,
+        "transformer_parameters": plan.size.transformer.parameters,
+        "trained_parameters": plan.size.trained,
+        "jobs": work.jobs,
+        "runs": len(plan.settings.runs()),
+        "forwards": {
+            rule: work.total("forwards", rule) for rule in ("calibrate", "train", "sample")
+        },
+        "updates": work.total("updates"),
+        "images": work.total("decoded"),
+        "images_written": work.total("files"),
+        "reward_calls": work.total("reward_calls"),
+        "texts": work.texts,
+        "device": plan.device,
+        "device_assumed": plan.assumed,
+        "devices": time.parallel,
+        "rates": asdict(plan.rates),
+        "seconds_by_rule": time.by_rule,
+        "device_hours": time.device_hours,
+        "wall_hours": time.wall / 3600,
+        "disk_gigabytes": {**plan.disk.lasting, "while runs go on": plan.disk.passing},
+        "memory_gigabytes": {
+            **plan.memory.parts,
+            "each sample of a batch": plan.memory.per_sample,
+            "least": plan.memory.least,
+        },
+        "batch_that_fits": plan.fitting_batch,
+    }
+
+
+def check_scale(scale: str) -> None:
+    """`UserError` for an unknown scale."""
+    if scale not in ("full", "smoke"):
+        raise UserError(f"--scale: '{scale}' is unknown. Allowed: full, smoke")
