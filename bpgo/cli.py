@@ -248,6 +248,19 @@ def bench(
 
 
 @app.command()
+def doctor(
+    configfile: Annotated[
+        Path | None, typer.Option("--configfile", help="Only this one; else all in config/.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what this machine can run, and what is missing; exit code 1 if something is."""
+    from bpgo.doctor.run import doctor as body
+
+    raise typer.Exit(body(configfile, as_json))
+
+
+@app.command()
 def plan(
     configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
     scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",

@@ -7,14 +7,24 @@ import os
 import platform
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from bpgo import __version__
 from bpgo.files import repository_root
+from bpgo.machine import processor
 
 # Analysis and commands read results; they do not change what a run computes.
-NOT_PART_OF_A_RUN = ("analysis", "bench", "cli.py", "__main__.py", "pretrain.py")
+NOT_PART_OF_A_RUN = (
+    "analysis",
+    "bench",
+    "doctor",
+    "planning",
+    "machine.py",
+    "screen.py",
+    "cli.py",
+    "__main__.py",
+    "pretrain.py",
+)
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
 
 
@@ -41,7 +51,7 @@ def manifest(**entries: Any) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "hardware": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "system": platform.system(),
         },
@@ -54,13 +64,3 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

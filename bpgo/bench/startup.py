@@ -34,6 +34,8 @@ WORK = {
     "report": "bpgo.analysis.report:make_report",
     "pretrain": "bpgo.scenes.pretrain:pretrain_all",
     "bench": "bpgo.bench.run:run_bench",
+    "doctor": "bpgo.doctor.run:examine",
+    "plan": "bpgo.planning.run:make_plan",
     "schema": "bpgo.settings:Settings.model_json_schema",
 }
 
@@ -88,10 +90,13 @@ def options_of(files: dict[str, Path], experiment: str, arm: str, seed: int) -> 
     train = ["--prompts", str(files["train"])]
     evaluation = ["--prompts", str(files["evaluation"])]
     nowhere = str(files["output"])
+    configfile = ["--configfile", str(files["configfile"])]
     made = [*config, "--statistics", nowhere, *output]
     return {
-        "resolve": ["--configfile", str(files["configfile"]), *output],
-        "bench": ["--configfile", str(files["configfile"]), *output],
+        "resolve": [*configfile, *output],
+        "bench": [*configfile, *output],
+        "doctor": configfile,
+        "plan": configfile,
         "prompts": [*config, "--split", "train", *output],
         "fetch-prompts": ["--configfile", str(files["configfile"])],
         "calibrate": [*config, "--experiment", experiment, *train, *output],

@@ -9,6 +9,7 @@ Stability-AI/sd3.5 `sd3_infer.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bpgo.files import read_json, repository_root
@@ -98,7 +99,7 @@ PUBLISHED = {
 }
 
 
-def architecture_of(model: ModelSettings, place: str | None = None) -> Architecture | None:
+def architecture_of(model: ModelSettings, place: Path | None = None) -> Architecture | None:
     """The architecture of a configured model, or None if nothing on this machine tells it.
 
     A folder at `place` (by default `model.path`) is read; of a hub repository that is not here the

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bpgo.planning.run import Plan, as_json, check_scale, make_plan
-from bpgo.text import duration, gigabytes, show, table
+from bpgo.screen import duration, gigabytes, show, table
 
 RULES = {
     "calibrate": "base policy's rewards",

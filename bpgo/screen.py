@@ -48,7 +48,7 @@ def show(content: RenderableType) -> None:
 
     from rich.console import Console
 
-    terminal = sys.stdout.isatty()
-    Console(
-        file=sys.stdout, width=None if terminal else PIPED_WIDTH, highlight=False, emoji=False
-    ).print(content)
+    width = None if sys.stdout.isatty() else PIPED_WIDTH
+    # Titles and licences are text: `FLUX.1 [dev]` is no markup.
+    options = dict.fromkeys(("highlight", "markup", "emoji"), False)
+    Console(file=sys.stdout, width=width, **options).print(content)
