@@ -50,5 +50,5 @@ def show(content: RenderableType) -> None:
 
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     # Titles and licences are text: `FLUX.1 [dev]` is no markup.
-    options = dict.fromkeys(("highlight", "markup", "emoji"), False)
-    Console(file=sys.stdout, width=width, **options).print(content)
+    plain = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    plain.print(content)

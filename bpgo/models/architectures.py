@@ -18,10 +18,10 @@ from bpgo.settings import ModelSettings
 
 @dataclass(frozen=True)
 class Architecture:
-    """The configurations of a pipeline's parts, and the size of its text encoders.
+    """The configurations of a pipeline's parts.
 
-    `text_parameters` counts the parameters of all text encoders together; `pipeline` is the class
-    that `model_index.json` names.
+    `pipeline` is the class that `model_index.json` names; `text_parameters` counts the parameters
+    of the largest text encoder.
     """
 
     pipeline: str
@@ -72,7 +72,7 @@ PUBLISHED = {
             "base_image_seq_len": 256,
             "max_image_seq_len": 4096,
         },
-        text_parameters=4_762_310_656 + 123_060_480,  # T5-XXL encoder, CLIP-L text model
+        text_parameters=4_762_310_656,  # T5-XXL's encoder
     ),
     "stabilityai/stable-diffusion-3.5-medium": Architecture(
         "StableDiffusion3Pipeline",
@@ -93,8 +93,7 @@ PUBLISHED = {
         },
         {**_VAE, "scaling_factor": 1.5305, "shift_factor": 0.0609},
         {"num_train_timesteps": 1000, "shift": 3.0},
-        # T5-XXL encoder, CLIP-L and CLIP-G text models with their projections
-        text_parameters=4_762_310_656 + 123_650_304 + 694_659_840,
+        text_parameters=4_762_310_656,
     ),
 }
 
@@ -111,12 +110,15 @@ def architecture_of(model: ModelSettings, place: Path | None = None) -> Architec
         return PUBLISHED.get(model.path)
     parts = {name: read_json(folder / name / "config.json") for name in ("transformer", "vae")}
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    encoders = [file.stat().st_size for file in folder.glob("text_encoder*/*.safetensors")]
+    encoders = [
+        sum(file.stat().st_size for file in part.glob("*.safetensors"))
+        for part in folder.glob("text_encoder*")
+    ]
     bytes_each = 4 if model.dtype == "float32" else 2
     return Architecture(
         read_json(index)["_class_name"],
         parts["transformer"],
         parts["vae"],
         scheduler,
-        text_parameters=sum(encoders) // bytes_each,
+        text_parameters=max(encoders, default=0) // bytes_each,
     )

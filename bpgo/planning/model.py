@@ -8,18 +8,20 @@ from bpgo import hub
 from bpgo.errors import UserError
 from bpgo.models.architectures import Architecture, architecture_of
 from bpgo.planning.flops import Transformer, decoder_flops, image_tokens, transformer
+from bpgo.planning.work import passes
 from bpgo.settings import Settings
 
 CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
 GB = 1e9
+BYTES = {"float32": 4, "bfloat16": 2}
 
 # Bytes a parameter of full training: float32 weights, gradient, AdamW's two averages.
 FULL_BYTES = 16
 # Values that a block keeps for its backward pass, per token and width of the model; measured on
 # FLUX.1-dev's and Stable Diffusion 3.5's architectures without weights (`saved_tensors_hooks`).
 KEPT = {"full": 30, "lora": 18}
-# What the codec needs for one image at a time: its widest layers at full size, about four of them.
-CODEC_VALUES_PER_PIXEL = 4 * 256
+# What the codec keeps at its fullest moment: about eight times its narrowest width for each pixel.
+CODEC_WIDTHS = 8
 # Of a GPU's memory, what the driver, kernels and fragments leave.
 USABLE = 0.92
 
@@ -28,22 +30,20 @@ USABLE = 0.92
 class Memory:
     """Gigabytes on one device while training."""
 
-    parts: dict[str, float]  # there all the time
+    standing: dict[str, float]  # there all the time
+    passing: dict[str, float]  # one after the other: texts, images, the update
     per_sample: float  # for each sample of a batch, in the update
-    encoding: float  # while texts are encoded, beside the transformer's weights
 
     @property
     def least(self) -> float:
         """With one sample in a forward pass."""
-        standing = sum(self.parts.values())
-        weights = self.parts["transformer"] + self.parts["image decoder"]
-        return max(standing + self.per_sample, weights + self.encoding)
+        return sum(self.standing.values()) + max(*self.passing.values(), self.per_sample)
 
     def batch_that_fits(self, gigabytes: float) -> int:
         """Samples in one forward pass on a device of this size; 0 if not even one."""
         if gigabytes * USABLE < self.least:
             return 0
-        return int((gigabytes * USABLE - sum(self.parts.values())) / self.per_sample)
+        return int((gigabytes * USABLE - sum(self.standing.values())) / self.per_sample)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def model_size(settings: Settings) -> ModelSize:
         else layers.parameters,
         text_tokens=model.prompt_tokens + clip,
         pixels=model.resolution**2,
-        bytes=4 if model.dtype == "float32" else 2,
+        bytes=BYTES[model.dtype],
     )
 
 
@@ -136,13 +136,29 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         for experiment in settings.experiments.values()
         for name in (experiment.training_reward, *experiment.diagnostics)
     }
-    parts = {
+    standing = {
         "transformer": weights,
         "trained weights, gradients, optimizer": trained + ema,
-        "image decoder": 4 * size.decoder_parameters + 4 * CODEC_VALUES_PER_PIXEL * size.pixels,
+        "image decoder": BYTES[settings.model.vae_dtype] * size.decoder_parameters,
         "rewards": GB * sum(settings.rewards[name].gigabytes for name in rewards),
     }
-    encoder = size.bytes * size.architecture.text_parameters
+    passing = {
+        "text encoder": size.bytes * size.architecture.text_parameters,
+        "decoding": _decoding_bytes(settings, size),
+    }
+    copies = passes(settings, settings.rollout.guidance_scale)
     return Memory(
-        {name: value / GB for name, value in parts.items()}, activations / GB, encoder / GB
+        {name: value / GB for name, value in standing.items()},
+        {name: value / GB for name, value in passing.items()},
+        copies * activations / GB,
     )
+
+
+def _decoding_bytes(settings: Settings, size: ModelSize) -> int:
+    """Of the codec, for the images that are decoded at a time."""
+    model, batch = settings.model, settings.rollout.batch_size
+    images = max(1, model.decode_pixels // size.pixels)
+    if isinstance(batch, int):
+        images = min(images, batch)
+    width = int(size.architecture.vae["block_out_channels"][0])
+    return BYTES[model.vae_dtype] * CODEC_WIDTHS * width * images * size.pixels

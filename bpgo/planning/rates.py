@@ -132,9 +132,7 @@ def _from_flops(
     measured: bool,
 ) -> Rates:
     layers = size.transformer
-    again = (
-        layers.forward_flops if getattr(settings.model, "gradient_checkpointing", False) else 0.0
-    )
+    again = layers.forward_flops if settings.model.gradient_checkpointing else 0.0
     rewards = sum(reward.gigabytes for reward in settings.rewards.values())
     return Rates(
         source=source,

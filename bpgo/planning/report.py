@@ -83,7 +83,15 @@ def _cost(plan: Plan) -> Table:
         ("text encoders", f"{plan.work.texts:,} texts", "once for all runs"),
         *(("disk", gigabytes(value), name) for name, value in plan.disk.lasting.items()),
         ("disk", gigabytes(plan.disk.passing), "resumable state, while runs go on"),
-        *(("memory", gigabytes(value), name) for name, value in plan.memory.parts.items() if value),
+        *(
+            ("memory", gigabytes(value), name)
+            for name, value in plan.memory.standing.items()
+            if value
+        ),
+        *(
+            ("memory", gigabytes(value), f"{name}, for a time")
+            for name, value in plan.memory.passing.items()
+        ),
         ("memory", gigabytes(plan.memory.per_sample), "each sample of a batch in the update"),
         ("memory", gigabytes(plan.memory.least), "least: one sample at a time"),
     ):

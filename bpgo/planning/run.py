@@ -133,7 +133,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "wall_hours": time.wall / 3600,
         "disk_gigabytes": {**plan.disk.lasting, "while runs go on": plan.disk.passing},
         "memory_gigabytes": {
-            **plan.memory.parts,
+            **plan.memory.standing,
+            **plan.memory.passing,
             "each sample of a batch": plan.memory.per_sample,
             "least": plan.memory.least,
         },

@@ -81,11 +81,11 @@ def test_operations_over_speed(large: Path) -> None:
 
 def test_memory_of_an_adapter_and_of_all_weights(large: Path, tmp_path: Path) -> None:
     lora = make_plan(large)
-    assert lora.memory.parts["transformer"] == pytest.approx(23.8, abs=0.1)  # bfloat16
+    assert lora.memory.standing["transformer"] == pytest.approx(23.8, abs=0.1)  # bfloat16
     assert lora.fitting_batch >= 1
     whole = make_plan(write_configuration(tmp_path, training={"parameters": "full"}))
     name = "trained weights, gradients, optimizer"
-    assert whole.memory.parts[name] == pytest.approx(16 * 11.9, rel=0.01)
+    assert whole.memory.standing[name] == pytest.approx(16 * 11.9, rel=0.01)
     assert whole.fitting_batch == 0
 
 
