@@ -143,8 +143,8 @@ def _files(found: Verdict, machine: Machine, token: bool) -> None:
         if not file.missing_parts:
             found.todo.append(
                 f"{file.what}: '{file.path}' is not on this machine{size}{licence}. Its first use"
-                " fetches it (`hf download` where there is a network), or name a local path under"
-                " `overrides`"
+                f" fetches it (or {_fetcher(file)} where there is a network), or name a local path"
+                " under `overrides`"
             )
         if file.gated and not token:
             found.todo.append(
@@ -155,6 +155,11 @@ def _files(found: Verdict, machine: Machine, token: bool) -> None:
     if found.fetch > free:
         found.blocked.append(f"needs {gigabytes(found.fetch)} free for files to fetch")
         found.todo.append(f"{place} has {gigabytes(free)} free: make room, or set HF_HOME")
+
+
+def _fetcher(file: PublishedFile) -> str:
+    prompts = file.what.startswith("prompts")
+    return "`python -m bpgo fetch-prompts`" if prompts else "`hf download`"
 
 
 def _hardware(found: Verdict, settings: Settings, size: ModelSize, machine: Machine) -> None:

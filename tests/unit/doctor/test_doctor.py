@@ -77,6 +77,21 @@ def test_weights_to_fetch(large: Path) -> None:
     assert "accept its licence" not in "\n".join(verdict(large, GPU, token=True).todo)
 
 
+def test_prompts_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt set's files have caches of their own."""
+    monkeypatch.setenv("BPGO_CACHE", str(tmp_path / "cache"))
+    file = write_configuration(tmp_path, _SCENES | {"path": "bpgo/scenes/weights/policy"})
+    values = config.read_yaml(file) | {"prompts": "drawbench"}
+    values["evaluation"] |= {"prompts": 8, "curve_prompts": 4}
+    values["rollout"] |= {"prompts_per_iteration": 2}
+    values["calibration"] |= {"prompts": 2}
+    file.write_text(yaml.safe_dump(values))
+    found = verdict(file)
+    assert "prompts '" in found.todo[0]
+    assert "python -m bpgo fetch-prompts" in found.todo[0]
+    assert found.summary.startswith("can run after fetching")
+
+
 def test_a_model_that_needs_a_gpu(large: Path) -> None:
     found = verdict(large)
     # transformer 23.8, T5-XXL 9.5, adapter 0.6, decoder 0.2; 92 % of a GPU is usable
