@@ -20,6 +20,11 @@ ARMS = {
 
 # The module of a reward exports its class as `REWARD`.
 REWARDS = {
+    "hpsv2": "bpgo.rewards.hpsv2",
+    "hpsv2_official": "bpgo.rewards.hpsv2_official",
+    "pickscore": "bpgo.rewards.pickscore",
+    "clip_score": "bpgo.rewards.clip_score",
+    "aesthetic": "bpgo.rewards.aesthetic",
     "scenes_preference": "bpgo.rewards.scenes",
     "scenes_oracle": "bpgo.rewards.scenes_oracle",
 }

@@ -52,7 +52,7 @@ def read_state_dict(path: Path, what: str) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path, what: str) -> None:
-    """Put `state` into `model`, name by name.
+    """Put `state` into `model`, name by name; a model on the meta device takes the tensors over.
 
     Raises:
         UserError: if a tensor is missing, unknown, or of another shape: another checkpoint.
@@ -70,4 +70,4 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], path: Path, what: s
             f"{what}: {path} is not its checkpoint: {len(wrong)} of {len(own)} tensors do not fit,"
             f" such as: {wrong[0]}"
         )
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=any(value.is_meta for value in own.values()))
