@@ -169,30 +169,33 @@ def _usable(name: str, rows: list[Row], strict: Path | None) -> tuple[list[Promp
     With `strict`, the path to name, the first fault is a `UserError`.
     """
     prompts: dict[str, Prompt] = {}
-    first: dict[str, int] = {}
     dropped: Counter[str] = Counter()
     for row in rows:
         text = " ".join(row.text.split())
-        fault, reason = _fault(text, first)
-        if fault is None:
-            prompts[text] = Prompt(f"{name}-{row.number:05d}", text, row.ambiguity)
-            first[text] = row.number
-        elif strict is not None:
-            raise UserError(f"{strict}, {row.unit} {row.number}: {reason}")
+        if text in prompts:
+            fault = "duplicate"
+        elif not text:
+            fault = "empty"
+        elif len(text) > MAX_CHARACTERS:
+            fault = "too_long"
         else:
-            dropped[fault] += 1
+            prompts[text] = Prompt(f"{name}-{row.number:05d}", text, row.ambiguity)
+            continue
+        if strict is not None:
+            reason = _reason(fault, text, prompts)
+            raise UserError(f"{strict}, {row.unit} {row.number}: {reason}")
+        dropped[fault] += 1
     return list(prompts.values()), dropped
 
 
-def _fault(text: str, first: dict[str, int]) -> tuple[str | None, str]:
-    """What is wrong with a prompt, in one word and in a sentence; None where nothing is."""
-    if not text:
-        return "empty", "is empty; remove it"
-    if len(text) > MAX_CHARACTERS:
-        return "too_long", f"has {len(text)} characters; a prompt has at most {MAX_CHARACTERS}"
-    if text in first:
-        return "duplicate", f"'{_short(text)}' is given twice, first in {first[text]}; remove one"
-    return None, ""
+def _reason(fault: str, text: str, prompts: dict[str, Prompt]) -> str:
+    """What a person should know of a fault."""
+    if fault == "empty":
+        return "is empty; remove it"
+    if fault == "too_long":
+        return f"has {len(text)} characters; a prompt has at most {MAX_CHARACTERS}"
+    first = int(prompts[text].id.rpartition("-")[2])
+    return f"'{_short(text)}' is given twice, first in {first}; remove one"
 
 
 def _short(text: str) -> str:
