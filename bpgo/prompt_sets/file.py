@@ -56,7 +56,8 @@ class FilePromptSettings(PromptSettings):
         files = {}
         for name, entry in self.files.items():
             local = hub.local_path(entry.path)
-            if entry.revision is None and local is None:
+            nowhere = entry.revision is None or entry.path.startswith(("/", "~", "."))
+            if local is None and nowhere:
                 raise UserError(
                     f"{file}: files.{name}.path: there is no file '{entry.path}' (paths are"
                     " absolute, or relative to the clone's root); a published file needs a"
@@ -71,8 +72,12 @@ class FilePromptSettings(PromptSettings):
                 entry = entry.model_copy(update={"sha256": sha256(local)})
             files[name] = entry
         settings = self.model_copy(update={"files": files})
-        if all(entry.revision is None for entry in files.values()):
-            FilePrompts(settings, file).split("train")
+        prompts = FilePrompts(settings, file)
+        own = [name for name, entry in files.items() if entry.revision is None]
+        for name in own:
+            prompts.read(name)
+        if len(own) == len(files):
+            prompts.split("train")
         return settings
 
 
@@ -107,7 +112,7 @@ class FilePrompts:
         for name, entry in self.settings.files.items():
             if entry.split not in ("both", split):
                 continue
-            prompts, note = self._prompts(name)
+            prompts, note = self.read(name)
             others = [prompt for prompt in prompts if prompt.text not in taken]
             new = {prompt.text: prompt for prompt in others if prompt.text not in found}
             notes[name] = {
@@ -139,27 +144,17 @@ class FilePrompts:
                 f" {count} different ones{rest}: lower `{split}` or add prompts"
             )
 
-    def _prompts(self, name: str) -> tuple[list[Prompt], dict[str, Any]]:
-        """The usable prompts of one file, and what is to be said of it."""
+    def read(self, name: str) -> tuple[list[Prompt], dict[str, Any]]:
+        """The usable prompts of one file, and what is to be said of it; see `split` for errors."""
         if name not in self._read:
             entry = self.settings.files[name]
             path = entry.locate(f"prompt file '{name}'")
             form = entry.format or format_of(entry.path)
             rows = read_rows(path, form, entry.column, entry.ambiguity_column)
-            strict = path if entry.revision is None else None
-            prompts, dropped = _usable(name, rows, strict)
-            self._read[name] = (
-                prompts,
-                {
-                    **entry.model_dump(
-                        mode="json", include={"path", "host", "revision", "licence"}
-                    ),
-                    "sha256": entry.sha256 or sha256(path),
-                    "sha256_expected": entry.sha256,
-                    "rows": len(rows),
-                    "dropped": dict(dropped),
-                },
-            )
+            prompts, dropped = _usable(name, rows, path if entry.revision is None else None)
+            note = entry.model_dump(mode="json", include={"path", "host", "revision", "licence"})
+            note |= {"sha256": entry.sha256 or sha256(path), "sha256_expected": entry.sha256}
+            self._read[name] = prompts, {**note, "rows": len(rows), "dropped": dict(dropped)}
         return self._read[name]
 
 
