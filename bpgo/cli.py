@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bpgo.errors import RunError, UserError
+from bpgo.errors import RunError, StoppedElsewhereError, UserError
 
 app = typer.Typer(
     add_completion=False,
@@ -301,6 +301,8 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except StoppedElsewhereError as error:  # the process that failed says why
+        sys.exit(error.exit_code)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

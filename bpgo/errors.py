@@ -37,6 +37,18 @@ class RunInterruptedError(RunError):
     exit_code = 75  # EX_TEMPFAIL: run the same command again
 
 
+class OutOfMemoryError(RunError):
+    """The device's memory is full; the message says which setting to lower."""
+
+
+class StoppedElsewhereError(RunError):
+    """Another process of the same run stopped, and says why itself."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def suggest(word: str, allowed: Iterable[str]) -> str:
     """`" Did you mean 'grpo'?"` for the nearest allowed word, or an empty string."""
     near = get_close_matches(word, list(allowed), n=1)

@@ -120,6 +120,7 @@ class TrainingSettings(Strict):
     iterations: Count
     optimizer_steps: Count  # per iteration
     parameters: Literal["full", "lora"] = "full"
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
     learning_rate: Positive
     betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     weight_decay: NonNegative = 0.0
@@ -130,6 +131,13 @@ class TrainingSettings(Strict):
     snapshot_every: Count  # iterations between policies kept for the curves
     checkpoint_every: Count  # iterations between resumable states
     ratio_tolerance: Positive = 1e-5  # largest |ratio - 1| before the first update of a batch
+
+
+class MachineSettings(Strict):
+    """What the jobs use of a machine; it changes no result beyond the rounding of sums."""
+
+    gpus: Annotated[int, Field(ge=0)] = 0  # for each training run, one process each
+    shard_weights: bool = True  # full weights on several GPUs: FSDP2; false: all weights on each
 
 
 class EvaluationSettings(Strict):
@@ -234,6 +242,12 @@ class Settings(Strict):
     evaluation: EvaluationSettings
     calibration: CalibrationSettings
     analysis: AnalysisSettings
+    machine: MachineSettings = MachineSettings()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether several processes would spread the weights; a LoRA is small, and each has it."""
+        return self.machine.shard_weights and self.training.parameters == "full"
 
     def runs(self) -> list[Run]:
         """Every training run: arms x seeds of each experiment, then the sweeps' arms."""

@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from bpgo import loading
+from bpgo.core import processes
+from bpgo.core.processes import Processes
 from bpgo.core.progress import read_lines
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
@@ -41,10 +43,29 @@ def train(
     loading.check_names(settings, experiment, arm)
     if arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy; it cannot be trained")
+    group = processes.start()
     device = loading.prepare_process(settings, threads)
-    trainer = build_trainer(settings, experiment, arm, seed, prompts, calibration, output, device)
+    trainer = build_trainer(
+        settings, experiment, arm, seed, prompts, calibration, output, device, group
+    )
     trainer.run()
     trainer.save_policy(output / "policy")
+    if group.main:
+        _finish(settings, experiment, arm, seed, output, device, threads, trainer)
+    group.close()
+
+
+def _finish(
+    settings: Settings,
+    experiment: str,
+    arm: str,
+    seed: int,
+    output: Path,
+    device: str,
+    threads: int,
+    trainer: Trainer,
+) -> None:
+    """Tables and, last, the manifest."""
     _write_tables(output, settings.experiments[experiment].diagnostics)
     write_json(
         output / "manifest.json",
@@ -56,6 +77,7 @@ def train(
             wall_seconds=trainer.wall_seconds,
             device=device,
             threads=threads,
+            processes=trainer.processes.count,
         ),
     )
     # A finished run has nothing to resume; its state would only refuse later settings.
@@ -71,28 +93,37 @@ def build_trainer(
     calibration: Path,
     output: Path,
     device: str,
+    group: Processes | None = None,
 ) -> Trainer:
     """The trainer of one run, with the base policy, the rewards and the prompts it needs."""
+    group = group or Processes()
     chosen = settings.experiments[experiment]
-    batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
-    anchor = Calibration.load(calibration)
-    policy = loading.load_policy(settings, device)
-    rewards = loading.load_rewards(settings, [chosen.training_reward, *chosen.diagnostics], device)
-    arm_settings: Any = settings.arms[arm]
-    return Trainer(
-        settings,
-        policy,
-        load_arm_class(arm_settings.algorithm)(arm_settings),
-        rewards[chosen.training_reward],
-        {name: rewards[name] for name in chosen.diagnostics},
-        batch,
-        prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts)),
-        anchor,
-        seed,
-        output,
-        settings.run_digest(experiment, arm, seed),
-        title=f"{experiment}/{arm}/seed_{seed}",
-    )
+    with group.together():
+        batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
+        anchor = Calibration.load(calibration)
+        policy = loading.load_policy(settings, device)
+        names = [chosen.training_reward, *chosen.diagnostics]
+        rewards = loading.load_rewards(settings, names, device)
+        arm_settings: Any = settings.arms[arm]
+    with group.main_first():
+        embeddings = prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts))
+    with group.together():
+        trainer = Trainer(
+            settings,
+            policy,
+            load_arm_class(arm_settings.algorithm)(arm_settings),
+            rewards[chosen.training_reward],
+            {name: rewards[name] for name in chosen.diagnostics},
+            batch,
+            embeddings,
+            anchor,
+            seed,
+            output,
+            settings.run_digest(experiment, arm, seed),
+            title=f"{experiment}/{arm}/seed_{seed}",
+            processes=group,
+        )
+    return trainer  # noqa: RET504 (mypy sees no return inside the block)
 
 
 def _write_tables(output: Path, diagnostics: list[str]) -> None:

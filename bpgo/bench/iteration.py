@@ -58,7 +58,9 @@ class Instrument:
         trainer.diagnostics = {
             name: watch.wrap(reward, "diagnostics") for name, reward in trainer.diagnostics.items()
         }
-        trainer.optimizer.step = watch.wrap(trainer.optimizer.step, "optimizer step")
+        trainer.optimizer.step = watch.wrap(  # type: ignore[method-assign]
+            trainer.optimizer.step, "optimizer step"
+        )
 
     def iterate(self, iteration: int, replay: bool = False) -> dict[str, Seconds]:
         """One iteration's seconds: `total`, `PARTS`, `PIECES`, and `transformer` if replayed."""

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bpgo import seeding
-from bpgo.core import checkpoint as checkpoints
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
-from bpgo.core.optimizer import AdamW
-from bpgo.core.progress import MetricsLog, Progress, reopen
+from bpgo.core.optimizer import MasterWeights, make_optimizer
+from bpgo.core.processes import Processes, check_parts
+from bpgo.core.progress import MetricsLog, Progress
 from bpgo.core.rollout import rollout, rollout_noise
+from bpgo.core.run_folder import RowLog, lock, on_stop_signals
+from bpgo.core.run_state import RunState
+from bpgo.core.sharding import ShardedModel
 from bpgo.core.update import Updater, UpdateReport
-from bpgo.errors import NonFiniteError, RunInterruptedError, UserError
+from bpgo.errors import NonFiniteError, RunInterruptedError
 from bpgo.files import atomic_directory
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
 from bpgo.settings import Settings
@@ -46,6 +44,8 @@ class Trainer:
         seed: names every draw, so arms of one seed see the same prompts and noise.
         output: the run's folder.
         config_digest: `Settings.run_digest`; a checkpoint with another one is refused.
+        processes: this process's place among those that train the run; all arguments are equal
+            on each. Full weights are sharded over several (`machine.shard_weights`).
     """
 
     def __init__(
@@ -62,24 +62,26 @@ class Trainer:
         output: Path,
         config_digest: str,
         title: str = "train",
+        processes: Processes | None = None,
     ) -> None:
         self.settings, self.policy, self.arm, self.title = settings, policy, arm, title
         self.reward, self.diagnostics, self.calibration = reward, diagnostics, calibration
         self.prompts, self.embeddings, self.seed = prompts, embeddings, seed
         self.output, self.config_digest = Path(output), config_digest
-        self.parameters = policy.trainable()
+        self.processes = processes or Processes()
+        check_parts(settings.rollout.prompts_per_iteration, self.processes)
         training = settings.training
-        self.optimizer = AdamW(
-            list(self.parameters.values()),
-            lr=training.learning_rate,
-            betas=(training.betas[0], training.betas[1]),
-            eps=training.epsilon,
-            weight_decay=training.weight_decay,
-            fused=True,
-        )
+        reference = policy.reference_velocity() if arm.settings.kl_weight else None
+        self.sharded: ShardedModel | None = None
+        if self.processes.count > 1 and settings.sharded:
+            self.sharded = ShardedModel(policy, reference)
+        self.parameters = policy.trainable()
+        self.masters = MasterWeights(self.parameters)
+        self.optimizer = make_optimizer(self.masters.tensors.values(), training)
         self.ema: EMA | None = None
         if training.ema_decay > 0:
-            self.ema = EMA(self.parameters, decay=training.ema_decay, every=training.ema_every)
+            self.ema = EMA(self.masters.tensors, training.ema_decay, training.ema_every)
+        self.state = RunState(self.masters, self.optimizer, self.ema, arm, self.processes)
         self.sigmas = policy.sigmas(settings.rollout.steps).to(policy.device)
         steps = settings.rollout
         self.stochastic_steps = list(range(steps.steps - steps.deterministic_tail))
@@ -92,7 +94,10 @@ class Trainer:
             steps.guidance_scale,
             steps.batch_size,
             self.ema,
-            policy.reference_velocity() if arm.settings.kl_weight else None,
+            reference,
+            self.masters,
+            self.processes,
+            self.sharded is not None,
         )
         self.wall_seconds = 0.0
         self.clock: Callable[[], float] = self._wall_clock  # the benchmark sets another
@@ -106,39 +111,60 @@ class Trainer:
             NonFiniteError: for a reward, loss or gradient that is not a number.
             UserError: if another process trains this run, or its state has another configuration.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
-        with _lock(self.output), self._signals():
-            done, notes = self._resume()
-            total = self.settings.training.iterations
-            metrics = MetricsLog(self.output, done)
-            rows = _RowLog(self.output / "rollouts.jsonl", done)
-            try:
-                with Progress(self.title, total, done) as progress:
-                    for note in notes:
-                        progress.say(note)
-                    for iteration in range(done + 1, total + 1):
-                        entry = self.iterate(iteration, rows)
-                        metrics.write(entry)
-                        progress.step(iteration, f"reward {entry['reward_mean']:.3f}")
-                        self._keep(iteration)
-            finally:
-                metrics.close()
-                rows.close()
+        with ExitStack() as held:
+            with self.processes.together():
+                self.output.mkdir(parents=True, exist_ok=True)
+                if self.processes.main:
+                    held.enter_context(lock(self.output))
+            held.enter_context(on_stop_signals(self._ask_to_stop))
+            with self.processes.together():
+                done, notes = self._resume()
+            if self.processes.main:
+                self._train_and_log(done, notes)
+            else:
+                for iteration in range(done + 1, self.settings.training.iterations + 1):
+                    self.iterate(iteration)
+                    self._keep(iteration)
 
-    def iterate(self, iteration: int, rows: _RowLog | None = None) -> dict[str, Any]:
+    def _train_and_log(self, done: int, notes: list[str]) -> None:
+        total = self.settings.training.iterations
+        metrics = MetricsLog(self.output, done)
+        rows = RowLog(self.output / "rollouts.jsonl", done)
+        try:
+            with Progress(self.title, total, done) as progress:
+                for note in notes:
+                    progress.say(note)
+                for iteration in range(done + 1, total + 1):
+                    entry = self.iterate(iteration, rows)
+                    metrics.write(entry)
+                    progress.step(iteration, f"reward {entry['reward_mean']:.3f}")
+                    self._keep(iteration)
+        finally:
+            metrics.close()
+            rows.close()
+
+    def iterate(self, iteration: int, rows: RowLog | None = None) -> dict[str, Any]:
         """One iteration, numbered from 1: what `metrics.jsonl` says of it; nothing is saved."""
+        processes = self.processes
         start = self.clock()
         chosen = self._prompts_of(iteration)
-        batch = self._rollout(iteration, chosen)
+        own = chosen[processes.part(len(chosen))]
+        prompts = self._embeddings_of(own)
+        # Sharded weights are gathered inside: there a process cannot leave the others alone.
+        with nullcontext() if self.sharded else processes.together():
+            batch = self._rollout(iteration, own, prompts)
         rolled = self.clock()
-        rewards, diagnostics = self._score(iteration, batch, chosen)
+        with processes.together():
+            own_rewards, own_diagnostics = self._score(iteration, batch, own)
+        rewards = processes.gather(own_rewards)
+        diagnostics = {name: processes.gather(each) for name, each in own_diagnostics.items()}
         scored = self.clock()
-        result = self.arm.advantages(
-            GroupRewards(rewards, chosen.ids, self.calibration),
-            seeding.generator(self.seed, "arm", iteration),
-        )
-        _check_finite(result, iteration)
-        prompts = self._embeddings_of(chosen)
+        with processes.together():
+            result = self.arm.advantages(
+                GroupRewards(rewards, chosen.ids, self.calibration),
+                seeding.generator(self.seed, "arm", iteration),
+            )
+            _check_finite(result, iteration)
         steps = self.arm.trained_steps(
             self.stochastic_steps,
             rewards.numel(),
@@ -165,12 +191,18 @@ class Trainer:
         return self.prompts[order[place * size : (place + 1) * size].tolist()]
 
     def _embeddings_of(self, chosen: PromptBatch) -> PromptEmbeddings:
-        """`[B, ...]`: each prompt's embedding, once per sample."""
-        index = {prompt: row for row, prompt in enumerate(self.prompts.ids)}
-        rows = torch.tensor([index[prompt] for prompt in chosen.ids])
-        return self.embeddings.select(rows.repeat_interleave(self.settings.rollout.group_size))
+        """`[B, ...]` on the policy's device: each prompt's embedding, once per sample.
 
-    def _rollout(self, iteration: int, chosen: PromptBatch) -> Rollout:
+        All prompts' embeddings may be too large for the device (FLUX: 4 MB each); they stay where
+        they were loaded, and only the chosen ones move.
+        """
+        index = {prompt: row for row, prompt in enumerate(self.prompts.ids)}
+        found = self.embeddings.select(torch.tensor([index[prompt] for prompt in chosen.ids]))
+        moved = found.to(self.policy.device, self.policy.dtype)
+        rows = torch.arange(len(chosen))
+        return moved.select(rows.repeat_interleave(self.settings.rollout.group_size))
+
+    def _rollout(self, iteration: int, chosen: PromptBatch, prompts: PromptEmbeddings) -> Rollout:
         sizes, arm = self.settings.rollout, self.arm.settings
         noise = rollout_noise(
             self.policy.latent_shape,
@@ -183,7 +215,7 @@ class Trainer:
         )
         return rollout(
             self.policy,
-            self._embeddings_of(chosen),
+            prompts,
             noise,
             self.sigmas,
             arm.kernel,
@@ -217,107 +249,55 @@ class Trainer:
         """Snapshots for the curves, checkpoints for resuming; stop here if asked to."""
         training = self.settings.training
         last = iteration == training.iterations
+        stop = self.processes.largest(self._stop_requested) > 0
         if iteration % training.snapshot_every == 0 and not last:
             self.save_policy(self.output / "snapshots" / f"iteration_{iteration:06d}")
-        if last or self._stop_requested or iteration % training.checkpoint_every == 0:
-            self._checkpoint(iteration)
-        if self._stop_requested and not last:
-            raise RunInterruptedError(
-                f"stopped after iteration {iteration} of {training.iterations}; the state is saved,"
-                " the same command goes on from here"
-            )
+        if last or stop or iteration % training.checkpoint_every == 0:
+            extra = {"wall_seconds": self.wall_seconds}
+            self.state.save(self.output / "state", iteration, self.config_digest, extra)
+        if stop and not last:
+            with self.processes.together():
+                raise RunInterruptedError(
+                    f"stopped after iteration {iteration} of {training.iterations}; the state is"
+                    " saved, the same command goes on from here"
+                )
 
     def save_policy(self, folder: Path) -> None:
-        """Write the policy as it is judged: the EMA weights where there is an EMA."""
-        judged = self.ema.swapped() if self.ema else nullcontext()
-        with judged, atomic_directory(folder) as part:
-            self.policy.save(part)
+        """Write the policy as it is judged: the EMA weights where there is an EMA.
 
-    def _checkpoint(self, iteration: int) -> None:
-        state = {"arm": self.arm.state_dict(), "wall_seconds": self.wall_seconds}
-        found = checkpoints.Checkpoint(
-            iteration,
-            {name: p.detach() for name, p in self.parameters.items()},
-            checkpoints.optimizer_tensors(self.optimizer),
-            self.ema.state_dict() if self.ema else {},
-            state,
-        )
-        checkpoints.save(self.output / "state", found, self.config_digest)
+        All processes call it, the main one writes.
+        """
+        main = self.processes.main
+        complete = self.sharded.whole(main) if self.sharded else nullcontext()
+        with self._judged(), complete, self.processes.together():
+            if main:
+                with atomic_directory(folder) as part:
+                    self.policy.save(part)
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Inside the block the policy has the weights that are judged."""
+        if self.ema is None:
+            yield
+            return
+        with self.ema.swapped():
+            self.masters.give_weights()
+            yield
+        self.masters.give_weights()
 
     def _resume(self) -> tuple[int, list[str]]:
-        found, notes = checkpoints.load_newest(self.output / "state", self.config_digest)
-        if found is None:
-            return 0, notes
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(found.weights[name])
-        checkpoints.restore_optimizer(self.optimizer, found.optimizer)
-        if self.ema:
-            self.ema.load_state_dict(found.ema)
-        self.arm.load_state_dict(found.state["arm"])
-        self.wall_seconds = found.state["wall_seconds"]
-        return found.iteration, [*notes, f"resumed after iteration {found.iteration}"]
+        done, extra, notes = self.state.restore(self.output / "state", self.config_digest)
+        self.wall_seconds = extra.get("wall_seconds", 0.0)
+        return done, notes
+
+    def _ask_to_stop(self) -> None:
+        """At the end of the iteration."""
+        self._stop_requested = True
 
     def _wall_clock(self) -> float:
         if self.policy.device.type == "cuda":
             torch.cuda.synchronize(self.policy.device)
         return time.perf_counter()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGUSR1 ask for a stop at the end of the iteration."""
-
-        def request(_number: int, _frame: FrameType | None) -> None:
-            self._stop_requested = True
-
-        kept = {number: signal.signal(number, request) for number in STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
-
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-class _RowLog:
-    """Every sample's reward, advantage and group weight: one JSON line per iteration."""
-
-    def __init__(self, path: Path, finished: int) -> None:
-        self._file = reopen(path, finished)
-
-    def write(
-        self,
-        iteration: int,
-        chosen: PromptBatch,
-        rewards: Tensor,
-        diagnostics: dict[str, Tensor],
-        result: AdvantageResult,
-    ) -> None:
-        advantage = sum(term.weight * term.advantage for term in result.terms)
-        assert isinstance(advantage, Tensor)
-        columns = {name: _numbers(value) for name, value in result.group_columns.items()}
-        entry = {
-            "iteration": iteration,
-            "prompt_id": chosen.ids,
-            "ambiguity": chosen.ambiguities,
-            "reward": _numbers(rewards),
-            "advantage": _numbers(advantage),
-            "diagnostics": {name: _numbers(value) for name, value in diagnostics.items()},
-            "groups": columns,
-        }
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _numbers(values: Tensor) -> list[Any]:
-    # Nine significant digits give a float32 back exactly.
-    listed: list[Any] = values.double().tolist()
-    return listed
 
 
 def _summary(rewards: Tensor, report: UpdateReport, result: AdvantageResult) -> dict[str, float]:
@@ -334,17 +314,3 @@ def _check_finite(result: AdvantageResult, iteration: int) -> None:
     for term in result.terms:
         if not bool(torch.isfinite(term.advantage).all()):
             raise NonFiniteError(f"iteration {iteration}: an advantage is not a finite number")
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One process per run: the operating system drops the lock when the process ends."""
-    path = folder / ".lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder} is being trained by another process") from None
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

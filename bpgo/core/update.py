@@ -6,6 +6,7 @@ Shape letters: P groups, G group size, B = P*G samples, K trained steps of T, b 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +17,11 @@ from bpgo.core import loss as losses
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Policy, PromptEmbeddings
+from bpgo.core.optimizer import MasterWeights
+from bpgo.core.processes import Processes
 from bpgo.core.rollout import chunks, step_log_prob
 from bpgo.core.sde import Transition, transition
+from bpgo.core.sharding import whole
 from bpgo.errors import NonFiniteError, RatioError
 from bpgo.records import AdvantageResult, Rollout
 from bpgo.settings import TrainingSettings
@@ -30,7 +34,8 @@ class UpdateReport:
     sums: dict[str, Tensor] = field(default_factory=dict)
     weight: float = 0.0
     gradient_norms: list[float] = field(default_factory=list)
-    ratio_deviation: float = 0.0  # largest |ratio - 1| before the first optimizer step
+    deviations: list[Tensor] = field(default_factory=list)  # a chunk's largest |ratio - 1|
+    ratio_deviation: float = 0.0  # the largest of them, before the first optimizer step
     groups_dropped: int = 0
 
     def add(self, rows: int, **values: Tensor) -> None:
@@ -38,6 +43,17 @@ class UpdateReport:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach() * rows
         self.weight += rows
+
+    def sum_over(self, processes: Processes, names: tuple[str, ...], device: torch.device) -> None:
+        """Join the chunks of all processes; `names` are what some of them may have counted."""
+        if processes.count == 1:
+            return
+        values = [float(self.sums.get(name, 0.0)) for name in names]
+        joined = processes.sum(
+            torch.tensor([*values, self.weight], dtype=torch.float64, device=device)
+        )
+        self.weight = float(joined[-1])
+        self.sums = dict(zip(names, joined, strict=False)) if self.weight else {}
 
     def means(self) -> dict[str, float]:
         """One number per quantity, as the metrics file has them."""
@@ -56,8 +72,10 @@ class UpdateReport:
 class Updater:
     """What the optimizer steps need beside the batch.
 
+    `optimizer` moves the tensors of `masters`; without masters, `parameters` themselves.
     `reference_velocity` gives the frozen base policy's velocity; needed only where the arm has a
-    KL term.
+    KL term. `sharded` says that the transformer's weights are spread over the processes (FSDP2):
+    each forward pass then gathers them, so all processes must make equally many.
     """
 
     policy: Policy
@@ -69,6 +87,9 @@ class Updater:
     batch_size: int
     ema: EMA | None = None
     reference_velocity: Callable[..., Tensor] | None = None
+    masters: MasterWeights | None = None
+    processes: Processes = field(default_factory=Processes)
+    sharded: bool = False
 
     def update(
         self,
@@ -79,32 +100,56 @@ class Updater:
     ) -> UpdateReport:
         """Make the batch's optimizer steps.
 
-        `trained_steps` `[B, K]` names the stored steps of each sample. Column by column, all
-        samples go through one forward pass in the rollout's own chunks, so that the first ratios
-        are exactly 1; the K columns are shared out among `optimizer_steps` optimizer steps.
+        `rollout` and `prompts` hold this process's rows of the batch, `advantages` and
+        `trained_steps` `[B, K]` all of them. `trained_steps` names the stored steps of each
+        sample. Column by column, all samples go through one forward pass in the rollout's own
+        chunks, so that the first ratios are exactly 1; the K columns are shared out among
+        `optimizer_steps` optimizer steps.
 
         Raises:
             RatioError: if a first ratio is off by more than `ratio_tolerance`.
             NonFiniteError: before the optimizer step that would use the value.
         """
         report = UpdateReport()
-        terms = [(term.weight, term.advantage.flatten()) for term in advantages.terms]
+        own = self.processes.part(len(trained_steps))
+        terms = [(term.weight, term.advantage.flatten()[own]) for term in advantages.terms]
         active, report.groups_dropped = _active_rows(advantages)
         if self.reference_velocity is not None:  # a KL term moves every sample
             active, report.groups_dropped = torch.ones_like(active), 0
+        if not active.any():
+            return report
         columns = np.array_split(np.arange(trained_steps.shape[1]), self.settings.optimizer_steps)
+        # Sharded weights are gathered inside: there a process cannot leave the others alone.
+        loop = nullcontext if self.sharded else self.processes.together
         for turn, chosen in enumerate(columns):
             self.optimizer.zero_grad(set_to_none=True)
-            for column in chosen:
-                for rows in chunks(len(trained_steps), self.batch_size):
-                    picked = torch.arange(rows.start, rows.stop)[active[rows]]
-                    if len(picked) == 0:
-                        continue
-                    batch = _Chunk(rollout, picked, trained_steps[picked, column])
-                    share = len(picked) / (len(trained_steps) * len(chosen))
-                    self._backward(batch, prompts, terms, share, report, first=turn == 0)
+            with loop():
+                for column in chosen:
+                    for rows in chunks(own.stop - own.start, self.batch_size):
+                        picked = torch.arange(rows.start, rows.stop)
+                        kept = active[own][rows]
+                        batch = self._chunk(rollout, picked, kept, trained_steps[own][:, column])
+                        if batch is not None:
+                            share = len(batch.rows) / (len(trained_steps) * len(chosen))
+                            self._backward(batch, prompts, terms, share, report, first=turn == 0)
+            with self.processes.together():
+                self._guard_ratio(report)
             self._step(report)
+        names = ("loss", "clip_fraction", *(["kl"] if self.reference_velocity else []))
+        report.sum_over(self.processes, names, self.policy.device)
+        report.ratio_deviation = self.processes.largest(report.ratio_deviation)
         return report
+
+    def _chunk(
+        self, rollout: Rollout, rows: Tensor, active: Tensor, steps: Tensor
+    ) -> _Chunk | None:
+        """The active ones of some rows; `steps` `[b]` of all rows of this process."""
+        picked = rows[active]
+        if len(picked) == 0:
+            if not self.sharded:
+                return None
+            picked = rows[:1]  # its advantage is 0: no gradient, but the forward pass is made
+        return _Chunk(rollout, picked, steps[picked], counted=bool(active.any()))
 
     def _backward(
         self,
@@ -120,8 +165,8 @@ class Updater:
         moved = self._transition(batch, velocity)
         log_prob = step_log_prob(self.arm.settings.kernel, batch.next_latents, moved)
         ratio = losses.ratio(log_prob, batch.log_probs)
-        if first:
-            self._guard_ratio(ratio.detach(), report)
+        if first and batch.counted:
+            report.deviations.append((ratio.detach() - 1).abs().max())
         loss = torch.zeros((), device=ratio.device)
         for weight, advantage in terms:
             chosen = advantage[batch.rows].to(ratio.device, ratio.dtype)
@@ -132,8 +177,10 @@ class Updater:
             kl = self._kl(batch, embeddings, moved)
             loss = loss + self.arm.settings.kl_weight * kl
             logged["kl"] = kl
-        (loss * share).backward()
-        report.add(len(batch.rows), **logged)
+        # Sharded gradients are averaged over the processes, others are summed.
+        (loss * (share * self.processes.count if self.sharded else share)).backward()
+        if batch.counted:
+            report.add(len(batch.rows), **logged)
 
     def _transition(self, batch: _Chunk, velocity: Tensor) -> Transition:
         arm = self.arm.settings
@@ -157,9 +204,12 @@ class Updater:
         form = self.arm.settings.kl_form
         return losses.kl(form, moved, reference.mean).mean()
 
-    def _guard_ratio(self, ratio: Tensor, report: UpdateReport) -> None:
-        deviation = float((ratio - 1).abs().max())
-        report.ratio_deviation = max(report.ratio_deviation, deviation)
+    def _guard_ratio(self, report: UpdateReport) -> None:
+        """Before the first optimizer step: one look at all chunks, one wait for the device."""
+        if not report.deviations:
+            return
+        deviation = report.ratio_deviation = float(torch.stack(report.deviations).max())
+        report.deviations.clear()
         if not deviation <= self.settings.ratio_tolerance:
             raise RatioError(
                 f"before the first optimizer step a ratio differs from 1 by {deviation:.3g}; the"
@@ -170,14 +220,21 @@ class Updater:
             )
 
     def _step(self, report: UpdateReport) -> None:
-        gradients = [p for p in self.parameters.values() if p.grad is not None]
+        masters = self.masters or MasterWeights(self.parameters)
+        masters.take_gradients()
+        if not self.sharded:
+            self.processes.sum_gradients(masters.tensors.values())
+        gradients = [p for p in masters.tensors.values() if p.grad is not None]
         if not gradients:
             return
-        norm = float(torch.nn.utils.clip_grad_norm_(gradients, self.settings.gradient_clip))
-        if not np.isfinite(norm):
-            raise NonFiniteError(f"the gradient's norm is {norm}: no optimizer step was made")
+        norms = torch.nn.utils.clip_grad_norm_(gradients, self.settings.gradient_clip)
+        norm = float(whole(norms))
+        with self.processes.together():
+            if not np.isfinite(norm):
+                raise NonFiniteError(f"the gradient's norm is {norm}: no optimizer step was made")
         report.gradient_norms.append(norm)
         self.optimizer.step()
+        masters.give_weights()
         if self.ema is not None:
             self.ema.update()
 
@@ -185,8 +242,8 @@ class Updater:
 class _Chunk:
     """The stored transitions of some rows, each at its own step."""
 
-    def __init__(self, rollout: Rollout, rows: Tensor, steps: Tensor) -> None:
-        self.rows = rows
+    def __init__(self, rollout: Rollout, rows: Tensor, steps: Tensor, counted: bool = True) -> None:
+        self.rows, self.counted = rows, counted
         self.latents = rollout.latents[rows, steps]
         self.next_latents = rollout.latents[rows, steps + 1]
         self.log_probs = rollout.log_probs[rows, steps]

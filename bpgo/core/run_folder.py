@@ -1,0 +1,91 @@
+"""A run's folder: one run at a time, a log of every sample, and requests to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from torch import Tensor
+
+from bpgo.core.progress import reopen
+from bpgo.errors import UserError
+from bpgo.records import AdvantageResult, PromptBatch
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """One run per folder: the operating system drops the lock when the process ends."""
+    path = folder / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder} is being trained by another process") from None
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def on_stop_signals(request: Callable[[], None]) -> Iterator[None]:
+    """Inside the block SIGTERM and SIGUSR1 call `request`; after it, the old handlers stand."""
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        request()
+
+    kept = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in kept.items():
+            signal.signal(number, old)
+
+
+class RowLog:
+    """Every sample's reward, advantage and group weight: one JSON line per iteration."""
+
+    def __init__(self, path: Path, finished: int) -> None:
+        self._file = reopen(path, finished)
+
+    def write(
+        self,
+        iteration: int,
+        chosen: PromptBatch,
+        rewards: Tensor,
+        diagnostics: dict[str, Tensor],
+        result: AdvantageResult,
+    ) -> None:
+        """Append one iteration; `rewards` and each of `diagnostics` `[P, G]`."""
+        advantage = sum(term.weight * term.advantage for term in result.terms)
+        assert isinstance(advantage, Tensor)
+        columns = {name: _numbers(value) for name, value in result.group_columns.items()}
+        entry = {
+            "iteration": iteration,
+            "prompt_id": chosen.ids,
+            "ambiguity": chosen.ambiguities,
+            "reward": _numbers(rewards),
+            "advantage": _numbers(advantage),
+            "diagnostics": {name: _numbers(value) for name, value in diagnostics.items()},
+            "groups": columns,
+        }
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._file.close()
+
+
+def _numbers(values: Tensor) -> list[Any]:
+    # Nine significant digits give a float32 back exactly.
+    listed: list[Any] = values.double().tolist()
+    return listed

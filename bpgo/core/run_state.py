@@ -1,0 +1,70 @@
+"""What training changes, to a checkpoint and back; the same on any number of processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bpgo.core import checkpoint as checkpoints
+from bpgo.core.arm import Arm
+from bpgo.core.ema import EMA
+from bpgo.core.optimizer import MasterWeights
+from bpgo.core.processes import Processes
+from bpgo.core.sharding import gathered, part_of
+
+
+@dataclass
+class RunState:
+    """Weights, optimizer, average and the arm's memory."""
+
+    masters: MasterWeights
+    optimizer: torch.optim.Optimizer
+    ema: EMA | None
+    arm: Arm
+    processes: Processes
+
+    def save(self, folder: Path, iteration: int, digest: str, extra: dict[str, Any]) -> None:
+        """Write a checkpoint; `extra` is JSON. All processes call it, the main one writes."""
+        main = self.processes.main
+        weights = {name: p.detach() for name, p in self.masters.tensors.items()}
+        found = checkpoints.Checkpoint(
+            iteration,
+            gathered(weights, main),
+            gathered(checkpoints.optimizer_tensors(self.optimizer), main),
+            gathered(self.ema.state_dict(), main) if self.ema else {},
+            {"arm": self.arm.state_dict(), **extra},
+        )
+        with self.processes.together():
+            if main:
+                checkpoints.save(folder, found, digest)
+
+    def restore(self, folder: Path, digest: str) -> tuple[int, dict[str, Any], list[str]]:
+        """Take the newest whole checkpoint: its iteration (0: none), its `extra`, and notes."""
+        found, notes = checkpoints.load_newest(folder, digest)
+        if found is None:
+            return 0, {}, notes
+        weights = self.masters.tensors
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(part_of(found.weights[name], weight))
+        self.masters.give_weights()
+        checkpoints.restore_optimizer(self.optimizer, self._parts(found.optimizer))
+        if self.ema:
+            averages = self.ema.state_dict()
+            parts = {name: part_of(value, averages[name]) for name, value in found.ema.items()}
+            self.ema.load_state_dict(parts)
+        self.arm.load_state_dict(found.state["arm"])
+        return found.iteration, found.state, [*notes, f"resumed after iteration {found.iteration}"]
+
+    def _parts(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """This process's part of the optimizer's state, which is laid out like the weights."""
+        weights = list(self.masters.tensors.values())
+        parts = {}
+        for key, value in tensors.items():
+            weight = weights[int(key.split(".", 1)[0])]
+            parts[key] = part_of(value, weight) if value.shape == weight.shape else value
+        return parts
