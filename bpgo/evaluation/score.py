@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from bpgo import loading
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import chunks
-from bpgo.errors import NonFiniteError, UserError
+from bpgo.errors import NonFiniteError, RunError, UserError
+from bpgo.evaluation.finished_scores import FinishedScores
+from bpgo.evaluation.stored_images import StoredImages, UnreadableImageError
 from bpgo.files import atomic_path
 from bpgo.settings import Settings
 
@@ -32,8 +33,12 @@ def score_run(
 ) -> None:
     """Write one row per (sample, reward): experiment, arm, seed, `KEYS`, reward, score.
 
+    The rewards are loaded and called one after the other. Where one fails, the others go on, and
+    their scores wait beside `output` for the next try; `output` holds all rewards or is not there.
+
     Raises:
-        UserError: if the samples or one of their images cannot be read, naming the file.
+        UserError: if the samples or one of their images cannot be read, naming the file; if a
+            reward cannot be loaded or called.
         NonFiniteError: naming the reward and prompt.
     """
     loading.check_names(settings, experiment, arm)
@@ -47,35 +52,77 @@ def score_run(
         raise UserError(f"--environment: no reward runs in '{environment}'. Known: {known}")
     index = _read_index(samples)
     torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rewards = loading.load_rewards(settings, names, device)
-    scores: dict[str, list[Tensor]] = {name: [] for name in names}
+    images = StoredImages(samples, index.path.tolist())
+    finished = FinishedScores(output, samples, settings.score_digest(experiment, arm, seed))
     parts = chunks(len(index), settings.evaluation.batch_size)
-    with Progress(f"{experiment}/{arm}/seed_{seed}: score", len(parts)) as progress:
-        for done, rows in enumerate(parts, start=1):
-            part = index.iloc[rows]
-            images = _read_images(samples, part.path.tolist()).to(device)
-            for name, reward in rewards.items():
-                scores[name].append(reward(images, part.text.tolist()).float().cpu())
-            progress.step(done)
-    frames = [_frame(index, name, torch.cat(found)) for name, found in scores.items()]
+    failures: dict[str, Exception] = {}
+    with Progress(f"{experiment}/{arm}/seed_{seed}: score", len(names) * len(parts)) as progress:
+        for name in names:
+            if name in finished:
+                progress.add(len(parts))
+                continue
+            try:
+                finished[name] = _score(settings, name, index, images, parts, progress)
+            except UnreadableImageError:
+                raise
+            except (UserError, RunError, torch.OutOfMemoryError) as error:
+                failures[name] = _explained(name, error)
+    if failures:
+        raise _joined(failures, [name for name in names if name in finished])
+    frames = [index[KEYS].assign(reward=name, score=finished[name]) for name in names]
     table = pd.concat(frames, ignore_index=True)
     table.insert(0, "experiment", experiment)
     table.insert(1, "arm", arm)
     table.insert(2, "seed", seed)
     with atomic_path(output) as path:
         table.to_parquet(path, index=False)
+    finished.remove()
 
 
-def _frame(index: pd.DataFrame, name: str, scores: Tensor) -> pd.DataFrame:
-    values = scores.numpy()
+def _score(
+    settings: Settings,
+    name: str,
+    index: pd.DataFrame,
+    images: StoredImages,
+    parts: list[slice],
+    progress: Progress,
+) -> np.ndarray:
+    """Scores [N] float32 by one reward, which is freed again."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reward = loading.load_rewards(settings, [name], device)[name]
+    found: list[Tensor] = []
+    for rows in parts:
+        batch = images.read(rows).to(device).float() / 255
+        found.append(reward(batch, index.text.iloc[rows].tolist()).float().cpu())
+        progress.add(1)
+    values: np.ndarray = torch.cat(found).numpy()
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         row = index.iloc[int(bad[0])]
         raise NonFiniteError(
             f"reward '{name}' gives {values[bad[0]]} for prompt '{row.prompt_id}' ({row.path})"
         )
-    return index[KEYS].assign(reward=name, score=values)
+    return values
+
+
+def _explained(name: str, error: Exception) -> Exception:
+    if isinstance(error, torch.OutOfMemoryError):
+        return UserError(
+            f"reward '{name}': the GPU's memory is full: lower its batch_size"
+            f" (overrides.rewards.{name}.batch_size in the configuration)"
+        )
+    return error
+
+
+def _joined(failures: dict[str, Exception], kept: list[str]) -> Exception:
+    """One error for all that failed; what is kept is said too."""
+    first, *others = failures.values()
+    lines = [str(error) for error in (first, *others)]
+    if kept:
+        lines.append(
+            f"The scores by {', '.join(kept)} are kept: the same command goes on from here"
+        )
+    return (type(first) if not others else UserError)("\n".join(lines))
 
 
 def _read_index(samples: Path) -> pd.DataFrame:
@@ -90,17 +137,3 @@ def _read_index(samples: Path) -> pd.DataFrame:
         if column not in index:
             raise UserError(f"{path}: has no column '{column}'; run `sample` again")
     return index
-
-
-def _read_images(folder: Path, paths: list[str]) -> Tensor:
-    """`[B, 3, H, W]` in [0, 1] from PNG files."""
-    images = []
-    for path in paths:
-        try:
-            with Image.open(folder / path) as image:
-                images.append(np.asarray(image.convert("RGB")))
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(f"{folder / path}: cannot be read as an image: {error}") from None
-        if images[-1].shape != images[0].shape:
-            raise UserError(f"{folder / path}: is of another size than {folder / paths[0]}")
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255

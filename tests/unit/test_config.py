@@ -93,7 +93,7 @@ BAD = {
         ["experiments.clear.training_reward", "'oracl'", "Did you mean 'oracle"],
     ),
     "unknown judge": ("experiments.clear.judges", ["nobody"], ["experiments.clear.judges", "'nob"]),
-    "unknown model": ("model", "flux9", ["my.yaml", "model", "'flux9'", "Known: scenes"]),
+    "unknown model": ("model", "flux9", ["my.yaml", "model", "'flux9'", "scenes"]),
     "unknown prompts": ("prompts", "none", ["my.yaml", "prompts", "'none'", "scenes"]),
     "no model": ("model", None, ["my.yaml", "model", "None"]),
     "experiments as a list": ("experiments", ["clear"], ["my.yaml", "experiments", "mapping"]),

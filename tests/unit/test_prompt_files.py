@@ -157,6 +157,15 @@ def test_a_bad_line_of_a_users_own_file(case: str, tmp_path: Path) -> None:
     assert wanted in refusal(tmp_path, own(tmp_path, *lines))
 
 
+def test_a_bad_line_of_the_own_file_beside_a_published_one(tmp_path: Path) -> None:
+    files = {
+        **own(tmp_path, "one", "", "two"),
+        "other": {"path": "owner/name/a.txt", "revision": COMMIT, "split": "evaluation"},
+    }
+    with pytest.raises(UserError, match=r"mine\.txt, line 2: is empty"):
+        prompt_set(tmp_path, files)  # before anything is fetched
+
+
 def test_bad_lines_of_a_published_file_are_left_out_and_counted(tmp_path: Path) -> None:
     files = published(tmp_path, "one", "", "two", "one", LONG, "three", "four", licence="MIT")
     made = prompt_set(tmp_path, files).split("evaluation")
@@ -214,6 +223,10 @@ def test_a_bad_ambiguity(value: str, tmp_path: Path) -> None:
 
 BAD_SETTINGS = {
     "missing file": ({"path": "no/such/file.txt"}, "files.mine.path: there is no file 'no/such"),
+    "missing copy": (
+        {"path": "/no/such/file.txt", "revision": COMMIT},
+        "files.mine.path: there is no file '/no/such/file.txt'",
+    ),
     "unknown ending": ({"path": "a.doc"}, "files.mine.format: the name"),
     "misspelt key": ({"path": "a.txt", "colunm": "x"}, "Did you mean 'column'?"),
     "unknown format": ({"path": "a.txt", "format": "xml"}, "files.mine.format: 'xml'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tiny_world import tiny_settings
 from torch import Tensor
 
 from bpgo.errors import NonFiniteError, UserError
+from bpgo.evaluation import stored_images
 from bpgo.evaluation.sample import sample_run
 from bpgo.evaluation.score import score_run
 from bpgo.prompts import write_prompts
@@ -163,3 +165,88 @@ def test_a_score_that_is_not_finite_names_reward_and_prompt(
         scored(settings, samples, tmp_path / "scores.parquet")
     assert "evaluation-00000" in str(caught.value)
     assert not (tmp_path / "scores.parquet").exists()
+
+
+class Broken:
+    """A reward that cannot be loaded until it is mended, and counts what it scores."""
+
+    mended = False
+    scored = 0
+
+    def __init__(self, settings: Any, device: str) -> None:
+        if not Broken.mended and settings.output == "strict":
+            raise UserError(f"reward '{settings.title}': no weights")
+        self.real = scenes_oracle.ScenesOracle(settings, device)
+
+    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
+        Broken.scored += len(images)
+        return self.real(images, texts)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bpgo.registry.load_reward_class", lambda _kind: Broken)
+    monkeypatch.setattr(Broken, "mended", False)
+    monkeypatch.setattr(Broken, "scored", 0)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_reward_that_fails_loses_no_other(
+    settings: Settings, samples: Path, tmp_path: Path
+) -> None:
+    output, count = tmp_path / "scores.parquet", len(pd.read_parquet(samples / "index.parquet"))
+    message = refusal(settings, samples, tmp_path)
+    assert message.splitlines()[0] == "reward 'Strict': no weights"
+    assert "The scores by oracle are kept" in message
+    assert Broken.scored == count
+    Broken.mended = True
+    table = scored(settings, samples, output)
+    assert Broken.scored == 2 * count  # the strict one's only
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    expected = scored(settings, samples, tmp_path / "whole.parquet")
+    pd.testing.assert_frame_equal(table, expected)
+
+
+@pytest.mark.usefixtures("broken")
+def test_kept_scores_are_of_the_same_samples(
+    settings: Settings, spoilt: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    count = len(pd.read_parquet(spoilt / "index.parquet"))
+    refusal(settings, spoilt, tmp_path)
+    refusal(settings, spoilt, tmp_path)
+    assert Broken.scored == count
+    other = tiny_settings(tiny_folder, evaluation={"steps": 2})
+    refusal(other, spoilt, tmp_path)
+    assert Broken.scored == 2 * count
+    os.utime(spoilt / "index.parquet", ns=(1, 1))  # sampled again
+    refusal(settings, spoilt, tmp_path)
+    assert Broken.scored == 3 * count
+
+
+def test_all_that_fails_is_said_at_once(
+    settings: Settings, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Any, _images: Tensor, _texts: list[str]) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(scenes_oracle.ScenesOracle, "__call__", full)
+    lines = refusal(settings, samples, tmp_path).splitlines()
+    assert len(lines) == 2
+    for line, name in zip(lines, ("oracle", "oracle_strict"), strict=True):
+        assert line.startswith(f"reward '{name}': the GPU's memory is full: lower its batch_size")
+
+
+def test_images_are_decoded_once_or_as_often_as_needed(
+    samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = pd.read_parquet(samples / "index.parquet").path.tolist()
+    opened: list[Path] = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: (opened.append(path), real(path))[1])
+    images = stored_images.StoredImages(samples, paths)
+    assert torch.equal(images.read(slice(0, 2)), images.read(slice(0, 2)))
+    assert len(opened) == 2
+    monkeypatch.setattr(stored_images, "REMEMBERED", 100)
+    images = stored_images.StoredImages(samples, paths)
+    assert torch.equal(images.read(slice(0, 2)), images.read(slice(0, 2)))
+    assert len(opened) == 6

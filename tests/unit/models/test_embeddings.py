@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_world import CAPTIONS, tiny_policy
+from tiny_world import CAPTIONS, model_settings, tiny_policy
 
 from bpgo.core.interfaces import PromptEmbeddings
-from bpgo.models.embeddings import prompt_embeddings
+from bpgo.files import sha256
+from bpgo.models import embeddings
+from bpgo.models.embeddings import encoder_key, prompt_embeddings
 from bpgo.models.flux import FluxPolicy
+from bpgo.models.stable_diffusion_3 import StableDiffusion3Policy
 
 
 class Counting(FluxPolicy):
@@ -99,3 +103,64 @@ def test_dtype_of_the_policy(tiny_folder: Path, tmp_path: Path) -> None:
     first, second = (prompt_embeddings(policy, CAPTIONS, tmp_path) for _ in range(2))
     assert_equal(first, second)
     assert second.tokens.dtype == torch.bfloat16
+
+
+def test_the_empty_prompts_embeddings_are_kept(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    settings = model_settings(tiny_sd3_folder, kind="stable_diffusion_3")
+    first, second = (
+        prompt_embeddings(StableDiffusion3Policy(settings), CAPTIONS, tmp_path) for _ in range(2)
+    )
+    assert_equal(first, second)
+    for name in ("negative_tokens", "negative_pooled"):
+        kept = getattr(second, name)
+        assert torch.equal(kept, getattr(first, name))
+        assert len(kept) == 1
+        assert torch.equal(getattr(second.select(torch.tensor([3, 3])), name), kept)
+
+
+def test_a_hub_folder_is_named_by_its_commit(tiny_folder: Path, tmp_path: Path) -> None:
+    commits = ["a" * 40, "b" * 40]
+    folders = [tmp_path / "models--owner--name" / "snapshots" / commit for commit in commits]
+    keys = set()
+    for folder in folders:
+        shutil.copytree(tiny_folder, folder)
+        keys.add(encoder_key(folder, tmp_path))
+        shutil.rmtree(folder / "text_encoder")  # nothing of it is read
+        keys.add(encoder_key(folder, tmp_path))
+    assert keys == {f"models--owner--name@{commit}" for commit in commits}
+
+
+def test_every_file_of_an_encoder_counts(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "policy"))
+    keys = [encoder_key(folder, tmp_path)]
+    for file in ("text_encoder_2/config.json", "tokenizer/tokenizer.json", "model_index.json"):
+        (folder / file).write_text((folder / file).read_text() + "\n")
+        keys.append(encoder_key(folder, tmp_path))
+    assert len(set(keys)) == 4
+    (folder / "transformer" / "config.json").write_text("{}")
+    assert encoder_key(folder, tmp_path) == keys[-1]
+
+
+def test_a_large_file_is_hashed_once(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr(embeddings, "sha256", counted)
+    monkeypatch.setattr(embeddings, "SMALL", 5000)
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "policy"))
+    first = encoder_key(folder, tmp_path)
+    large = [file for file in hashed if file.stat().st_size > 5000]
+    assert [file.name for file in large] == ["model.safetensors"] * 2
+    hashed.clear()
+    assert encoder_key(folder, tmp_path) == first
+    assert not set(large) & set(hashed)
+    content = bytearray(large[0].read_bytes())
+    content[-1] ^= 1
+    large[0].write_bytes(content)
+    os.utime(large[0], (1, 1))  # whatever the clock's resolution
+    assert encoder_key(folder, tmp_path) != first
