@@ -116,13 +116,11 @@ def _explained(name: str, error: Exception) -> Exception:
 
 def _joined(failures: dict[str, Exception], kept: list[str]) -> Exception:
     """One error for all that failed; what is kept is said too."""
-    first, *others = failures.values()
-    lines = [str(error) for error in (first, *others)]
+    lines = [str(error) for error in failures.values()]
     if kept:
-        lines.append(
-            f"The scores by {', '.join(kept)} are kept: the same command goes on from here"
-        )
-    return (type(first) if not others else UserError)("\n".join(lines))
+        lines.append(f"The scores by {', '.join(kept)} are kept for the same command's next try")
+    kinds = {type(error) for error in failures.values()}
+    return (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(lines))
 
 
 def _read_index(samples: Path) -> pd.DataFrame:
