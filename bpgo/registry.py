@@ -27,6 +27,8 @@ REWARDS = {
     "aesthetic": "bpgo.rewards.aesthetic",
     "scenes_preference": "bpgo.rewards.scenes",
     "scenes_oracle": "bpgo.rewards.scenes_oracle",
+    "image_reward": "bpgo.rewards.image_reward",
+    "image_reward_official": "bpgo.rewards.image_reward_official",
 }
 
 # The module of a model exports its class as `MODEL`.

@@ -39,7 +39,8 @@ class HPSv2Official(PublishedReward):
     """The published checkpoint in the package hpsv2.
 
     Raises:
-        UserError: there is no such checkpoint, it is another model's, or hpsv2 is not installed.
+        UserError: there is no such checkpoint, or it is another model's.
+        ImportError: outside its environment.
     """
 
     Settings = HPSv2OfficialSettings
@@ -83,9 +84,9 @@ class HPSv2Official(PublishedReward):
 def official_model(architecture: str, what: str) -> tuple[Any, Any, Any]:
     """The package's model (random weights), its preprocessing of one image and its tokenizer.
 
-    `UserError` if the package is not installed, or knows no such architecture.
+    `UserError` if it knows no such architecture.
     """
-    factory = _import_factory(what)
+    factory = _import_factory()
     name = architecture
     if architecture.endswith(".json"):
         path = hub.file(architecture, None, f"{what}: architecture")
@@ -100,15 +101,9 @@ def official_model(architecture: str, what: str) -> tuple[Any, Any, Any]:
     return model, preprocess, factory.get_tokenizer(name)
 
 
-def _import_factory(what: str) -> Any:
-    try:
-        with _missing_parts():
-            from hpsv2.src.open_clip import factory
-    except ImportError as error:
-        raise UserError(
-            f"{what}: the package hpsv2 cannot be imported ({error}): this reward runs in the"
-            " environment workflow/envs/hpsv2.yaml"
-        ) from None
+def _import_factory() -> Any:
+    with _missing_parts():
+        from hpsv2.src.open_clip import factory
     return factory
 
 

@@ -28,7 +28,7 @@ COUNT = 24
 
 
 # What a reward imports that the main environment need not have.
-PACKAGES = {"hpsv2": "hpsv2"}
+PACKAGES = {"hpsv2": "hpsv2", "image_reward": "ImageReward"}
 
 
 def settings_of(file: Path, **changes: Any) -> RewardSettings:

@@ -105,8 +105,9 @@ def test_the_official_package_is_missing(tiny: Path, monkeypatch: pytest.MonkeyP
     for name in ("hpsv2", "hpsv2.src.open_clip"):
         monkeypatch.setitem(sys.modules, name, None)
     message = refusal("hpsv2_official", tiny)
-    assert "hpsv2 cannot be imported" in message
+    assert "import of hpsv2" in message
     assert "workflow/envs/hpsv2.yaml" in message
+    assert "--use-conda" in message
 
 
 def test_the_published_architecture() -> None:
