@@ -10,6 +10,8 @@ PIP_OPTIONS ?=
 # More options for Snakemake: make results SNAKEMAKE_OPTIONS="--configfile config/mine.yaml"
 SNAKEMAKE_OPTIONS ?=
 PYTEST_OPTIONS ?=
+# A conda command and a local channel, for tests of --use-conda where no channel can be reached.
+export BPGO_CONDA_TOOLS ?= $(abspath $(wildcard ../shared/tools/conda))
 
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_OPTIONS)
 PINS := pyproject.toml constraints.txt
@@ -61,7 +63,7 @@ format: $(VENV)/.dev  ## format the code
 
 # No addresses and no hashes, so the file serves every package index and every build of torch.
 # torch itself names the exact CUDA packages it needs; they are not ours to list.
-constraints: $(VENV)/.dev  ## pin every package again (needs uv)
+constraints: $(VENV)/.dev  ## pin every package again
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate \
 		--all-extras --quiet --output-file constraints.all pyproject.toml
 	grep -vE '^(nvidia-|cuda-|triton)' constraints.all > constraints.txt

@@ -26,10 +26,13 @@ ROOTS = "|".join(re.escape(root) for root in (ROOT, SMOKE, REBUILT))
 FROM_STORED_SCORES = bool({"figures", "reference"} & set(sys.argv))
 EVERY_CORE = 1024  # Snakemake takes no more than --cores
 
-# Jobs use the Python that runs Snakemake, and this clone's packages.
+# Jobs use the Python that runs Snakemake, or that of their own environment, and this clone's
+# packages. Snakemake takes PYTHONPATH away from a job with an environment, so the shell sets it.
 os.environ.update(
-    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)]),
-    PYTHONPATH=os.pathsep.join(filter(None, [str(workflow.basedir), os.getenv("PYTHONPATH")])),
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)])
+)
+shell.prefix(
+    "set -euo pipefail; export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
 )
 
 
