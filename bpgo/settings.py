@@ -67,7 +67,9 @@ class ModelSettings(Published):
     kind: str  # key of bpgo.registry.MODELS
     title: str
     path: str  # a folder, relative to the clone's root or absolute, or owner/name on the hub
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; see bpgo.models
+    dtype: Literal["float32", "bfloat16"] = (
+        "float32"  # of the computation; see bpgo.models.pipeline
+    )
     vae_dtype: Literal["float32", "bfloat16"] = "float32"
     resolution: Count  # pixels, height = width
     prompt_tokens: Count  # length to which prompts are padded

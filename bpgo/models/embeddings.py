@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -23,27 +26,46 @@ def prompt_embeddings(policy: Policy, texts: list[str], cache: Path) -> PromptEm
     Thousands of prompts take gigabytes: they stay in the file, mapped, and are read as they are
     used. The key is the texts, the text encoders and tokenizers (see `encoder_key`), the padded
     length and the dtype, so a changed prompt set or another model never meets a stale entry; an
-    unreadable entry is made again. Where all is cached, no encoder is loaded.
+    unreadable entry is made again. Where all is cached, no encoder is loaded; of several processes
+    that start at once, one makes the entry and the others wait for it.
     """
     form = [policy.settings.prompt_tokens, policy.settings.dtype]
     parts = [texts, encoder_key(policy.folder, cache), form]
     path = Path(cache) / f"{text_digest(json.dumps(parts))}.safetensors"
-    if path.exists():
-        try:
-            return _read(path, policy)
-        except (SafetensorError, TypeError):
-            path.unlink(missing_ok=True)  # another job may have been first
-    embeddings = policy.encode_prompts(texts)
+    found = _read(path, policy)
+    if found is None:
+        with _one_process(Path(cache)):
+            found = _read(path, policy)  # another process may have been first
+            if found is None:
+                _write(path, policy.encode_prompts(texts))
+                found = _read(path, policy)
+    assert found is not None
+    return found
+
+
+@contextmanager
+def _one_process(cache: Path) -> Iterator[None]:
+    """One process at a time loads text encoders; the operating system lets go when it ends."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, embeddings: PromptEmbeddings) -> None:
     state = {
         name: value.contiguous() for name, value in vars(embeddings).items() if value is not None
     }
     with atomic_path(path) as temporary:
         save_file(state, temporary)
-    return _read(path, policy)
 
 
-def _read(path: Path, policy: Policy) -> PromptEmbeddings:
-    return PromptEmbeddings(**load_file(path)).to(HOST, policy.dtype)
+def _read(path: Path, policy: Policy) -> PromptEmbeddings | None:
+    """None where there is no entry, or one that cannot be used."""
+    try:
+        return PromptEmbeddings(**load_file(path)).to(HOST, policy.dtype)
+    except (FileNotFoundError, SafetensorError, TypeError):
+        return None
 
 
 def encoder_key(folder: Path, cache: Path) -> str:

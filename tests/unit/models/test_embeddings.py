@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +47,7 @@ def test_second_time_from_the_cache(policy: Counting, tmp_path: Path) -> None:
     second = prompt_embeddings(policy, CAPTIONS, tmp_path)
     assert policy.runs == 1
     assert_equal(first, second)
-    assert [file.suffix for file in tmp_path.iterdir()] == [".safetensors"]
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == ["", ".safetensors"]
 
 
 def test_other_texts_order_or_length_are_other_entries(policy: Counting, tmp_path: Path) -> None:
@@ -77,7 +80,7 @@ def test_an_unreadable_entry_is_made_again(
     content: bytes | None, policy: Counting, tmp_path: Path
 ) -> None:
     first = prompt_embeddings(policy, CAPTIONS, tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.safetensors")
     part = file.read_bytes()[:500] if content is None else content
     file.unlink()  # `first` is mapped to it
     file.write_bytes(part)
@@ -92,7 +95,7 @@ def test_an_entry_of_another_form_is_made_again(policy: Counting, tmp_path: Path
     from safetensors.torch import save_file
 
     first = prompt_embeddings(policy, CAPTIONS, tmp_path)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.safetensors")
     file.unlink()
     save_file({"other": torch.zeros(1)}, file)
     assert_equal(prompt_embeddings(policy, CAPTIONS, tmp_path), first)
@@ -164,3 +167,30 @@ def test_a_large_file_is_hashed_once(
     large[0].write_bytes(content)
     os.utime(large[0], (1, 1))  # whatever the clock's resolution
     assert encoder_key(folder, tmp_path) != first
+
+
+def test_of_two_at_once_one_encodes(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, both_asked = [], threading.Event()
+    lock = embeddings.fcntl.flock
+
+    def counted(file: Any, operation: int) -> None:
+        asked.append(operation)
+        if len(asked) == 2:
+            both_asked.set()
+        lock(file, operation)
+
+    class Slow(Counting):
+        def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
+            assert both_asked.wait(60)  # the other one stands at the lock
+            return super().encode_prompts(texts)
+
+    monkeypatch.setattr(embeddings.fcntl, "flock", counted)
+    policies = [Slow(tiny_policy(tiny_folder).settings) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        results = [
+            pool.submit(prompt_embeddings, policy, CAPTIONS, tmp_path) for policy in policies
+        ]
+        assert_equal(*(result.result() for result in results))
+    assert sum(policy.runs for policy in policies) == 1

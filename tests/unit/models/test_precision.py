@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pipeline_cases import PROMPTS, STEPS, Case, Folders, disturb, images_of, noise_of
+from tiny_world import make_trainer, weights
 from torch import Tensor
 
+from bpgo.core.progress import read_lines
 from bpgo.core.rollout import rollout, step_log_prob
 from bpgo.core.sde import transition
 
@@ -96,3 +99,25 @@ def test_decoding_in_parts(model: Case, folders: Folders, monkeypatch: pytest.Mo
     assert sizes == [3, 2, 1, 1, 1, 1]
     for parts in images[1:]:
         torch.testing.assert_close(parts, images[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("parameters", ["full", "lora"])
+def test_a_run_with_guidance_in_bfloat16(
+    parameters: str, tiny_sd3_folder: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(
+        tiny_sd3_folder,
+        tmp_path,
+        arm="flow_grpo",  # with a KL term, so the reference is asked too
+        model={"kind": "stable_diffusion_3", "dtype": "bfloat16", "lora": {"rank": 2}},
+        rollout={"guidance_scale": 4.5},
+        training={"parameters": parameters, "iterations": 2, "snapshot_every": 2},
+    )
+    before = {name: value.clone() for name, value in weights(trainer).items()}
+    trainer.run()
+    moved = [name for name, value in weights(trainer).items() if not value.equal(before[name])]
+    assert len(moved) > len(before) / 2
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [line["ratio_deviation"] for line in lines] == [0, 0]
+    # Nothing has moved before the first of two optimizer steps: there the KL term is 0.
+    assert 0 < lines[0]["kl"] < 0.01
