@@ -239,12 +239,45 @@ def pretrain(
 def bench(
     output: Output,
     configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
-    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 5,
+    repeats: Annotated[int | None, typer.Option("--repeats", min=1)] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="flux or sd3: its architecture, without weights.")
+    ] = None,
+    random_weights: Annotated[bool, typer.Option("--random-weights")] = False,
+    size: Annotated[str, typer.Option("--size", help="full or tiny")] = "full",
+    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16 or float32")] = "bfloat16",
+    resolution: Annotated[int | None, typer.Option("--resolution", min=8, help="Pixels.")] = None,
+    prompts: Annotated[int, typer.Option("--prompts", min=1, help="In an iteration.")] = 2,
+    group_size: Annotated[int, typer.Option("--group-size", min=2)] = 4,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="Sampling steps.")] = 6,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Default: as many as fit.")
+    ] = None,
+    parameters: Annotated[str, typer.Option("--parameters", help="lora, full or both")] = "both",
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Also with torch.compile.")
+    ] = True,
+    checkpointing: Annotated[
+        bool | None,
+        typer.Option("--checkpointing/--no-checkpointing", help="Default: as the model's file."),
+    ] = None,
+    reward: Annotated[
+        str, typer.Option("--reward", help="brightness, or clip_h14: of HPSv2's size")
+    ] = "brightness",
 ) -> None:
-    """Measure the parts of an iteration and the start-up of each command."""
-    from bpgo.bench.run import run_bench
+    """Measure an iteration's parts: of a configuration, or of a model's architecture (--model)."""
+    if model is None:
+        from bpgo.bench.run import run_bench
 
-    run_bench(configfile, output, repeats)
+        run_bench(configfile, output, repeats or 5)
+        return
+    from bpgo.bench.large import bench_command
+    from bpgo.bench.random_policy import Sizes
+
+    sizes = Sizes(model, size, dtype, resolution, prompts, group_size, steps, checkpointing)
+    bench_command(
+        sizes, output, random_weights, parameters, compiled, batch_size, reward, repeats or 2
+    )
 
 
 @app.command()

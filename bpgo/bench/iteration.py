@@ -22,23 +22,36 @@ PARTS = ("rollout", "reward", "update")
 PIECES = ("decode", "training reward", "diagnostics", "optimizer step")
 
 
+Precision = dict[str, Any]  # what `torch.autocast` takes
+
+
+def _precision(device: str) -> Precision:
+    """Whether and how autocast is on now."""
+    return {
+        "device_type": device,
+        "dtype": torch.get_autocast_dtype(device),
+        "enabled": torch.is_autocast_enabled(device),
+    }
+
+
 class TransformerCalls:
     """The inputs of a transformer's calls, to make the bare calls again."""
 
     def __init__(self, transformer: nn.Module) -> None:
         self.transformer = transformer
         self.recording = False
-        self.calls: list[tuple[tuple[Any, ...], dict[str, Any], bool]] = []
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any], bool, Precision]] = []
         transformer.register_forward_pre_hook(self._record, with_kwargs=True)
 
     def _record(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         if self.recording:
-            self.calls.append((positional, named, torch.is_grad_enabled()))
+            device = next(self.transformer.parameters()).device.type
+            self.calls.append((positional, named, torch.is_grad_enabled(), _precision(device)))
 
     def replay(self) -> None:
         """Every recorded call again, with its backward pass where it had one."""
-        for positional, named, with_gradient in self.calls:
-            with torch.set_grad_enabled(with_gradient):
+        for positional, named, with_gradient, precision in self.calls:
+            with torch.set_grad_enabled(with_gradient), torch.autocast(**precision):
                 output = self.transformer(*positional, **named)[0]
             if with_gradient:
                 output.backward(torch.ones_like(output))
@@ -50,6 +63,7 @@ class Instrument:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
+        self.entry: dict[str, Any] = {}  # what `metrics.jsonl` would say of the last iteration
         self.watch = watch = Stopwatch(trainer.policy.device)
         self.calls = TransformerCalls(trainer.policy.transformer)
         trainer.clock = watch.clock
@@ -67,7 +81,7 @@ class Instrument:
         self.watch.reset()
         self.calls.calls.clear()
         self.calls.recording = replay
-        self.trainer.iterate(iteration)
+        self.entry = self.trainer.iterate(iteration)
         self.calls.recording = False
         start, rolled, scored, end = self.watch.readings
         found = {

@@ -59,14 +59,14 @@ def _figures(found: dict[str, Any]) -> str:
             "",
         ],
     ]
-    return f"## One iteration\n\n{_table(rows)}\n\n{_table(ratios)}"
+    return f"## One iteration\n\n{markdown_table(rows)}\n\n{markdown_table(ratios)}"
 
 
 def _pieces(found: dict[str, Any]) -> str:
     rows = [["Piece", "Share of the iteration"]]
     rows += [[name, _percent(share)] for name, share in found["shares"].items()]
     return (
-        f"## Where it goes\n\n{_table(rows)}\n\n"
+        f"## Where it goes\n\n{markdown_table(rows)}\n\n"
         "The transformer's part is measured by making the iteration's own calls again, bare:"
         " forward, and backward where the iteration had one. `everything else` is the rest:"
         " noise, sampler, advantages, loss, gradient clipping, and the difference between the"
@@ -82,11 +82,13 @@ def _startup(found: dict[str, Any]) -> str:
     ]
     return (
         f"## Start-up before work\n\nFresh processes, median of several; target: at most"
-        f" {TARGETS['startup']:.0f} s. Includes the models a command loads.\n\n{_table(rows)}"
+        f" {TARGETS['startup']:.0f} s. Includes the models a command loads.\n\n"
+        + markdown_table(rows)
     )
 
 
-def _table(rows: list[list[str]]) -> str:
+def markdown_table(rows: list[list[str]]) -> str:
+    """A table; the first row is its head."""
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
 

@@ -54,14 +54,11 @@ class ModelSize:
     transformer: Transformer
     decoder_flops: float  # for one image
     decoder_parameters: int
+    lora: bool  # whether an adapter is trained, or all weights
     trained: int  # parameters
     text_tokens: int
     pixels: int  # of an image
     bytes: int  # of a value of the computation
-
-    @property
-    def lora(self) -> bool:
-        return self.trained < self.transformer.parameters
 
     @property
     def update_flops(self) -> float:
@@ -95,6 +92,12 @@ def model_size(settings: Settings) -> ModelSize:
             f"model '{model.title}': {model.path} is not on this machine and its architecture is"
             " not among those this program knows, so its cost cannot be told"
         )
+    return size_of(settings, found)
+
+
+def size_of(settings: Settings, found: Architecture) -> ModelSize:
+    """The size of an architecture at a configuration's resolution, text length and adapter."""
+    model = settings.model
     image = image_tokens(found.pipeline, found.transformer, found.vae, model.resolution)
     clip = CLIP_TOKENS if found.pipeline == "StableDiffusion3Pipeline" else 0
     layers = transformer(found.pipeline, found.transformer, image, model.prompt_tokens + clip)
@@ -105,6 +108,7 @@ def model_size(settings: Settings) -> ModelSize:
         transformer=layers,
         decoder_flops=operations,
         decoder_parameters=parameters,
+        lora=lora,
         trained=layers.lora_parameters(model.lora.rank, model.lora.targets)
         if lora
         else layers.parameters,
