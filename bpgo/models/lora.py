@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from bpgo.errors import UserError
 from bpgo.files import read_json
@@ -21,8 +22,8 @@ LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 def add_lora(transformer: Any, settings: LoraSettings) -> None:
     """Freeze the transformer and add an adapter whose first output is zero.
 
-    The adapter's weights are float32. Its first matrix is drawn from a fixed seed, so that every
-    arm starts from the same weights.
+    The adapter's weights are float32, whatever it computes in. Its first matrix is drawn from a
+    fixed seed, so that every arm starts from the same weights.
     """
     from peft import LoraConfig
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -38,12 +39,19 @@ def add_lora(transformer: Any, settings: LoraSettings) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         transformer.add_adapter(config)
-    for parameter in trainable(transformer).values():
-        parameter.data = parameter.data.float()
     for module in transformer.modules():
         if isinstance(module, BaseTunerLayer):
-            # Under autocast the adapter computes in bfloat16; peft would copy its input to float32.
-            module.cast_input_dtype_enabled = False
+            module.cast_input_dtype_enabled = False  # peft would copy the input to float32
+            for layers in (module.lora_A, module.lora_B):
+                for layer in layers.values():
+                    layer.float().__class__ = _MasterLinear
+
+
+class _MasterLinear(nn.Linear):
+    """Float32 weights; computes in its input's dtype."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return linear(values, self.weight.to(values.dtype))
 
 
 def _check_targets(transformer: Any, targets: list[str]) -> None:

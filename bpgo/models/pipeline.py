@@ -1,9 +1,10 @@
 """What the policies share: a diffusers pipeline taken apart into transformer, codec, scheduler.
 
 Latents, velocities and log-probabilities are float32. With `dtype: bfloat16` the transformer
-computes under autocast; frozen weights are stored in bfloat16, weights that are trained in float32
-(the whole transformer, or the adapter), as DanceGRPO (`train_grpo_flux.py`, float32 under FSDP)
-and Flow-GRPO (`train_flux.py`, accelerate's mixed precision) keep them.
+computes in bfloat16, and weights that are trained are kept in float32, as DanceGRPO
+(`train_grpo_flux.py`, float32 under FSDP) and Flow-GRPO (`train_flux.py`, accelerate's mixed
+precision) keep them. A whole transformer then computes under autocast; one with an adapter is
+stored in bfloat16, and computes what the pipeline does with the adapter loaded.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class PipelinePolicy(ABC):
             return self.predict(latents, sigma, prompts, guidance_scale).float()
 
     def _precision(self) -> AbstractContextManager[Any]:
-        if self.dtype == torch.float32:
+        if self.dtype == torch.float32 or self.parameters == "lora":
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 

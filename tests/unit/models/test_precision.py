@@ -75,6 +75,25 @@ def test_what_is_trained_is_float32(model: Case, folders: Folders) -> None:
     assert model.policy(folders(model), vae_dtype="bfloat16").vae.dtype == torch.bfloat16
 
 
+def test_an_adapter_in_bfloat16_is_the_pipelines(
+    model: Case, folders: Folders, tmp_path: Path
+) -> None:
+    policy = model.policy(folders(model), "lora", dtype="bfloat16")
+    prompts, noise = policy.encode_prompts(PROMPTS), noise_of(policy)
+    sigma = torch.full((3,), 0.5)
+    with torch.no_grad():
+        before = policy.velocity(noise, sigma, prompts, 1.0)
+    disturb(policy)
+    policy.save(tmp_path)
+    pipeline = model.pipeline(folders(model)).to(torch.bfloat16)
+    pipeline.load_lora_weights(tmp_path)
+    with torch.no_grad():
+        ours = policy.velocity(noise, sigma, prompts, 1.0)
+        policy.transformer = pipeline.transformer
+        assert torch.equal(policy.velocity(noise, sigma, prompts, 1.0), ours)
+    assert not torch.equal(ours, before)
+
+
 def test_bfloat16_stays_near(model: Case, folders: Folders) -> None:
     exact = images_of(model, model.policy(folders(model)))
     for parameters in ("full", "lora"):
