@@ -51,11 +51,16 @@ class Package:
 
 @dataclass(frozen=True)
 class Environment:
-    """A file in workflow/envs, and whether Snakemake has made the environment."""
+    """A file in workflow/envs.
+
+    `made`: Snakemake has made it. `here`: this Python has its packages, so that its rewards run
+    without `--use-conda` too.
+    """
 
     name: str
     file: Path
     made: bool
+    here: bool = False
 
 
 def packages(torch: TorchBuild | None) -> list[Package]:
@@ -72,10 +77,38 @@ def environments(root: Path | None = None) -> list[Environment]:
     """The software environments that the workflow knows."""
     root = root or repository_root()
     made = {file.read_bytes() for file in (root / MADE).glob("*.yaml")}
+    files = sorted((root / ENVIRONMENTS).glob("*.yaml"))
+    pins = {file.stem: _pins(file) for file in files}
     return [
-        Environment(file.stem, file, file.read_bytes() in made)
-        for file in sorted((root / ENVIRONMENTS).glob("*.yaml"))
+        Environment(
+            file.stem,
+            file,
+            file.read_bytes() in made,
+            _serves(pins[file.stem], pins.get("main", {})),
+        )
+        for file in files
     ]
+
+
+def _pins(file: Path) -> dict[str, str]:
+    """The packages of an environment's `pip` section, in its order."""
+    import yaml
+
+    found = yaml.safe_load(file.read_text(encoding="utf-8")).get("dependencies", [])
+    lines = [line for entry in found if isinstance(entry, dict) for line in entry.get("pip", [])]
+    return dict(line.split("==", 1) for line in lines if "==" in line)
+
+
+def _serves(pins: dict[str, str], main: dict[str, str]) -> bool:
+    """Whether this Python can stand in for an environment.
+
+    Its first own package is installed, and what it shares with our main environment has its pins;
+    the other packages, which only a package's metadata asks for, may differ.
+    """
+    own = [name for name in pins if name not in main]
+    shared = [name for name in pins if name in main]
+    same = all(_version(name).split("+")[0] == pins[name] for name in shared)
+    return same and all(_version(name) for name in own[:1])
 
 
 def _requirements() -> dict[str, list[str]]:

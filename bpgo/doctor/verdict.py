@@ -12,7 +12,7 @@ from bpgo.errors import UserError
 from bpgo.machine import Machine
 from bpgo.planning.cost import disk_of
 from bpgo.planning.model import USABLE, Memory, ModelSize, memory, model_size
-from bpgo.planning.run import devices_of_a_job, needs_gpu
+from bpgo.planning.run import devices_of_a_run, needs_gpu
 from bpgo.planning.work import work_of
 from bpgo.screen import gigabytes
 from bpgo.settings import Settings
@@ -89,12 +89,17 @@ def _packages(found: Verdict, settings: Settings, packages: list[Package]) -> No
     for reward in settings.rewards.values():
         if not reward.kind.startswith(EMBEDDED) and reward.environment == "main":
             groups.add("rewards")
+    if settings.training.optimizer == "adamw_8bit":
+        groups.add("optional")
     missing = [package for package in packages if package.group in groups and package.missing]
     if missing:
         names = ", ".join(package.name for package in missing)
-        extra = "[rewards]" if "rewards" in {package.group for package in missing} else ""
+        extra = "[rewards]" if "rewards" in groups else ""
+        others = " bitsandbytes" if "optional" in groups else ""
         found.blocked.append(f"needs packages: {names}")
-        found.todo.append(f"packages are missing: pip install -c constraints.txt -e '.{extra}'")
+        found.todo.append(
+            f"packages are missing: pip install -c constraints.txt -e '.{extra}'{others}"
+        )
     different = [package for package in packages if package.group in groups and package.different]
     if different:
         found.notes.append(
@@ -115,6 +120,10 @@ def _environments(
         if name not in known:
             found.blocked.append(f"needs the environment '{name}'")
             found.todo.append(f"workflow/envs/{name}.yaml is missing; {rewards} needs it")
+        elif known[name].here:
+            found.notes.append(
+                f"{rewards}: the packages of environment '{name}' are installed here"
+            )
         elif known[name].made:
             found.notes.append(f"{rewards}: environment '{name}' is there (--use-conda)")
         elif machine.conda is None:
@@ -163,7 +172,7 @@ def _fetcher(file: PublishedFile) -> str:
 
 
 def _hardware(found: Verdict, settings: Settings, size: ModelSize, machine: Machine) -> None:
-    need, count = memory(settings, size), devices_of_a_job(settings)
+    need, count = memory(settings, size), devices_of_a_run(settings)
     if needs_gpu(settings, size, machine.cores):
         _gpus(found, need, count, machine)
     elif need.least > machine.memory:

@@ -24,11 +24,12 @@ COMMANDS = {"plots": "figures"}  # rules whose command has another name
 
 @dataclass(frozen=True)
 class Time:
-    """Seconds of all jobs of a rule, and of the whole with `parallel` jobs at a time."""
+    """Seconds of one device for all jobs of a rule, and of the whole with several devices."""
 
     by_rule: dict[str, float]
-    each: dict[str, float]  # of one job
-    parallel: int
+    each: dict[str, float]  # of one job, from its start to its end
+    devices: int
+    devices_of_a_run: int  # of one training run
     wall: float
 
     @property
@@ -38,32 +39,35 @@ class Time:
         return sum(self.by_rule.get(rule, 0.0) for rule in computing) / 3600
 
 
-def time_of(work: Work, size: ModelSize, rates: Rates, parallel: int, shared_cores: bool) -> Time:
+def time_of(
+    work: Work, size: ModelSize, rates: Rates, devices: int, of_a_run: int, shared_cores: bool
+) -> Time:
     """How long it takes.
 
     Args:
         work: from `bpgo.planning.work`.
         size: of the model.
         rates: of one device.
-        parallel: jobs at a time: GPUs over GPUs a job, or cores.
+        devices: GPUs, or cores.
+        of_a_run: devices of one training run; they share out its work. Other jobs take one.
         shared_cores: whether jobs at a time slow each other (on a CPU).
     """
-    slower = SIDE_BY_SIDE if shared_cores and parallel > 1 else 1.0
+    slower = SIDE_BY_SIDE if shared_cores and devices > 1 else 1.0
     by_rule: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    wall = 0.0
+    counts = {rule: count for rule, count in work.jobs.items() if rule != work.target}
     for group in work.groups:
-        seconds = _job_seconds(group, size, rates) * slower
-        by_rule[group.rule] = by_rule.get(group.rule, 0.0) + seconds * group.count
-        counts[group.rule] = counts.get(group.rule, 0) + group.count
-    for rule, count in work.jobs.items():
-        if rule not in by_rule and rule != work.target:
-            by_rule[rule], counts[rule] = ONCE_SECONDS * count, count
-    # A stage takes its share of the devices, and at least as long as one of its jobs.
+        seconds = slower * _job_seconds(group, size, rates) * group.count
+        by_rule[group.rule] = by_rule.get(group.rule, 0.0) + seconds
+    for rule, count in counts.items():
+        by_rule.setdefault(rule, ONCE_SECONDS * count)
+    wall, each = 0.0, {}
     for rule, seconds in by_rule.items():
-        wall += seconds / min(parallel, counts[rule])
-    each = {rule: seconds / counts[rule] for rule, seconds in by_rule.items()}
-    return Time(by_rule, each, parallel, wall)
+        share = of_a_run if rule == "train" else 1
+        at_a_time = min(max(1, devices // share), counts[rule])
+        each[rule] = seconds / counts[rule] / share
+        # A stage takes its share of the devices, and at least as long as one of its jobs.
+        wall += each[rule] * counts[rule] / at_a_time
+    return Time(by_rule, each, devices, of_a_run, wall)
 
 
 def _job_seconds(jobs: Jobs, size: ModelSize, rates: Rates) -> float:

@@ -15,8 +15,8 @@ CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
 GB = 1e9
 BYTES = {"float32": 4, "bfloat16": 2}
 
-# Bytes a parameter of full training: float32 weights, gradient, AdamW's two averages.
-FULL_BYTES = 16
+# Bytes of a trained parameter: float32 weight and gradient, and the optimizer's two averages.
+TRAINED_BYTES = {"adamw": 16, "adamw_8bit": 10}
 # Values that a block keeps for its backward pass, per token and width of the model; measured on
 # FLUX.1-dev's and Stable Diffusion 3.5's architectures without weights (`saved_tensors_hooks`).
 KEPT = {"full": 30, "lora": 18}
@@ -122,7 +122,8 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
     """Memory of a training run, the rewards that it scores with included."""
     training, layers = settings.training, size.transformer
     ema = 4 * size.trained if training.ema_decay > 0 else 0
-    weights, trained = size.bytes * layers.parameters, FULL_BYTES * size.trained
+    weights = size.bytes * layers.parameters
+    trained = TRAINED_BYTES[training.optimizer] * size.trained
     if not size.lora:  # autocast keeps a copy of the weights in its own type
         weights = 0 if size.bytes == 4 else weights
         if any(getattr(arm, "kl_weight", 0) for arm in settings.arms.values()):
@@ -140,9 +141,10 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         for experiment in settings.experiments.values()
         for name in (experiment.training_reward, *experiment.diagnostics)
     }
+    shards = settings.machine.gpus if settings.sharded and settings.machine.gpus else 1
     standing = {
-        "transformer": weights,
-        "trained weights, gradients, optimizer": trained + ema,
+        "transformer": weights / shards,
+        "trained weights, gradients, optimizer": (trained + ema) / shards,
         "image decoder": BYTES[settings.model.vae_dtype] * size.decoder_parameters,
         "rewards": GB * sum(settings.rewards[name].gigabytes for name in rewards),
     }

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bpgo.planning.cost import Time
 from bpgo.planning.run import Plan, as_json, check_scale, make_plan
 from bpgo.screen import duration, gigabytes, show, table
 
@@ -78,7 +79,7 @@ def _cost(plan: Plan) -> Table:
     time, device = plan.time, "CPU core" if plan.device == "cpu" else plan.device
     found = table("Cost", "", "")
     for name, value, remark in (
-        ("wall time", duration(time.wall), f"with {time.parallel} x {device}"),
+        ("wall time", duration(time.wall), _devices(time, device)),
         ("device hours", f"{time.device_hours:.1f}", f"of one {device}"),
         ("text encoders", f"{plan.work.texts:,} texts", "once for all runs"),
         *(("disk", gigabytes(value), name) for name, value in plan.disk.lasting.items()),
@@ -97,6 +98,11 @@ def _cost(plan: Plan) -> Table:
     ):
         found.add_row(name, value, remark)
     return found
+
+
+def _devices(time: Time, device: str) -> str:
+    run = f", {time.devices_of_a_run} for each run" if time.devices_of_a_run > 1 else ""
+    return f"with {time.devices} x {device}{run}"
 
 
 def _notes(plan: Plan) -> list[str]:

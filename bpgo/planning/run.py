@@ -75,7 +75,7 @@ def make_plan(
         gigabytes = float(known.gigabytes) if known else 0.0
     count = devices or (machine.cores() if device == "cpu" else max(1, len(here)))
     rates = rates_of(settings, size, device, folder or bench_folder())
-    parallel = max(1, count // devices_of_a_job(settings))
+    run = devices_of_a_run(settings)
     return Plan(
         settings,
         work,
@@ -84,15 +84,15 @@ def make_plan(
         gigabytes,
         assumed,
         rates,
-        time_of(work, size, rates, parallel, shared_cores=device == "cpu"),
-        disk_of(settings, work, size, parallel),
+        time_of(work, size, rates, count, run, shared_cores=device == "cpu"),
+        disk_of(settings, work, size, max(1, count // run)),
         memory(settings, size),
     )
 
 
-def devices_of_a_job(settings: Settings) -> int:
-    """GPUs of one training job."""
-    return int(getattr(settings.training, "gpus", 1))
+def devices_of_a_run(settings: Settings) -> int:
+    """GPUs of one training run (cores, where it uses none)."""
+    return max(1, settings.machine.gpus)
 
 
 def needs_gpu(settings: Settings, size: ModelSize, cores: int) -> bool:
@@ -126,7 +126,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "texts": work.texts,
         "device": plan.device,
         "device_assumed": plan.assumed,
-        "devices": time.parallel,
+        "devices": time.devices,
+        "devices_of_a_run": time.devices_of_a_run,
         "rates": asdict(plan.rates),
         "seconds_by_rule": time.by_rule,
         "device_hours": time.device_hours,

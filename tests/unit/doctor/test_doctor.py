@@ -105,6 +105,16 @@ def test_a_model_that_needs_a_gpu(large: Path) -> None:
     assert "--profile profiles/slurm" in "\n".join(verdict(large, cluster).todo)
 
 
+def test_several_gpus_share_full_weights(tmp_path: Path) -> None:
+    """16 bytes a parameter and autocast's copy, 214 GB, are too much for any GPU here but one of 8."""
+    sizes = {"training": {"parameters": "full"}, "machine": {"gpus": 8}}
+    file = write_configuration(tmp_path, **sizes)
+    assert "needs 8 GPUs with" in verdict(file, GPU).summary
+    assert "GPU" not in verdict(file, replace(GPU, gpus=[H100] * 8)).summary
+    alone = write_configuration(tmp_path / "alone", training={"parameters": "full"})
+    assert "needs a GPU with 2" in verdict(alone, GPU).summary
+
+
 def test_a_torch_that_does_not_see_the_gpu(large: Path) -> None:
     blind = replace(GPU, torch=TorchBuild("2.13.0+cpu", "cpu"))
     assert "torch 2.13.0+cpu is built for the CPU" in "\n".join(verdict(large, blind).todo)
@@ -161,6 +171,10 @@ def test_an_environment_of_its_own(tmp_path: Path) -> None:
     assert "makes the environment 'apart' at its first use" in with_conda.notes[0]
     made = [*OURS, Environment("apart", Path("apart.yaml"), made=True)]
     assert verdict(file, known=made).ready
+    here = [*OURS, Environment("apart", Path("apart.yaml"), made=False, here=True)]
+    found = verdict(file, known=here)
+    assert found.ready
+    assert "are installed here" in found.notes[0]
 
 
 def test_environments_that_snakemake_made(tmp_path: Path) -> None:
@@ -174,6 +188,40 @@ def test_environments_that_snakemake_made(tmp_path: Path) -> None:
         "apart": True,
     }
     assert "main" in {entry.name for entry in environments()}
+
+
+@pytest.mark.parametrize(
+    ("package", "shared", "here"),
+    [("safetensors", None, True), ("no-such-package", None, False), ("safetensors", "0.1", False)],
+)
+def test_environments_that_this_python_stands_in_for(
+    package: str, shared: str | None, here: bool, tmp_path: Path
+) -> None:
+    """Its own package is installed, and what it shares with ours has its versions."""
+    numpy = next(entry.found for entry in packages(None) if entry.name == "numpy")
+    (tmp_path / "workflow/envs").mkdir(parents=True)
+    for name, pins in (
+        ("main", [f"numpy=={numpy}"]),
+        ("apart", [f"{package}==9", "old-protobuf==1", f"numpy=={shared or numpy}"]),
+    ):
+        content = {"dependencies": ["python =3.11", "pip", {"pip": pins}]}
+        (tmp_path / "workflow/envs" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    assert {entry.name: entry.here for entry in environments(tmp_path)} == {
+        "main": True,
+        "apart": here,
+    }
+
+
+def test_eight_bits_need_their_package(tmp_path: Path) -> None:
+    file = write_configuration(
+        tmp_path,
+        _SCENES | {"path": "bpgo/scenes/weights/policy"},
+        training={"optimizer": "adamw_8bit"},
+    )
+    none = [*INSTALLED, Package("bitsandbytes", "optional", "", "")]
+    found = verdict(file, installed=none)
+    assert found.summary == "needs packages: bitsandbytes"
+    assert "-e '.' bitsandbytes" in found.todo[0]
 
 
 def test_settings_that_are_wrong(tmp_path: Path) -> None:

@@ -58,6 +58,15 @@ def test_more_devices_take_less_time() -> None:
     assert make_plan(DEFAULT, devices=1).time.each["train"] < two.time.each["train"]
 
 
+def test_gpus_of_one_run_share_its_work(tmp_path: Path, large: Path) -> None:
+    one = make_plan(large, gpu="H100", devices=8)
+    four = make_plan(write_configuration(tmp_path, machine={"gpus": 4}), gpu="H100", devices=8)
+    assert four.time.each["train"] == pytest.approx(one.time.each["train"] / 4)
+    assert four.time.each["sample"] == one.time.each["sample"]
+    assert four.time.device_hours == pytest.approx(one.time.device_hours)
+    assert four.disk.passing < one.disk.passing  # two runs at a time instead of eight
+
+
 def test_a_large_model_without_a_gpu_assumes_one_and_says_so(
     large: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,7 +124,7 @@ def test_a_benchmark_of_the_same_model_and_gpu_is_used(
     assert plan.rates.measured
     assert "bench_flux.json" in plan.rates.source
     assert plan.rates.forward == pytest.approx(21.5e12 / (0.7 * 989.4e12), rel=0.01)
-    assert plan.time.parallel == 4
+    assert plan.time.devices == 4
     assert not plan.assumed
     other = make_plan(large, gpu="A100", folder=tmp_path)
     assert not other.rates.measured
