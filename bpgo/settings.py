@@ -311,7 +311,7 @@ class Settings(Strict):
             "diagnostics": chosen.diagnostics,
             "seed": seed,
         }
-        return _digest(parts)
+        return digest_of(parts)
 
     def score_digest(self, experiment: str, arm: str, seed: int) -> str:
         """Digest of what decides one run's scores: the run, the evaluation and the judges."""
@@ -320,17 +320,22 @@ class Settings(Strict):
             "evaluation": self.evaluation,
             "rewards": {name: self.rewards[name] for name in self.rewards_of(experiment)},
         }
-        return _digest(parts)
+        return digest_of(parts)
 
 
-def _digest(parts: dict[str, Any]) -> str:
+# Keys that change no result, or only the last bits of it: what they are may change in mid-run.
+NO_RESULT = ("title", "source", "batch_size", "gradient_checkpointing")
+
+
+def digest_of(*parts: Any) -> str:
+    """Digest of settings, without the keys that change no result."""
     return text_digest(json.dumps(_plain(parts), sort_keys=True))
 
 
 def _plain(value: Any) -> Any:
-    """Plain JSON without titles and sources, which change no result."""
+    """Plain JSON without `NO_RESULT`."""
     if isinstance(value, BaseModel):
         return _plain(value.model_dump(mode="json"))
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if k not in ("title", "source")}
-    return [_plain(v) for v in value] if isinstance(value, list) else value
+        return {k: _plain(v) for k, v in value.items() if k not in NO_RESULT}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -11,7 +11,7 @@ from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config import load_resolved, resolve, save_resolved
 from bpgo.errors import UserError
 from bpgo.files import text_digest
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.settings import BASE_ARM, Settings, digest_of
 
 # Two options belong to the workflow, not to the settings:
 # --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.
@@ -65,8 +65,21 @@ def read_settings(scale):
         fail(error)
 
 
+def check_gpus():
+    """Snakemake cuts a job's request down to the limit, without a word."""
+    wanted = max(settings.machine.gpus for settings in SETTINGS.values())
+    limit = workflow.global_resources.get("gpu").value
+    if workflow.is_main_process and limit is not None and wanted > limit:
+        fail(
+            f"machine.gpus: a training run asks for {wanted} GPUs, but Snakemake may use {limit}:"
+            f" add --resources gpu={wanted}, or as many GPUs as the machine has"
+        )
+
+
 check_options()
 SETTINGS = {ROOT: read_settings("full"), SMOKE: read_settings("smoke")}
+if not FROM_STORED_SCORES:
+    check_gpus()
 
 
 def settings_of(root):
@@ -99,17 +112,32 @@ def settings_file(wildcards):
     return settings_path(wildcards.root)
 
 
-def digest_of(*parts):
-    """Digest of settings, titles and sources left out: they change no result."""
+def training_gpus(wildcards):
+    """GPUs of a training run; one process each."""
+    return settings_of(wildcards.root).machine.gpus
 
-    def plain(value):
-        if hasattr(value, "model_dump"):
-            return plain(value.model_dump(mode="json"))
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items() if k not in ("title", "source")}
-        return [plain(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
-    return text_digest(json.dumps(plain(parts), sort_keys=True))
+def one_gpu(wildcards):
+    """A GPU for a job of one process, where the experiment uses GPUs."""
+    return min(1, training_gpus(wildcards))
+
+
+def program(wildcards, resources):
+    """How a job calls the commands: on GPUs of its own, in as many processes as it has GPUs.
+
+    Snakemake does not rerun a job because of a parameter that follows from resources.
+    """
+    if resources.gpu == 0:
+        return ["python", "-m", "bpgo"]
+    slots = ["python", "-m", "bpgo.slots", str(resources.gpu)]
+    if resources.gpu == 1:
+        return [*slots, "python", "-m", "bpgo"]
+    # `accelerate launch`, without the imports of accelerate's other commands.
+    launch = ["python", "-m", "accelerate.commands.launch", "--multi_gpu"]
+    launch += ["--num_machines", "1", "--num_processes", str(resources.gpu)]
+    # Weights have the types that the configuration says; port 0 is any that is free.
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    return [*slots, *launch, "-m", "bpgo"]
 
 
 def calibration_digest(wildcards):

@@ -18,8 +18,9 @@ rule sample:
         "../envs/main.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=one_gpu,
     params:
+        program=program,
         config=settings_file,
         digest=sample_digest,
         policy=lambda wildcards, input: (
@@ -27,7 +28,7 @@ rule sample:
         ),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m bpgo sample --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "{params.program:q} sample --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
 
@@ -46,13 +47,14 @@ rule score:
         "../envs/{environment}.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=one_gpu,
     params:
+        program=program,
         config=settings_file,
         digest=score_digest,
         folder=subpath(input[0], parent=True),
     shell:
-        "python -m bpgo score --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "{params.program:q} score --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --samples {params.folder:q}"
         " --environment {wildcards.environment:q} --output {output:q} --threads {threads}"
         " >> {log:q} 2>&1"

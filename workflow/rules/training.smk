@@ -30,13 +30,14 @@ rule calibrate:
         "../envs/main.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=one_gpu,
     params:
+        program=program,
         config=settings_file,
         digest=calibration_digest,
         folder=subpath(output.calibration, parent=True),
     shell:
-        "python -m bpgo calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "{params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"
 
@@ -59,13 +60,14 @@ rule train:
         "../envs/main.yaml"
     threads: 1
     resources:
-        gpu=0,
+        gpu=training_gpus,
     params:
+        program=program,
         config=settings_file,
         digest=run_digest,
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python -m bpgo train --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "{params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"
