@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +150,6 @@ def _header(
 ) -> dict[str, Any]:
     size, on_gpu = size_of(settings, chosen), torch.device(device).type == "cuda"
     gpu = torch.cuda.get_device_name(device) if on_gpu else ""
-    known = known_gpu(gpu)
     layers = size.transformer
     return {
         **asdict(sizes),
@@ -167,7 +165,7 @@ def _header(
         "repeats": options.repeats,
         "device": device,
         "gpu": gpu,
-        "peak_flops": known.peak_flops if known else None,
+        "peak_flops": known_peak(device, sizes.dtype),
         "device_gigabytes": _device_gigabytes(device),
         "clock": trusted_clock(torch.device(device)),
         "machine": manifest(),
@@ -208,8 +206,11 @@ def measure_case(
                 raise
             found["status"] = f"cannot be compiled here: {' '.join(str(error).split())[:200]}"
             return found
+        finally:
+            if case.compiled:
+                torch.compiler.reset()
+            _free(device)  # clocks and what they watch hold each other: the next case needs room
         if found["status"] != "measured":
-            _free(device)
             if batch == 1 or options.batch_size:
                 return found
             found["batch_size"] = batch // 2
@@ -235,12 +236,10 @@ def _measure(
         _reset_peak(device)
         figures = iteration_figures(trainers, options.repeats)
         peak_iteration = _peak_gigabytes(device)
-    if case.compiled:
-        torch.compiler.reset()
     return {
         **rollouts,
         **figures,
-        **speeds(settings, size, figures, known_peak(device)),
+        **speeds(settings, size, figures, known_peak(device, sizes.dtype)),
         "peak_gigabytes": {"rollout": peak_rollout, "iteration": peak_iteration},
     }
 
@@ -325,9 +324,9 @@ def utilization_of(cases: Iterable[dict[str, Any]]) -> dict[str, dict[str, float
     }
 
 
-def known_peak(device: str) -> float | None:
-    """The device's bfloat16 operations a second; None where unknown."""
-    if torch.device(device).type != "cuda":
+def known_peak(device: str, dtype: str) -> float | None:
+    """The device's operations a second; None where unknown, and for other types than bfloat16."""
+    if torch.device(device).type != "cuda" or dtype != "bfloat16":
         return None
     found = known_gpu(torch.cuda.get_device_name(device))
     return found.peak_flops if found else None
@@ -352,9 +351,7 @@ def _peak_gigabytes(device: str) -> float | None:
 
 
 def _free(device: str) -> None:
-    """Give back what a failed case held."""
-    with suppress(AttributeError):
-        torch.compiler.reset()
+    """Give back what a case held."""
     gc.collect()
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
