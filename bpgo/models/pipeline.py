@@ -31,7 +31,7 @@ AUTOENCODER = "diffusers.models.autoencoders.autoencoder_kl:AutoencoderKL"
 
 @dataclass(frozen=True)
 class Modules:
-    """The parts of a pipeline that train and sample; `load` reads them, a benchmark makes them."""
+    """The parts of a pipeline that train and sample: read from a folder, or made by a benchmark."""
 
     transformer: Any
     vae: Any
