@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 GB = 1e9  # bytes; gigabytes are 10^9 bytes everywhere, as disks and licences count them
-PROBE_SECONDS = 10  # for a program that hangs, as `sinfo` does without its controller
+PROBE_SECONDS = 5  # for a program that hangs, as `sinfo` does without its controller
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def missing_parts(folder: Path) -> list[str]:
     pipeline = folder / "model_index.json"
     if pipeline.is_file():
         missing += [
-            f"{part}/"
+            part
             for part in _parts_with_weights(pipeline)
             if not any((folder / part).glob("*.safetensors*"))
         ]
@@ -116,12 +116,12 @@ def missing_parts(folder: Path) -> list[str]:
 
 def _parts_with_weights(index: Path) -> list[str]:
     try:
-        parts = read_json(index)
-    except (OSError, ValueError):
+        parts = read_json(index).items()
+    except (OSError, ValueError, AttributeError):
         return ["model_index.json"]
     wanted = ("transformer", "vae", "text_encoder")
     return [
         name
-        for name, kind in parts.items()
+        for name, kind in parts
         if name.startswith(wanted) and isinstance(kind, list) and kind[0] is not None
     ]

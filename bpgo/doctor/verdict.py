@@ -11,7 +11,7 @@ from bpgo.doctor.software import Environment, Package
 from bpgo.errors import UserError
 from bpgo.machine import Machine
 from bpgo.planning.cost import disk_of
-from bpgo.planning.model import USABLE, Memory, ModelSize, memory, model_size
+from bpgo.planning.model import USABLE, Memory, ModelSize, host_gigabytes, memory, model_size
 from bpgo.planning.run import devices_of_a_run, needs_gpu
 from bpgo.planning.work import work_of
 from bpgo.screen import gigabytes
@@ -147,37 +147,37 @@ def _files(found: Verdict, machine: Machine, token: bool) -> None:
                 f"{file.what}: {file.found} is there in part; missing: "
                 + ", ".join(file.missing_parts[:4])
             )
-        licence = f", licence: {file.licence}" if file.licence else ""
-        size = f", {gigabytes(file.gigabytes)}" if file.gigabytes else ""
-        if not file.missing_parts:
-            found.todo.append(
-                f"{file.what}: '{file.path}' is not on this machine{size}{licence}. Its first use"
-                f" fetches it (or {_fetcher(file)} where there is a network), or name a local path"
-                " under `overrides`"
-            )
-        if file.gated and not token:
-            found.todo.append(
-                f"{file.what}: accept its licence on its page at the hub, then give a token by"
-                " `hf auth login` or HF_TOKEN"
-            )
+    if missing:
+        size = f", {gigabytes(found.fetch)}" if found.fetch else ""
+        several = "1 file or folder is" if len(missing) == 1 else f"{len(missing)} are"
+        found.todo.append(
+            f"of the weights and prompts above {several} not here{size}: the first job that needs"
+            " one fetches it. Where jobs have no network, fetch before (`hf download`, `python -m"
+            " bpgo fetch-prompts`), or name local paths under `overrides`"
+        )
+    gated = [file.what for file in missing if file.gated]
+    if gated and not token:
+        found.todo.append(
+            f"{', '.join(gated)}: accept the licence on its page at the hub, then give a token by"
+            " `hf auth login` or HF_TOKEN"
+        )
     place, free = machine.disks["hub cache"]
     if found.fetch > free:
         found.blocked.append(f"needs {gigabytes(found.fetch)} free for files to fetch")
         found.todo.append(f"{place} has {gigabytes(free)} free: make room, or set HF_HOME")
 
 
-def _fetcher(file: PublishedFile) -> str:
-    prompts = file.what.startswith("prompts")
-    return "`python -m bpgo fetch-prompts`" if prompts else "`hf download`"
-
-
 def _hardware(found: Verdict, settings: Settings, size: ModelSize, machine: Machine) -> None:
     need, count = memory(settings, size), devices_of_a_run(settings)
     if needs_gpu(settings, size, machine.cores):
         _gpus(found, need, count, machine)
-    elif need.least > machine.memory:
-        found.blocked.append(f"needs {gigabytes(need.least)} of memory")
-        found.todo.append(f"this machine has {gigabytes(machine.memory)} of memory")
+    host = host_gigabytes(settings, size)
+    if host > machine.memory:
+        found.blocked.append(f"needs {gigabytes(host)} of memory beside the GPU's")
+        found.todo.append(
+            f"this machine has {gigabytes(machine.memory)} of memory; a job holds the text"
+            " embeddings of all training prompts (prompts.train) and, while it loads, the weights"
+        )
     if machine.gpus and machine.torch and not machine.torch.sees_gpus:
         found.todo.append(
             f"torch {machine.torch.version} is built for the CPU and does not see the GPU: install"

@@ -105,20 +105,21 @@ def architecture_of(model: ModelSettings, place: Path | None = None) -> Architec
     published numbers are known for the repositories of `PUBLISHED`.
     """
     folder = repository_root() / (place or model.path)
-    index = folder / "model_index.json"
-    if not index.is_file():
+    try:
+        return _read(folder, bytes_each=4 if model.dtype == "float32" else 2)
+    except (OSError, ValueError, KeyError, TypeError):  # not here, in part, or broken
         return PUBLISHED.get(model.path)
-    parts = {name: read_json(folder / name / "config.json") for name in ("transformer", "vae")}
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+
+
+def _read(folder: Path, bytes_each: int) -> Architecture:
     encoders = [
         sum(file.stat().st_size for file in part.glob("*.safetensors"))
         for part in folder.glob("text_encoder*")
     ]
-    bytes_each = 4 if model.dtype == "float32" else 2
     return Architecture(
-        read_json(index)["_class_name"],
-        parts["transformer"],
-        parts["vae"],
-        scheduler,
+        read_json(folder / "model_index.json")["_class_name"],
+        read_json(folder / "transformer" / "config.json"),
+        read_json(folder / "vae" / "config.json"),
+        read_json(folder / "scheduler" / "scheduler_config.json"),
         text_parameters=max(encoders, default=0) // bytes_each,
     )

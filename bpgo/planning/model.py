@@ -22,6 +22,7 @@ TRAINED_BYTES = {"adamw": 16, "adamw_8bit": 10}
 KEPT = {"full": 30, "lora": 18}
 # What the codec keeps at its fullest moment: about eight times its narrowest width for each pixel.
 CODEC_WIDTHS = 8
+PROCESS = 1.0  # gigabytes: Python with its libraries
 # Of a GPU's memory, what the driver, kernels and fragments leave.
 USABLE = 0.92
 
@@ -87,12 +88,15 @@ def model_size(settings: Settings) -> ModelSize:
     model = settings.model
     place = hub.present(model.path, model.revision)
     found = architecture_of(model, place)
-    if found is None or found.pipeline not in ("FluxPipeline", "StableDiffusion3Pipeline"):
-        raise UserError(
-            f"model '{model.title}': {model.path} is not on this machine and its architecture is"
-            " not among those this program knows, so its cost cannot be told"
-        )
-    return size_of(settings, found)
+    try:
+        if found is not None:
+            return size_of(settings, found)
+    except (KeyError, TypeError):  # another pipeline, or configurations that lack what counts
+        pass
+    raise UserError(
+        f"model '{model.title}': {model.path} is not on this machine whole, and its architecture is"
+        " not among those this program knows: its cost cannot be told"
+    )
 
 
 def size_of(settings: Settings, found: Architecture) -> ModelSize:
@@ -158,6 +162,13 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         {name: value / GB for name, value in passing.items()},
         copies * activations / GB,
     )
+
+
+def host_gigabytes(settings: Settings, size: ModelSize) -> float:
+    """Memory of the host for one job: Python, the weights while they load, the text embeddings."""
+    texts = max(settings.prompts.train, settings.evaluation.prompts)
+    weights = (size.bytes if size.lora else 4) * size.transformer.parameters
+    return PROCESS + (weights + texts * size.embedding_bytes) / GB
 
 
 def _decoding_bytes(settings: Settings, size: ModelSize) -> int:

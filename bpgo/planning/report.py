@@ -95,6 +95,7 @@ def _cost(plan: Plan) -> Table:
         ),
         ("memory", gigabytes(plan.memory.per_sample), "each sample of a batch in the update"),
         ("memory", gigabytes(plan.memory.least), "least: one sample at a time"),
+        ("host memory", gigabytes(plan.host), "of one job: weights while they load, embeddings"),
     ):
         found.add_row(name, value, remark)
     return found

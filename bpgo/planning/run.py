@@ -10,7 +10,7 @@ from bpgo import config, machine
 from bpgo.errors import UserError
 from bpgo.planning.cost import Disk, Time, disk_of, time_of
 from bpgo.planning.devices import known_gpu
-from bpgo.planning.model import Memory, ModelSize, memory, model_size
+from bpgo.planning.model import Memory, ModelSize, host_gigabytes, memory, model_size
 from bpgo.planning.rates import CPU_FLOPS, Rates, bench_folder, rates_of
 from bpgo.planning.work import Work, work_of
 from bpgo.settings import Settings
@@ -34,6 +34,7 @@ class Plan:
     time: Time
     disk: Disk
     memory: Memory
+    host: float  # gigabytes of the machine's own memory, for one job
 
     @property
     def fitting_batch(self) -> int:
@@ -87,6 +88,7 @@ def make_plan(
         time_of(work, size, rates, count, run, shared_cores=device == "cpu"),
         disk_of(settings, work, size, max(1, count // run)),
         memory(settings, size),
+        host_gigabytes(settings, size),
     )
 
 
@@ -139,6 +141,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "each sample of a batch": plan.memory.per_sample,
             "least": plan.memory.least,
         },
+        "host_memory_gigabytes": plan.host,
         "batch_that_fits": plan.fitting_batch,
     }
 

@@ -37,7 +37,7 @@ SMALL = Machine(
     conda=None,
     slurm=None,
 )
-GPU = replace(SMALL, gpus=[H100])
+GPU = replace(SMALL, gpus=[H100], memory=128.0)
 INSTALLED = [Package("torch", "main", "2.13.0", "2.13.0+cu130")]
 OURS = [Environment("main", Path("main.yaml"), made=False)]
 
@@ -70,11 +70,21 @@ def test_weights_to_fetch(large: Path) -> None:
     found = verdict(large, GPU)
     assert found.summary == "can run after fetching 33.7 GB"
     text = "\n".join(found.todo)
-    assert "model 'FLUX.1-dev': 'black-forest-labs/FLUX.1-dev' is not on this machine" in text
-    assert "33.7 GB" in text
-    assert "licence: FLUX.1 [dev] Non-Commercial License" in text
-    assert "accept its licence on its page at the hub" in text
-    assert "accept its licence" not in "\n".join(verdict(large, GPU, token=True).todo)
+    assert "1 file or folder is not here, 33.7 GB" in text
+    assert "`hf download`" in text
+    assert "model 'FLUX.1-dev': accept the licence on its page at the hub" in text
+    assert "accept the licence" not in "\n".join(verdict(large, GPU, token=True).todo)
+
+
+@pytest.mark.parametrize("index", ["{", '{"_class_name": "X", "vae": ["d", "V"]}', "[]"])
+def test_a_model_in_part(index: str, tmp_path: Path) -> None:
+    """What is broken or unknown is said; nothing fails."""
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(index)
+    found = verdict(write_configuration(tmp_path, {"path": str(folder)}), GPU)
+    assert "is there in part; missing: " in found.todo[0]
+    assert "its cost cannot be told" in found.notes[0]
 
 
 def test_prompts_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +97,8 @@ def test_prompts_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     values["calibration"] |= {"prompts": 2}
     file.write_text(yaml.safe_dump(values))
     found = verdict(file)
-    assert "prompts '" in found.todo[0]
     assert "python -m bpgo fetch-prompts" in found.todo[0]
+    assert any(entry.what.startswith("prompts '") for entry in found.files)
     assert found.summary.startswith("can run after fetching")
 
 
@@ -118,6 +128,12 @@ def test_several_gpus_share_full_weights(tmp_path: Path) -> None:
 def test_a_torch_that_does_not_see_the_gpu(large: Path) -> None:
     blind = replace(GPU, torch=TorchBuild("2.13.0+cpu", "cpu"))
     assert "torch 2.13.0+cpu is built for the CPU" in "\n".join(verdict(large, blind).todo)
+
+
+def test_memory_beside_the_gpus(large: Path) -> None:
+    found = verdict(large, replace(GPU, memory=16.0))
+    assert "needs 27.0 GB of memory beside the GPU's" in found.summary  # 23.8 of them weights
+    assert "this machine has 16.0 GB" in "\n".join(found.todo)
 
 
 def test_disks_that_are_full(large: Path) -> None:
@@ -249,7 +265,7 @@ def test_a_folder_in_part(tmp_path: Path) -> None:
     assert missing_parts(tmp_path) == ["transformer/m-2-of-2.safetensors"]
     parts = {"transformer": ["d", "T"], "vae": ["d", "V"], "text_encoder_3": [None, None]}
     write_json(tmp_path / "model_index.json", {"_class_name": "FluxPipeline"} | parts)
-    assert missing_parts(tmp_path) == ["transformer/m-2-of-2.safetensors", "vae/"]
+    assert missing_parts(tmp_path) == ["transformer/m-2-of-2.safetensors", "vae"]
     (tmp_path / "transformer" / "m-2-of-2.safetensors").touch()
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").touch()
