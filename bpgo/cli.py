@@ -131,6 +131,7 @@ def score(
     samples: Annotated[Path, typer.Option("--samples", help="Folder with index.parquet.")],
     output: Output,
     environment: Annotated[str, typer.Option("--environment")] = "main",
+    calibration: Annotated[Path | None, typer.Option("--calibration")] = None,
     threads: Threads = 1,
 ) -> None:
     """Score samples by every reward of one software environment."""
@@ -139,7 +140,7 @@ def score(
     settings = load_resolved(config)
     from bpgo.evaluation.score import score_run
 
-    score_run(settings, experiment, arm, seed, samples, environment, output, threads)
+    score_run(settings, experiment, arm, seed, samples, environment, output, threads, calibration)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from bpgo.errors import UserError, suggest
 from bpgo.files import repository_root, write_text
 from bpgo.settings import (
     BASE_ARM,
+    MAIN,
     ExperimentSettings,
     ModelSettings,
     PromptSettings,
@@ -282,9 +283,38 @@ def _resolve_rewards(
         for key, names in named.items():
             for name in names:
                 place = f"experiments.{experiment}.{key}"
-                path, values = library.read("rewards", name, file, place)
-                rewards[name] = validate(_reward_settings(values, path), values, path)
+                path, rewards[name] = _reward(name, library, file, place)
+                for part in rewards[name].part_names():
+                    rewards[part] = _reward(part, library, path, "parts")[1]
+                    _check_part(part, rewards[part], rewards[name], path)
+                if key != "judges":
+                    _check_in_training(name, rewards[name], key, f"{file}: {place}")
     return rewards
+
+
+def _reward(name: str, library: _Library, file: str, key: str) -> tuple[str, RewardSettings]:
+    path, values = library.read("rewards", name, file, key)
+    return path, validate(_reward_settings(values, path), values, path)
+
+
+def _check_part(name: str, part: RewardSettings, whole: RewardSettings, file: str) -> None:
+    if part.part_names():
+        raise UserError(f"{file}: parts: '{name}' is a sum itself; name its parts instead")
+    if part.environment != whole.environment:
+        raise UserError(
+            f"{file}: parts: '{name}' runs in the environment '{part.environment}', the sum in"
+            f" '{whole.environment}'; they must be the same"
+        )
+
+
+def _check_in_training(name: str, reward: RewardSettings, key: str, place: str) -> None:
+    if reward.environment != MAIN:
+        raise UserError(
+            f"{place}: '{name}' runs in the environment '{reward.environment}'; training runs in"
+            f" '{MAIN}', so it can only be a judge"
+        )
+    if key == "diagnostics" and reward.part_names():
+        raise UserError(f"{place}: '{name}' is a sum; name its parts instead")
 
 
 def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from bpgo import registry
+from bpgo import registry, rewards
 from bpgo.core.interfaces import Policy, Reward
 from bpgo.errors import UserError, suggest
-from bpgo.rewards import load_reward
+from bpgo.records import Calibration
 from bpgo.settings import Settings
 
 
@@ -40,9 +40,11 @@ def load_policy(settings: Settings, device: str) -> Policy:
     return policy
 
 
-def load_rewards(settings: Settings, names: list[str], device: str) -> dict[str, Reward]:
-    """Rewards by name."""
-    return {name: load_reward(settings.rewards[name], device) for name in names}
+def load_rewards(
+    settings: Settings, names: list[str], device: str, calibration: Calibration | None = None
+) -> dict[str, Reward]:
+    """Rewards by name; `calibration` is needed for sums of standardized rewards."""
+    return rewards.load_rewards(settings.rewards, names, device, calibration)
 
 
 def embedding_cache(path: Path) -> Path:

@@ -56,13 +56,15 @@ class Calibration:
     """The training reward under the base policy, in the reward's own units.
 
     `mean`, `std` and `minimum` over all samples; `prompt_means` maps a prompt id to the mean
-    reward of the base policy's samples for it (the paper's SFT prior).
+    reward of the base policy's samples for it (the paper's SFT prior). `parts` has `mean` and `std`
+    of each reward that a sum of rewards is made of.
     """
 
     mean: float
     std: float
     minimum: float
     prompt_means: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""

@@ -25,6 +25,7 @@ REWARDS = {
     "pickscore": "bpgo.rewards.pickscore",
     "clip_score": "bpgo.rewards.clip_score",
     "aesthetic": "bpgo.rewards.aesthetic",
+    "weighted_sum": "bpgo.rewards.weighted_sum",
     "scenes_preference": "bpgo.rewards.scenes",
     "scenes_oracle": "bpgo.rewards.scenes_oracle",
     "image_reward": "bpgo.rewards.image_reward",

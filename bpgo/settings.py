@@ -7,6 +7,7 @@ own by a subclass in their own file.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from bpgo.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
+MAIN = "main"  # the environment that trains, and whose rewards the base policy is calibrated on
 NAME = r"^[a-z0-9_]+$"
 
 
@@ -101,8 +103,17 @@ class RewardSettings(Published):
 
     kind: str  # key of bpgo.registry.REWARDS
     title: str
-    environment: Name = "main"  # workflow/envs/{environment}.yaml
+    environment: Name = MAIN  # workflow/envs/{environment}.yaml
     source: str = ""
+
+    def part_names(self) -> list[str]:
+        """The rewards that this one is made of, by name; none for a model."""
+        return []
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it can be computed only where the base policy's rewards are known."""
+        return False
 
 
 class RolloutSettings(Strict):
@@ -278,10 +289,27 @@ class Settings(Strict):
         chosen = self.experiments[experiment]
         return list(dict.fromkeys([chosen.training_reward, *chosen.judges]))
 
+    def models_of(self, names: Iterable[str]) -> list[str]:
+        """What must be loaded to know the rewards `names`: of a sum its parts, not the sum."""
+        return list(
+            dict.fromkeys(
+                model for name in names for model in self.rewards[name].part_names() or [name]
+            )
+        )
+
     def environments_of(self, experiment: str) -> list[str]:
         """The software environments those rewards need."""
         names = self.rewards_of(experiment)
         return list(dict.fromkeys(self.rewards[name].environment for name in names))
+
+    def in_environment(self, experiment: str, environment: str) -> list[str]:
+        """Names of the rewards that score an experiment in one of those environments."""
+        names = self.rewards_of(experiment)
+        return [name for name in names if self.rewards[name].environment == environment]
+
+    def settings_of(self, names: list[str]) -> dict[str, RewardSettings]:
+        """The settings that decide the rewards `names`: their own and those of their parts."""
+        return {name: self.rewards[name] for name in [*names, *self.models_of(names)]}
 
     def digest(self) -> str:
         """Digest of the whole configuration."""
@@ -302,7 +330,7 @@ class Settings(Strict):
         parts = {
             "model": self.model,
             "prompts": self.prompts,
-            "rewards": {name: self.rewards[name] for name in names},
+            "rewards": self.settings_of(names),
             "arm": self.arms[arm] if arm != BASE_ARM else BASE_ARM,
             "rollout": self.rollout,
             "training": self.training,
@@ -318,7 +346,7 @@ class Settings(Strict):
         parts = {
             "run": self.run_digest(experiment, arm, seed),
             "evaluation": self.evaluation,
-            "rewards": {name: self.rewards[name] for name in self.rewards_of(experiment)},
+            "rewards": self.settings_of(self.rewards_of(experiment)),
         }
         return digest_of(parts)
 

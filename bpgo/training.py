@@ -66,7 +66,7 @@ def _finish(
     trainer: Trainer,
 ) -> None:
     """Tables and, last, the manifest."""
-    _write_tables(output, settings.experiments[experiment].diagnostics)
+    _write_tables(output)
     write_json(
         output / "manifest.json",
         manifest(
@@ -103,7 +103,7 @@ def build_trainer(
         anchor = Calibration.load(calibration)
         policy = loading.load_policy(settings, device)
         names = [chosen.training_reward, *chosen.diagnostics]
-        rewards = loading.load_rewards(settings, names, device)
+        rewards = loading.load_rewards(settings, names, device, anchor)
         arm_settings: Any = settings.arms[arm]
     with group.main_first():
         embeddings = prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts))
@@ -126,17 +126,15 @@ def build_trainer(
     return trainer  # noqa: RET504 (mypy sees no return inside the block)
 
 
-def _write_tables(output: Path, diagnostics: list[str]) -> None:
+def _write_tables(output: Path) -> None:
     with atomic_path(output / "metrics.parquet") as path:
         pd.DataFrame(read_lines(output / "metrics.jsonl")).to_parquet(path, index=False)
-    rows = [
-        row for entry in read_lines(output / "rollouts.jsonl") for row in _rows(entry, diagnostics)
-    ]
+    rows = [row for entry in read_lines(output / "rollouts.jsonl") for row in _rows(entry)]
     with atomic_path(output / "rollouts.parquet") as path:
         pd.DataFrame(rows).to_parquet(path, index=False)
 
 
-def _rows(entry: dict[str, Any], diagnostics: list[str]) -> list[dict[str, Any]]:
+def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
     """One line of `rollouts.jsonl` as one row per sample."""
     rows = []
     for group, prompt in enumerate(entry["prompt_id"]):
@@ -151,7 +149,7 @@ def _rows(entry: dict[str, Any], diagnostics: list[str]) -> list[dict[str, Any]]
                 "prior": math.nan,
                 "weight": math.nan,
             }
-            row |= {name: entry["diagnostics"][name][group][sample] for name in diagnostics}
+            row |= {name: rows[group][sample] for name, rows in entry["diagnostics"].items()}
             row |= {name: column[group] for name, column in entry["groups"].items()}
             rows.append(row)
     return rows

@@ -207,7 +207,8 @@ def _calibration(settings: Settings, root: Path, missing: list[dict[str, Any]]) 
             continue
         frame = _read(path)
         frame["experiment"] = experiment
-        frames.append(frame[columns])
+        wanted = frame["reward"].isin(settings.rewards_of(experiment))
+        frames.append(frame.loc[wanted, columns])
     if not frames:
         return pd.DataFrame(columns=columns)
     order = ["experiment", "reward", "prompt_id", "sample"]

@@ -44,7 +44,7 @@ def premise(
             continue
         ambiguity, tables = _group_tables(samples)
         for reward, table in tables.items():
-            truth = _truth(tables, reward, oracle)
+            truth = _truth(tables, reward, oracle, settings)
             if truth is None or reward_role(settings, experiment, reward) == "oracle":
                 continue
             agreement = rows_rank_correlation(table, truth)
@@ -72,11 +72,18 @@ def premise(
     return pd.DataFrame(binned), pd.DataFrame(trends)
 
 
-def _truth(tables: dict[str, Floats], reward: str, oracle: str | None) -> Floats | None:
+def _truth(
+    tables: dict[str, Floats], reward: str, oracle: str | None, settings: Settings
+) -> Floats | None:
     """What a reward is held against `[N, G]`; None where there is nothing."""
     if oracle is not None:
         return tables.get(oracle)
-    others = [standardized(table) for name, table in tables.items() if name != reward]
+    own = set(settings.models_of([reward]))  # a sum is no judge of its parts
+    others = [
+        standardized(table)
+        for name, table in tables.items()
+        if not own & set(settings.models_of([name]))
+    ]
     return np.mean(others, axis=0) if others else None
 
 

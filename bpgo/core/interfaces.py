@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -83,3 +83,24 @@ class Reward(Protocol):
 
     def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
         """`images` `[B, 3, H, W]` in [0, 1] and their B prompts to rewards `[B]`, float32."""
+
+
+@runtime_checkable
+class SummedReward(Reward, Protocol):
+    """A reward made of others, which are logged too."""
+
+    def parts(self, images: Tensor, texts: list[str]) -> dict[str, Tensor]:
+        """What each part gives, `[B]` by name, in its own units."""
+
+    def combine(self, parts: dict[str, Tensor]) -> Tensor:
+        """The rewards `[B]` that follow from the parts'."""
+
+
+def rewards_and_parts(
+    reward: Reward, images: Tensor, texts: list[str]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Rewards `[B]` and, of a sum, each part's `[B]` by name; every model is called once."""
+    if not isinstance(reward, SummedReward):
+        return reward(images, texts), {}
+    parts = reward.parts(images, texts)
+    return reward.combine(parts), parts

@@ -14,7 +14,7 @@ from torch import Tensor
 from bpgo import seeding
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
-from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
+from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward, rewards_and_parts
 from bpgo.core.optimizer import MasterWeights, make_optimizer
 from bpgo.core.processes import Processes, check_parts
 from bpgo.core.progress import MetricsLog, Progress
@@ -28,6 +28,10 @@ from bpgo.files import atomic_directory
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
 from bpgo.settings import Settings
 
+PART = (
+    "part_"  # before the name of a reward that the training reward is a sum of, where it is logged
+)
+
 
 class Trainer:
     """Trains one policy with one arm.
@@ -36,7 +40,7 @@ class Trainer:
         settings: the resolved configuration; `rollout` and `training` are equal for all arms.
         policy: the base policy, not yet trained.
         arm: what differs between algorithms.
-        reward: drives training.
+        reward: drives training. Of a sum its parts are logged beside the diagnostics.
         diagnostics: further rewards by name, scored on the rollouts for the analysis. No arm and
             no update sees them.
         prompts: the training prompts; `embeddings` are theirs, in the same order.
@@ -181,7 +185,9 @@ class Trainer:
             "reward_seconds": scored - rolled,
             "update_seconds": end - scored,
         }
-        return {"iteration": iteration, **_summary(rewards, report, result), **times}
+        parts = {name: value for name, value in diagnostics.items() if name.startswith(PART)}
+        means = {name: float(value.mean()) for name, value in parts.items()}
+        return {"iteration": iteration, **_summary(rewards, report, result), **means, **times}
 
     def _prompts_of(self, iteration: int) -> PromptBatch:
         """The iteration's P prompts: each epoch is a permutation, incomplete batches left out."""
@@ -231,10 +237,12 @@ class Trainer:
         group = self.settings.rollout.group_size
         texts = [text for text in chosen.texts for _ in range(group)]
         with torch.no_grad():
-            rewards = self.reward(batch.images, texts).float().view(len(chosen), group)
+            found, parts = rewards_and_parts(self.reward, batch.images, texts)
+            extra = {name: reward(batch.images, texts) for name, reward in self.diagnostics.items()}
+            extra |= {f"{PART}{name}": values for name, values in parts.items()}
+            rewards = found.float().view(len(chosen), group)
             extra = {
-                name: reward(batch.images, texts).float().view(len(chosen), group)
-                for name, reward in self.diagnostics.items()
+                name: values.float().view(len(chosen), group) for name, values in extra.items()
             }
         bad = (~torch.isfinite(rewards)).nonzero()
         if len(bad):

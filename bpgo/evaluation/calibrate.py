@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,12 @@ from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.errors import NonFiniteError
+from bpgo.evaluation.sums import with_sums
 from bpgo.files import atomic_path
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
 from bpgo.records import Calibration, PromptBatch
-from bpgo.settings import Settings
+from bpgo.settings import MAIN, Settings
 
 
 def calibrate(
@@ -38,20 +40,41 @@ def calibrate(
     device = loading.prepare_process(settings, threads)
     policy = loading.load_policy(settings, device)
     embeddings = prompt_embeddings(policy, everything.texts, loading.embedding_cache(prompts))
-    rewards = loading.load_rewards(settings, settings.rewards_of(experiment), device)
+    # Other environments' rewards only judge.
+    names = settings.in_environment(experiment, MAIN)
+    rewards = loading.load_rewards(settings, settings.models_of(names), device)
     training = settings.experiments[experiment].training_reward
     passes = {False: rewards}
     if wanted.shared_initial_noise:
-        passes[True] = {training: rewards[training]}
+        passes[True] = {name: rewards[name] for name in settings.models_of([training])}
     with Progress(f"{experiment}: calibrate", wanted.prompts * len(passes)) as progress:
         tables = {
             shared: _draw(settings, policy, embeddings, batch, chosen, shared, progress)
             for shared, chosen in passes.items()
         }
+    scales = Calibration(0.0, 0.0, 0.0, parts=_parts(settings, names, tables))
+    own_noise = with_sums(settings, names, tables[False], scales)
     with atomic_path(output / "samples.parquet") as path:
-        tables[False].to_parquet(path, index=False)
-    table = tables[wanted.shared_initial_noise]
-    summary(table[table.reward == training]).save(output / "calibration.json")
+        own_noise.to_parquet(path, index=False)
+    table = with_sums(settings, [training], tables[wanted.shared_initial_noise], scales)
+    found = summary(table[table.reward == training])
+    replace(found, parts=scales.parts).save(output / "calibration.json")
+
+
+def _parts(
+    settings: Settings, names: list[str], tables: dict[bool, pd.DataFrame]
+) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of every reward that a sum among `names` is made of.
+
+    Those of the training sampler's samples where it scored them, else of the others.
+    """
+    found = {}
+    sums = [settings.rewards[name].part_names() for name in names]
+    for part in dict.fromkeys(part for parts in sums for part in parts):
+        scores = [table[table.reward == part].score for _, table in sorted(tables.items())]
+        last = [values for values in scores if len(values)][-1]
+        found[part] = {"mean": float(last.mean()), "std": float(last.std())}
+    return found
 
 
 def _draw(

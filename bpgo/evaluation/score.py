@@ -15,7 +15,9 @@ from bpgo.core.rollout import chunks
 from bpgo.errors import NonFiniteError, RunError, UserError
 from bpgo.evaluation.finished_scores import FinishedScores
 from bpgo.evaluation.stored_images import StoredImages, UnreadableImageError
+from bpgo.evaluation.sums import with_sums
 from bpgo.files import atomic_path
+from bpgo.records import Calibration
 from bpgo.settings import Settings
 
 KEYS = ["prompt_id", "ambiguity", "sample", "iteration"]
@@ -30,11 +32,13 @@ def score_run(
     environment: str,
     output: Path,
     threads: int = 1,
+    calibration: Path | None = None,
 ) -> None:
     """Write one row per (sample, reward): experiment, arm, seed, `KEYS`, reward, score.
 
     The rewards are loaded and called one after the other. Where one fails, the others go on, and
     their scores wait beside `output` for the next try; `output` holds all rewards or is not there.
+    Of a weighted sum the parts have rows too; `calibration` has their scales.
 
     Raises:
         UserError: if the samples or one of their images cannot be read, naming the file; if a
@@ -42,22 +46,22 @@ def score_run(
         NonFiniteError: naming the reward and prompt.
     """
     loading.check_names(settings, experiment, arm)
-    names = [
-        name
-        for name in settings.rewards_of(experiment)
-        if settings.rewards[name].environment == environment
-    ]
+    names = settings.in_environment(experiment, environment)
     if not names:
         known = ", ".join(settings.environments_of(experiment))
         raise UserError(f"--environment: no reward runs in '{environment}'. Known: {known}")
     index = _read_index(samples)
+    anchor = None
+    if any(settings.rewards[name].needs_calibration for name in names):
+        anchor = _read_calibration(calibration)
+    models = settings.models_of(names)
     torch.set_num_threads(threads)
     images = StoredImages(samples, index.path.tolist())
     finished = FinishedScores(output, samples, settings.score_digest(experiment, arm, seed))
     parts = chunks(len(index), settings.evaluation.batch_size)
     failures: dict[str, Exception] = {}
-    with Progress(f"{experiment}/{arm}/seed_{seed}: score", len(names) * len(parts)) as progress:
-        for name in names:
+    with Progress(f"{experiment}/{arm}/seed_{seed}: score", len(models) * len(parts)) as progress:
+        for name in models:
             if name in finished:
                 progress.add(len(parts))
                 continue
@@ -68,9 +72,9 @@ def score_run(
             except (UserError, RunError, torch.OutOfMemoryError) as error:
                 failures[name] = _explained(name, error)
     if failures:
-        raise _joined(failures, [name for name in names if name in finished])
-    frames = [index[KEYS].assign(reward=name, score=finished[name]) for name in names]
-    table = pd.concat(frames, ignore_index=True)
+        raise _joined(failures, [name for name in models if name in finished])
+    frames = [index[KEYS].assign(reward=name, score=finished[name]) for name in models]
+    table = with_sums(settings, names, pd.concat(frames, ignore_index=True), anchor)
     table.insert(0, "experiment", experiment)
     table.insert(1, "arm", arm)
     table.insert(2, "seed", seed)
@@ -121,6 +125,12 @@ def _joined(failures: dict[str, Exception], kept: list[str]) -> Exception:
         lines.append(f"The scores by {', '.join(kept)} are kept for the same command's next try")
     kinds = {type(error) for error in failures.values()}
     return (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(lines))
+
+
+def _read_calibration(path: Path | None) -> Calibration:
+    if path is None:
+        raise UserError("--calibration: a sum of standardized rewards needs it")
+    return Calibration.load(path)
 
 
 def _read_index(samples: Path) -> pd.DataFrame:

@@ -150,7 +150,8 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         "transformer": weights / shards,
         "trained weights, gradients, optimizer": (trained + ema) / shards,
         "image decoder": BYTES[settings.model.vae_dtype] * size.decoder_parameters,
-        "rewards": GB * sum(settings.rewards[name].gigabytes for name in rewards),
+        "rewards": GB
+        * sum(settings.rewards[name].gigabytes for name in settings.models_of(rewards)),
     }
     passing = {
         "text encoder": size.bytes * size.architecture.text_parameters,

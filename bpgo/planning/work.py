@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from bpgo.settings import BASE_ARM, Run, Settings
+from bpgo.settings import BASE_ARM, MAIN, Run, Settings
 
 # Jobs that happen once (workflow/rules/analysis.smk and evaluation.smk).
 ONCE = ("collect", "statistics", "tables", "plots", "grids", "report")
@@ -97,8 +97,9 @@ def _calibrate(settings: Settings, experiment: str) -> Jobs:
     images = wanted.prompts * wanted.samples_per_prompt
     # Where groups share their noise, a second pass draws them so for the training reward.
     turns = 2 if wanted.shared_initial_noise else 1
-    rewarded = dict.fromkeys(settings.rewards_of(experiment), images)
-    rewarded[settings.experiments[experiment].training_reward] *= turns
+    rewarded = dict.fromkeys(settings.models_of(settings.in_environment(experiment, MAIN)), images)
+    for name in settings.models_of([settings.experiments[experiment].training_reward]):
+        rewarded[name] *= turns
     each = rollout.steps * passes(settings, rollout.guidance_scale)
     return Jobs(
         "calibrate",
@@ -123,11 +124,7 @@ def _runs(settings: Settings) -> list[Jobs]:
             Jobs("sample", name, seeds, forwards=images * each, decoded=images, files=images)
         )
         for environment in settings.environments_of(experiment):
-            rewards = [
-                reward
-                for reward in settings.rewards_of(experiment)
-                if settings.rewards[reward].environment == environment
-            ]
+            rewards = settings.models_of(settings.in_environment(experiment, environment))
             rewarded = dict.fromkeys(rewards, images)
             groups.append(Jobs("score", f"{name}/{environment}", seeds, rewarded=rewarded))
     return groups
@@ -145,6 +142,7 @@ def _train(settings: Settings, experiment: str, arm: str, name: str, seeds: int)
     chosen: Any = settings.arms[arm]
     reference = updates if chosen.kl_weight else 0
     entry = settings.experiments[experiment]
+    rewards = settings.models_of([entry.training_reward, *entry.diagnostics])
     return Jobs(
         "train",
         name,
@@ -152,7 +150,7 @@ def _train(settings: Settings, experiment: str, arm: str, name: str, seeds: int)
         forwards=images * rollout.steps * copies + reference,
         updates=updates,
         decoded=images,
-        rewarded=dict.fromkeys([entry.training_reward, *entry.diagnostics], images),
+        rewarded=dict.fromkeys(rewards, images),
         policies=1 + snapshots(settings),
     )
 

@@ -6,10 +6,42 @@ from typing import TYPE_CHECKING
 
 from bpgo import registry
 from bpgo.errors import UserError
+from bpgo.rewards.weighted_sum import WeightedSum, WeightedSumSettings
 from bpgo.settings import RewardSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from bpgo.core.interfaces import Reward
+    from bpgo.records import Calibration
+
+
+def load_rewards(
+    settings: Mapping[str, RewardSettings],
+    names: Sequence[str],
+    device: str = "cpu",
+    calibration: Calibration | None = None,
+) -> dict[str, Reward]:
+    """The rewards `names`, each model loaded once, whatever sums it is a part of.
+
+    `settings` also has the parts of sums; `calibration` knows their scales.
+    """
+    models: dict[str, Reward] = {}
+
+    def model(name: str) -> Reward:
+        if name not in models:
+            models[name] = load_reward(settings[name], device)
+        return models[name]
+
+    loaded: dict[str, Reward] = {}
+    for name in names:
+        entry = settings[name]
+        if isinstance(entry, WeightedSumSettings):
+            members = {part: model(part) for part in entry.parts}
+            loaded[name] = WeightedSum(entry, members, calibration)
+        else:
+            loaded[name] = model(name)
+    return loaded
 
 
 def load_reward(settings: RewardSettings, device: str = "cpu") -> Reward:

@@ -19,11 +19,13 @@ from bpgo import config, registry
 from bpgo.core.interfaces import Reward
 from bpgo.errors import UserError
 from bpgo.files import repository_root
-from bpgo.rewards import load_reward
+from bpgo.records import Calibration
+from bpgo.rewards import load_rewards
 from bpgo.seeding import generator, numpy_generator
 from bpgo.settings import RewardSettings
 
-FILES = sorted((repository_root() / "config" / "rewards").glob("*.yaml"))
+FOLDER = repository_root() / "config" / "rewards"
+FILES = sorted(FOLDER.glob("*.yaml"))
 COUNT = 24
 
 
@@ -48,7 +50,12 @@ def reward(request: pytest.FixtureRequest, tiny: dict[str, dict[str, Any]]) -> R
     package = PACKAGES.get(settings.environment)
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed; this reward runs in an environment of its own")
-    return load_reward(settings)
+    parts = {
+        name: settings_of(FOLDER / f"{name}.yaml", **tiny[name]) for name in settings.part_names()
+    }
+    scales = {name: {"mean": 0.1, "std": 0.5} for name in parts}
+    calibration = Calibration(0.0, 1.0, -3.0, parts=scales)
+    return load_rewards({**parts, "it": settings}, ["it"], calibration=calibration)["it"]
 
 
 @cache

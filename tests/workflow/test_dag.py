@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 
+import yaml
 from harness import REPOSITORY, Workspace, run
 
 
@@ -51,6 +53,19 @@ def test_adding_an_arm_trains_that_arm_only(workspace: Workspace) -> None:
     after = workspace.snakemake("--dry-run").wildcards("train")
     new = [job for job in after if job not in before]
     assert [job["arm"] for job in new] == ["bpgo_ras_shuffled"] * 3
+
+
+def test_a_sum_of_rewards_is_scored_with_the_calibration(workspace: Workspace) -> None:
+    """It has the scales of the parts; nothing else waits for it."""
+    parts = {"scenes_ambiguous_a": 1.0, "scenes_ambiguous_b": 1.0}
+    entry = {"kind": "weighted_sum", "title": "Both", "parts": parts}
+    workspace.path("config/rewards/both.yaml").write_text(yaml.safe_dump(entry))
+    workspace.edit(lambda values: values["experiments"]["ambiguous"].update(training_reward="both"))
+    plan = workspace.snakemake("--dry-run", "--printshellcmds")
+    calls = re.findall(r"bpgo score .*", plan.text)
+    assert len(calls) == plan.jobs()["score"] > 0
+    for call in calls:
+        assert ("--calibration" in call) == ("--experiment ambiguous" in call)
 
 
 def test_results_can_be_kept_apart(workspace: Workspace) -> None:

@@ -143,8 +143,9 @@ def program(wildcards, resources):
 def calibration_digest(wildcards):
     settings = settings_of(wildcards.root)
     experiment = settings.experiments[wildcards.experiment]
-    names = [*settings.rewards_of(wildcards.experiment), *experiment.diagnostics]
-    rewards = {name: settings.rewards[name] for name in names}
+    rewards = settings.settings_of(
+        [*settings.rewards_of(wildcards.experiment), *experiment.diagnostics]
+    )
     return digest_of(
         settings.model,
         settings.prompts,
@@ -174,6 +175,15 @@ def policy_of(wildcards):
     if wildcards.arm == BASE_ARM:
         return []
     return f"{wildcards.root}/runs/{wildcards.experiment}/{wildcards.arm}/seed_{wildcards.seed}/manifest.json"
+
+
+def scales_of(wildcards):
+    """The calibration, where a reward of this environment is a sum of standardized ones."""
+    settings = settings_of(wildcards.root)
+    names = settings.in_environment(wildcards.experiment, wildcards.environment)
+    if not any(settings.rewards[name].needs_calibration for name in names):
+        return []
+    return f"{wildcards.root}/calibration/{wildcards.experiment}/calibration.json"
 
 
 def score_files(wildcards):

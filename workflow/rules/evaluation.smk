@@ -35,7 +35,8 @@ rule sample:
 
 rule score:
     input:
-        "{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
+        samples="{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
+        calibration=scales_of,
     output:
         "{root}/scores/{experiment}/{arm}/seed_{seed}/{environment}.parquet",
     log:
@@ -52,11 +53,15 @@ rule score:
         program=program,
         config=settings_file,
         digest=score_digest,
-        folder=subpath(input[0], parent=True),
+        calibration=lambda wildcards, input: (
+            ["--calibration", input.calibration] if input.calibration else []
+        ),
+        folder=subpath(input.samples, parent=True),
     shell:
         "{params.program:q} score --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --samples {params.folder:q}"
-        " --environment {wildcards.environment:q} --output {output:q} --threads {threads}"
+        " --environment {wildcards.environment:q} {params.calibration:q} --output {output:q}"
+        " --threads {threads}"
         " >> {log:q} 2>&1"
 
 
