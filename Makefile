@@ -45,6 +45,8 @@ bench: $(VENV)/.main  ## time the parts of a training iteration
 pretrain: $(VENV)/.main  ## make the shipped weights again, from nothing
 	$(SNAKEMAKE) pretrain
 
+# Tools for the tests that need a Slurm; see CONTRIBUTING.md.
+test: export BPGO_SLURM_TOOLS ?= $(wildcard ../shared/tools/slurm)
 test: $(VENV)/.dev  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
 

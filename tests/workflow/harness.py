@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from bpgo.files import sha256
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT = 600  # seconds; generous, for a machine with other work; a hang still fails
 
@@ -96,3 +98,10 @@ def run(command: list[str], cwd: Path = REPOSITORY) -> Outcome:
 def workspace_in(folder: Path) -> Workspace:
     shutil.copytree(REPOSITORY / "config", folder / "config")
     return Workspace(folder)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Digest of every file below a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    assert files, f"{folder} is empty"
+    return {str(file.relative_to(folder)): sha256(file) for file in files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -11,9 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from harness import REPOSITORY, TIMEOUT, Workspace, workspace_in
-
-from bpgo.files import sha256
+from harness import REPOSITORY, TIMEOUT, Workspace, digests, workspace_in
 
 pytestmark = pytest.mark.slow
 TIMES = ["seconds", "rollout_seconds", "reward_seconds", "update_seconds"]
@@ -107,6 +106,31 @@ def test_resumed_run_equals_an_uninterrupted_one(
         )
 
 
+def test_a_job_told_to_stop_ends_after_its_command(prepared: Workspace) -> None:
+    """As clusters do it: SIGTERM to every process of the job at once."""
+    run = "results/runs/ambiguous/bpgo/seed_1"
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(prepared.configfile)]
+    command += ["--directory", str(prepared.folder), "--cores", "1", "--", f"{run}/manifest.json"]
+    with subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        deadline = time.monotonic() + TIMEOUT
+        while not list(prepared.path(run).glob("state/iteration_*[0-9]")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(TIMEOUT) != 0
+    log = prepared.path("results/logs/train/ambiguous/bpgo/seed_1.log").read_text()
+    assert "the state is saved" in log
+    assert not prepared.path(f"{run}/manifest.json").exists()
+
+
 def test_a_run_of_other_settings_is_not_resumed(prepared: Workspace) -> None:
     code, text = interrupted(prepared, "other", signal.SIGKILL)
     assert code != 0, text
@@ -121,10 +145,3 @@ def test_a_run_of_other_settings_is_not_resumed(prepared: Workspace) -> None:
     assert outcome.code == 2, outcome.text
     assert "belongs to another configuration" in outcome.text
     assert not prepared.path("runs/other/policy").exists()
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Digest of every file below a folder."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    assert files, f"{folder} is empty"
-    return {str(file.relative_to(folder)): sha256(file) for file in files}

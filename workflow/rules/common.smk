@@ -35,6 +35,10 @@ shell.prefix(
     "set -euo pipefail; export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
 )
 
+# A cluster that ends a job early sends SIGTERM to all of its processes. The shell must outlive its
+# command, which saves what it has; otherwise the job counts as ended and the command is killed.
+shell.prefix("set -euo pipefail; trap : TERM; ")
+
 
 def fail(message):
     """End the program with one message, before any job."""
@@ -53,6 +57,14 @@ def check_options():
                 f"{target}: there are no stored scores in {folder}/collected. Make them with"
                 " `snakemake --cores all`; `snakemake --cores all reference` shows published ones"
             )
+    # Snakemake cuts a job's request down to the limit, without a word.
+    jobs, gpus = (workflow.global_resources.get(name).value for name in ("_nodes", "gpu"))
+    if jobs and gpus == 1 and any(word.startswith("--profile") for word in sys.argv):
+        fail(
+            "--profile: profiles/default is read as well, and its limit of one GPU would hold for"
+            " the whole cluster. Give the cluster's profile as --workflow-profile, so that it takes"
+            " the place of profiles/default"
+        )
 
 
 def read_settings(scale):
