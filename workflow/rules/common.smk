@@ -31,13 +31,12 @@ EVERY_CORE = 1024  # Snakemake takes no more than --cores
 os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)])
 )
-shell.prefix(
-    "set -euo pipefail; export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
-)
-
 # A cluster that ends a job early sends SIGTERM to all of its processes. The shell must outlive its
 # command, which saves what it has; otherwise the job counts as ended and the command is killed.
-shell.prefix("set -euo pipefail; trap : TERM; ")
+shell.prefix(
+    "set -euo pipefail; trap : TERM;"
+    " export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
+)
 
 
 def fail(message):
@@ -57,14 +56,6 @@ def check_options():
                 f"{target}: there are no stored scores in {folder}/collected. Make them with"
                 " `snakemake --cores all`; `snakemake --cores all reference` shows published ones"
             )
-    # Snakemake cuts a job's request down to the limit, without a word.
-    jobs, gpus = (workflow.global_resources.get(name).value for name in ("_nodes", "gpu"))
-    if jobs and gpus == 1 and any(word.startswith("--profile") for word in sys.argv):
-        fail(
-            "--profile: profiles/default is read as well, and its limit of one GPU would hold for"
-            " the whole cluster. Give the cluster's profile as --workflow-profile, so that it takes"
-            " the place of profiles/default"
-        )
 
 
 def read_settings(scale):
@@ -80,7 +71,13 @@ def read_settings(scale):
 def check_gpus():
     """Snakemake cuts a job's request down to the limit, without a word."""
     wanted = max(settings.machine.gpus for settings in SETTINGS.values())
-    limit = workflow.global_resources.get("gpu").value
+    limit, jobs = (workflow.global_resources.get(name).value for name in ("gpu", "_nodes"))
+    if limit == 1 and jobs and any(word.startswith("--profile") for word in sys.argv):
+        fail(
+            "--profile: profiles/default is read as well, and its limit of one GPU would hold for"
+            " the whole cluster. Give the cluster's profile as --workflow-profile, so that it takes"
+            " the place of profiles/default"
+        )
     if workflow.is_main_process and limit is not None and wanted > limit:
         fail(
             f"machine.gpus: a training run asks for {wanted} GPUs, but Snakemake may use {limit}:"
