@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,29 +107,36 @@ def test_resumed_run_equals_an_uninterrupted_one(
         )
 
 
-def test_a_job_told_to_stop_ends_after_its_command(prepared: Workspace) -> None:
+def test_a_job_told_to_stop_lasts_as_long_as_its_command(prepared: Workspace) -> None:
     """As clusters do it: SIGTERM to every process of the job at once."""
-    run = "results/runs/ambiguous/bpgo/seed_1"
+    root, run = prepared.path("results"), prepared.path("results/runs/ambiguous/bpgo/seed_1")
+    shutil.copytree(prepared.path("prompts"), root / "prompts")
+    shutil.copytree(prepared.path("calibration"), root / "calibration" / "ambiguous")
     command = [sys.executable, "-m", "snakemake", "--configfile", str(prepared.configfile)]
-    command += ["--directory", str(prepared.folder), "--cores", "1", "--", f"{run}/manifest.json"]
+    command += ["--directory", str(prepared.folder), "--cores", "1", "--"]
     with subprocess.Popen(
-        command,
+        [*command, "results/runs/ambiguous/bpgo/seed_1/manifest.json"],
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        deadline = time.monotonic() + TIMEOUT
-        while not list(prepared.path(run).glob("state/iteration_*[0-9]")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(TIMEOUT) != 0
-    log = prepared.path("results/logs/train/ambiguous/bpgo/seed_1.log").read_text()
-    assert "the state is saved" in log
-    assert not prepared.path(f"{run}/manifest.json").exists()
+        try:
+            while not list(run.glob("state/iteration_*[0-9]")):
+                assert process.poll() is None
+                time.sleep(0.01)
+            training = int((run / ".lock").read_text())
+            os.kill(training, signal.SIGSTOP)  # an iteration that takes long
+            os.killpg(process.pid, signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(5)
+            os.kill(training, signal.SIGCONT)
+            assert process.wait(TIMEOUT) != 0
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    log = root / "logs/train/ambiguous/bpgo/seed_1.log"
+    assert "the state is saved" in log.read_text()
+    assert not (run / "manifest.json").exists()
 
 
 def test_a_run_of_other_settings_is_not_resumed(prepared: Workspace) -> None:
