@@ -124,7 +124,9 @@ class RolloutSettings(Strict):
     steps: Annotated[int, Field(ge=2)]  # T
     deterministic_tail: Annotated[int, Field(ge=1)] = 1  # last steps without noise, never trained
     guidance_scale: NonNegative = 1.0
-    batch_size: Count = 96  # samples in one forward pass, in rollout and update alike
+    # Samples in one forward pass, in rollout and update alike; auto: what the GPU's memory takes,
+    # measured when a run starts (without a GPU: 96).
+    batch_size: Count | Literal["auto"] = 96
 
 
 class TrainingSettings(Strict):
@@ -143,7 +145,10 @@ class TrainingSettings(Strict):
     ema_every: Count = 8  # optimizer steps
     snapshot_every: Count  # iterations between policies kept for the curves
     checkpoint_every: Count  # iterations between resumable states
-    ratio_tolerance: Positive = 1e-5  # largest |ratio - 1| before the first update of a batch
+    # Largest |ratio - 1| before the first update of a batch. It is exactly 0, in any dtype, where
+    # the update's forward passes have the rollout's rows. Dropped groups leave smaller ones, which
+    # may round otherwise: some 1e-7 in float32, and up to 1e-4 in bfloat16 (8 bits).
+    ratio_tolerance: Positive = 1e-5
 
 
 class MachineSettings(Strict):

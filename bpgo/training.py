@@ -105,9 +105,7 @@ def build_trainer(
         names = [chosen.training_reward, *chosen.diagnostics]
         rewards = loading.load_rewards(settings, names, device, anchor)
         arm_settings: Any = settings.arms[arm]
-    with group.main_first():
         embeddings = prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts))
-    with group.together():
         trainer = Trainer(
             settings,
             policy,

@@ -19,7 +19,10 @@ def rollout_figures(trainer: Trainer, repeats: int) -> dict[str, Any]:
     single: list[float] = []
     with Progress("bench: rollouts", repeats) as progress:
         for repeat in range(repeats + 1):  # the first warms up
-            for found, size, samples in ((batched, sizes.batch_size, many), (single, 1, few)):
+            for found, size, samples in (
+                (batched, trainer.updater.batch_size, many),
+                (single, 1, few),
+            ):
                 seconds = iterations.rollout_seconds(trainer, size, samples, repeat)
                 if repeat:
                     found.append(seconds.on(clock) / samples)

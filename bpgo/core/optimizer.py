@@ -1,8 +1,8 @@
-"""The optimizer, and the float32 weights that it moves."""
+"""The optimizer of the trained weights, which are float32 (`bpgo.models.pipeline`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from inspect import unwrap
 from typing import Any
 
@@ -25,34 +25,6 @@ class AdamW(torch.optim.AdamW):
     state_dict = unwrap(torch.optim.AdamW.state_dict)
     load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
-
-
-class MasterWeights:
-    """What the optimizer moves: the parameters, or float32 copies of those in a smaller type.
-
-    A bfloat16 weight has eight bits: a step of a usual learning rate would round to nothing. Its
-    float32 copy takes the step, and the weight is the copy, rounded. Float32 parameters are their
-    own masters.
-    """
-
-    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
-        self.parameters = dict(parameters)
-        self.tensors = {name: _master(value) for name, value in self.parameters.items()}
-        self._copied = [name for name, p in self.parameters.items() if self.tensors[name] is not p]
-
-    def take_gradients(self) -> None:
-        """Move the copied parameters' gradients to their masters."""
-        for name in self._copied:
-            parameter = self.parameters[name]
-            if parameter.grad is not None:
-                self.tensors[name].grad = parameter.grad.float()
-                parameter.grad = None
-
-    @torch.no_grad()
-    def give_weights(self) -> None:
-        """Round the masters into the parameters that were copied."""
-        for name in self._copied:
-            self.parameters[name].copy_(self.tensors[name])
 
 
 def make_optimizer(weights: Iterable[Tensor], settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -84,9 +56,3 @@ def make_optimizer(weights: Iterable[Tensor], settings: TrainingSettings) -> tor
         ) from None
     optimizer: torch.optim.Optimizer = AdamW8bit(several, **options)
     return optimizer
-
-
-def _master(parameter: Tensor) -> Tensor:
-    if parameter.dtype in (torch.float32, torch.float64):
-        return parameter
-    return parameter.detach().float().requires_grad_()

@@ -63,9 +63,6 @@ class Processes:
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its sum over the processes."""
 
-    def wait(self) -> None:
-        """Until every process is here."""
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """An error inside the block, on any process, ends the block on all of them.
@@ -73,11 +70,6 @@ class Processes:
         The first process that failed raises its own error, the others `StoppedElsewhereError`. So
         none waits for one that is gone. Nothing inside the block may wait for other processes.
         """
-        yield
-
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """The main process runs the block before the others do (it fills a cache, say)."""
         yield
 
     def close(self) -> None:
@@ -125,9 +117,6 @@ class SeveralProcesses(Processes):
             for p, summed in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
                 p.grad = summed.view_as(p)
 
-    def wait(self) -> None:
-        self._state.wait_for_everyone()
-
     @contextmanager
     def together(self) -> Iterator[None]:
         error: Exception | None = None
@@ -146,14 +135,6 @@ class SeveralProcesses(Processes):
         if error is not None and rank == self.rank:
             raise error
         raise StoppedElsewhereError(f"process {rank} of {self.count} stopped", exit_code)
-
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        with self.together():
-            if self.main:
-                yield
-        if not self.main:
-            yield
 
     def close(self) -> None:
         self._state.destroy_process_group()

@@ -12,7 +12,6 @@ from torch import Tensor
 from bpgo.core import checkpoint as checkpoints
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
-from bpgo.core.optimizer import MasterWeights
 from bpgo.core.processes import Processes
 from bpgo.core.sharding import gathered, part_of
 
@@ -21,7 +20,7 @@ from bpgo.core.sharding import gathered, part_of
 class RunState:
     """Weights, optimizer, average and the arm's memory."""
 
-    masters: MasterWeights
+    parameters: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     ema: EMA | None
     arm: Arm
@@ -30,7 +29,7 @@ class RunState:
     def save(self, folder: Path, iteration: int, digest: str, extra: dict[str, Any]) -> None:
         """Write a checkpoint; `extra` is JSON. All processes call it, the main one writes."""
         main = self.processes.main
-        weights = {name: p.detach() for name, p in self.masters.tensors.items()}
+        weights = {name: p.detach() for name, p in self.parameters.items()}
         found = checkpoints.Checkpoint(
             iteration,
             gathered(weights, main),
@@ -47,11 +46,10 @@ class RunState:
         found, notes = checkpoints.load_newest(folder, digest)
         if found is None:
             return 0, {}, notes
-        weights = self.masters.tensors
+        weights = self.parameters
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(part_of(found.weights[name], weight))
-        self.masters.give_weights()
         checkpoints.restore_optimizer(self.optimizer, self._parts(found.optimizer))
         if self.ema:
             averages = self.ema.state_dict()
@@ -62,7 +60,7 @@ class RunState:
 
     def _parts(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """This process's part of the optimizer's state, which is laid out like the weights."""
-        weights = list(self.masters.tensors.values())
+        weights = list(self.parameters.values())
         parts = {}
         for key, value in tensors.items():
             weight = weights[int(key.split(".", 1)[0])]

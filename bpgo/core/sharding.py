@@ -81,6 +81,13 @@ def whole(tensor: Tensor) -> Tensor:
     return complete
 
 
+def local_size(tensor: Tensor) -> int:
+    """How many numbers of a tensor this process holds."""
+    if not is_sharded(tensor):
+        return tensor.numel()
+    return int(tensor.to_local().numel())  # type: ignore[attr-defined]
+
+
 def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """Whole tensors on the CPU, one at a time, where `keep`; nothing elsewhere (all must ask)."""
     found = {}

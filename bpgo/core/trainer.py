@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,17 @@ import torch
 from torch import Tensor
 
 from bpgo import seeding
+from bpgo.core import memory
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward, rewards_and_parts
-from bpgo.core.optimizer import MasterWeights, make_optimizer
+from bpgo.core.optimizer import make_optimizer
 from bpgo.core.processes import Processes, check_parts
 from bpgo.core.progress import MetricsLog, Progress
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.run_folder import RowLog, lock, on_stop_signals
 from bpgo.core.run_state import RunState
-from bpgo.core.sharding import ShardedModel
+from bpgo.core.sharding import ShardedModel, local_size
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RunInterruptedError
 from bpgo.files import atomic_directory
@@ -80,12 +82,11 @@ class Trainer:
         if self.processes.count > 1 and settings.sharded:
             self.sharded = ShardedModel(policy, reference)
         self.parameters = policy.trainable()
-        self.masters = MasterWeights(self.parameters)
-        self.optimizer = make_optimizer(self.masters.tensors.values(), training)
+        self.optimizer = make_optimizer(self.parameters.values(), training)
         self.ema: EMA | None = None
         if training.ema_decay > 0:
-            self.ema = EMA(self.masters.tensors, training.ema_decay, training.ema_every)
-        self.state = RunState(self.masters, self.optimizer, self.ema, arm, self.processes)
+            self.ema = EMA(self.parameters, training.ema_decay, training.ema_every)
+        self.state = RunState(self.parameters, self.optimizer, self.ema, arm, self.processes)
         self.sigmas = policy.sigmas(settings.rollout.steps).to(policy.device)
         steps = settings.rollout
         self.stochastic_steps = list(range(steps.steps - steps.deterministic_tail))
@@ -96,10 +97,9 @@ class Trainer:
             self.parameters,
             training,
             steps.guidance_scale,
-            steps.batch_size,
+            0 if steps.batch_size == "auto" else steps.batch_size,
             self.ema,
             reference,
-            self.masters,
             self.processes,
             self.sharded is not None,
         )
@@ -123,6 +123,7 @@ class Trainer:
             held.enter_context(on_stop_signals(self._ask_to_stop))
             with self.processes.together():
                 done, notes = self._resume()
+            notes += self.choose_batch_size()
             if self.processes.main:
                 self._train_and_log(done, notes)
             else:
@@ -150,15 +151,17 @@ class Trainer:
     def iterate(self, iteration: int, rows: RowLog | None = None) -> dict[str, Any]:
         """One iteration, numbered from 1: what `metrics.jsonl` says of it; nothing is saved."""
         processes = self.processes
+        self.choose_batch_size()
         start = self.clock()
         chosen = self._prompts_of(iteration)
         own = chosen[processes.part(len(chosen))]
         prompts = self._embeddings_of(own)
         # Sharded weights are gathered inside: there a process cannot leave the others alone.
-        with nullcontext() if self.sharded else processes.together():
+        alone = nullcontext() if self.sharded else processes.together()
+        with alone, self._memory(f"rollout of iteration {iteration}", gradient=False):
             batch = self._rollout(iteration, own, prompts)
         rolled = self.clock()
-        with processes.together():
+        with processes.together(), memory.reward_explained(f"iteration {iteration}"):
             own_rewards, own_diagnostics = self._score(iteration, batch, own)
         rewards = processes.gather(own_rewards)
         diagnostics = {name: processes.gather(each) for name, each in own_diagnostics.items()}
@@ -174,6 +177,8 @@ class Trainer:
             rewards.numel(),
             seeding.generator(self.seed, "trained_steps", iteration),
         )
+        update = f"update of iteration {iteration}"
+        self.updater.guard = lambda: self._memory(update, gradient=True)
         report = self.updater.update(batch, prompts, result, steps)
         end = self.clock()
         self.wall_seconds += end - start
@@ -188,6 +193,49 @@ class Trainer:
         parts = {name: value for name, value in diagnostics.items() if name.startswith(PART)}
         means = {name: float(value.mean()) for name, value in parts.items()}
         return {"iteration": iteration, **_summary(rewards, report, result), **means, **times}
+
+    def choose_batch_size(self) -> list[str]:
+        """Measure `rollout.batch_size: auto`, once: a line that says what was found."""
+        if self.updater.batch_size:
+            return []
+        size = memory.fitting_batch_size(
+            self._trial(gradient=True),
+            self._rows,
+            self._reserve(),
+            self.processes,
+            self.sharded is not None,
+        )
+        self.updater.batch_size = size
+        return [f"rollout.batch_size auto: {size} of {self._rows} samples at a time"]
+
+    @property
+    def _rows(self) -> int:
+        """This process's samples of an iteration."""
+        sizes = self.settings.rollout
+        return sizes.prompts_per_iteration * sizes.group_size // self.processes.count
+
+    def _reserve(self) -> int:
+        """Bytes that an iteration needs beside a forward and backward pass.
+
+        The optimizer's two moments, where it has none yet, and noise, path and text of all samples.
+        """
+        moments = (
+            0 if self.optimizer.state else 8 * sum(local_size(p) for p in self.parameters.values())
+        )
+        latents = math.prod(self.policy.latent_shape)
+        path = 2 * 4 * (self.settings.rollout.steps + 1) * latents
+        one = self.embeddings.select(slice(0, 1))
+        text = sum(value.nbytes for value in (one.tokens, one.pooled))
+        return moments + self._rows * (path + text)
+
+    def _trial(self, gradient: bool) -> memory.Trial:
+        scale = self.settings.rollout.guidance_scale
+        return memory.Trial(self.policy, self.embeddings, scale, gradient)
+
+    def _memory(self, what: str, gradient: bool) -> AbstractContextManager[None]:
+        """A full memory is told in one message, with what would fit."""
+        size, measure = self.updater.batch_size, self.sharded is None
+        return memory.explained(what, size, self._trial(gradient), self._rows, measure)
 
     def _prompts_of(self, iteration: int) -> PromptBatch:
         """The iteration's P prompts: each epoch is a permutation, incomplete batches left out."""
@@ -228,7 +276,7 @@ class Trainer:
             arm.noise_level,
             self.stochastic_steps,
             sizes.guidance_scale,
-            sizes.batch_size,
+            self.updater.batch_size,
         )
 
     def _score(
@@ -261,7 +309,7 @@ class Trainer:
         if iteration % training.snapshot_every == 0 and not last:
             self.save_policy(self.output / "snapshots" / f"iteration_{iteration:06d}")
         if last or stop or iteration % training.checkpoint_every == 0:
-            extra = {"wall_seconds": self.wall_seconds}
+            extra = {"wall_seconds": self.wall_seconds, "batch_size": self.updater.batch_size}
             self.state.save(self.output / "state", iteration, self.config_digest, extra)
         if stop and not last:
             with self.processes.together():
@@ -276,26 +324,18 @@ class Trainer:
         All processes call it, the main one writes.
         """
         main = self.processes.main
+        judged = self.ema.swapped() if self.ema else nullcontext()
         complete = self.sharded.whole(main) if self.sharded else nullcontext()
-        with self._judged(), complete, self.processes.together():
+        with judged, complete, self.processes.together():
             if main:
                 with atomic_directory(folder) as part:
                     self.policy.save(part)
 
-    @contextmanager
-    def _judged(self) -> Iterator[None]:
-        """Inside the block the policy has the weights that are judged."""
-        if self.ema is None:
-            yield
-            return
-        with self.ema.swapped():
-            self.masters.give_weights()
-            yield
-        self.masters.give_weights()
-
     def _resume(self) -> tuple[int, list[str]]:
         done, extra, notes = self.state.restore(self.output / "state", self.config_digest)
         self.wall_seconds = extra.get("wall_seconds", 0.0)
+        if self.settings.rollout.batch_size == "auto":  # a resumed run goes on with the same
+            self.updater.batch_size = extra.get("batch_size", 0)
         return done, notes
 
     def _ask_to_stop(self) -> None:

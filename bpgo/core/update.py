@@ -6,7 +6,7 @@ Shape letters: P groups, G group size, B = P*G samples, K trained steps of T, b 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,6 @@ from bpgo.core import loss as losses
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Policy, PromptEmbeddings
-from bpgo.core.optimizer import MasterWeights
 from bpgo.core.processes import Processes
 from bpgo.core.rollout import chunks, step_log_prob
 from bpgo.core.sde import Transition, transition
@@ -72,7 +71,6 @@ class UpdateReport:
 class Updater:
     """What the optimizer steps need beside the batch.
 
-    `optimizer` moves the tensors of `masters`; without masters, `parameters` themselves.
     `reference_velocity` gives the frozen base policy's velocity; needed only where the arm has a
     KL term. `sharded` says that the transformer's weights are spread over the processes (FSDP2):
     each forward pass then gathers them, so all processes must make equally many.
@@ -87,9 +85,9 @@ class Updater:
     batch_size: int
     ema: EMA | None = None
     reference_velocity: Callable[..., Tensor] | None = None
-    masters: MasterWeights | None = None
     processes: Processes = field(default_factory=Processes)
     sharded: bool = False
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext  # around each optimizer step
 
     def update(
         self,
@@ -123,7 +121,7 @@ class Updater:
         loop = nullcontext if self.sharded else self.processes.together
         for turn, chosen in enumerate(columns):
             self.optimizer.zero_grad(set_to_none=True)
-            with loop():
+            with loop(), self.guard():
                 for column in chosen:
                     for rows in chunks(own.stop - own.start, self.batch_size):
                         picked = torch.arange(rows.start, rows.stop)
@@ -220,11 +218,9 @@ class Updater:
             )
 
     def _step(self, report: UpdateReport) -> None:
-        masters = self.masters or MasterWeights(self.parameters)
-        masters.take_gradients()
         if not self.sharded:
-            self.processes.sum_gradients(masters.tensors.values())
-        gradients = [p for p in masters.tensors.values() if p.grad is not None]
+            self.processes.sum_gradients(self.parameters.values())
+        gradients = [p for p in self.parameters.values() if p.grad is not None]
         if not gradients:
             return
         norms = torch.nn.utils.clip_grad_norm_(gradients, self.settings.gradient_clip)
@@ -234,7 +230,6 @@ class Updater:
                 raise NonFiniteError(f"the gradient's norm is {norm}: no optimizer step was made")
         report.gradient_norms.append(norm)
         self.optimizer.step()
-        masters.give_weights()
         if self.ema is not None:
             self.ema.update()
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from bpgo import loading
+from bpgo.core import memory
 from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import chunks, rollout, rollout_noise
@@ -20,6 +21,8 @@ from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
 from bpgo.records import Calibration, PromptBatch
 from bpgo.settings import MAIN, Settings
+
+LARGEST = 192  # samples that `rollout.batch_size: auto` takes at a time at most
 
 
 def calibrate(
@@ -90,7 +93,11 @@ def _draw(
     wanted, sampler = settings.calibration, settings.rollout
     group = wanted.samples_per_prompt
     frames = []
-    for rows in chunks(len(batch), max(1, sampler.batch_size // group)):
+    trial = memory.Trial(policy, embeddings, sampler.guidance_scale, gradient=False)
+    size = sampler.batch_size
+    if size == "auto":
+        size = memory.fitting_batch_size(trial, min(len(batch), LARGEST // group) * group)
+    for rows in chunks(len(batch), max(1, size // group)):
         noise = rollout_noise(
             policy.latent_shape,
             sampler.steps,
@@ -101,20 +108,22 @@ def _draw(
             shared_initial_noise,
         )
         index = torch.arange(rows.start, rows.stop).repeat_interleave(group)
-        drawn = rollout(
-            policy,
-            embeddings.select(index),
-            noise,
-            policy.sigmas(sampler.steps),
-            wanted.kernel,
-            wanted.noise_level,
-            list(range(sampler.steps - sampler.deterministic_tail)),
-            sampler.guidance_scale,
-            sampler.batch_size,
-        )
+        with memory.explained("calibration", size, trial, len(index)):
+            drawn = rollout(
+                policy,
+                embeddings.select(index),
+                noise,
+                policy.sigmas(sampler.steps),
+                wanted.kernel,
+                wanted.noise_level,
+                list(range(sampler.steps - sampler.deterministic_tail)),
+                sampler.guidance_scale,
+                size,
+            )
         chosen = batch[index.tolist()]
         for name, reward in rewards.items():
-            scores = reward(drawn.images, chosen.texts).tolist()
+            with memory.reward_explained(f"calibration, reward '{name}'"):
+                scores = reward(drawn.images, chosen.texts).tolist()
             frames.append(_frame(chosen, group, name, scores))
         progress.add(len(noise) // group)
     return pd.concat(frames, ignore_index=True)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from bpgo import loading
+from bpgo.core import memory
 from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import initial_noise, sample
@@ -83,14 +84,16 @@ def _draw(
     wanted = settings.evaluation
     names = [(prompt, k) for prompt in batch.ids for k in range(wanted.samples_per_prompt)]
     rows = torch.arange(len(batch)).repeat_interleave(wanted.samples_per_prompt)
-    images = sample(
-        policy,
-        embeddings.select(rows),
-        initial_noise(policy.latent_shape, seed, "evaluation", names),
-        policy.sigmas(wanted.steps),
-        wanted.guidance_scale,
-        wanted.batch_size,
-    )
+    trial = memory.Trial(policy, embeddings, wanted.guidance_scale, gradient=False)
+    with memory.explained("sampling", wanted.batch_size, trial, len(rows), key="evaluation"):
+        images = sample(
+            policy,
+            embeddings.select(rows),
+            initial_noise(policy.latent_shape, seed, "evaluation", names),
+            policy.sigmas(wanted.steps),
+            wanted.guidance_scale,
+            wanted.batch_size,
+        )
     chosen = batch[rows.tolist()]
     folder = f"images/iteration_{iteration:06d}"
     paths = [f"{folder}/{prompt}_{k}.png" for prompt, k in names]

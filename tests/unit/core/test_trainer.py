@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_of_several import partly_flat
 from safetensors.torch import load_file
 from tiny_world import CAPTIONS, make_trainer, prompt_batch, redness, same, trained, weights
 from torch import Tensor
@@ -353,4 +354,19 @@ def test_snapshots_leave_out_the_last_iteration(whole: dict[str, Path]) -> None:
 def test_state_holds_no_secrets_of_the_clock(whole: dict[str, Path]) -> None:
     state = json.loads((whole["bpgo"] / "state" / "iteration_000004" / "state.json").read_text())
     assert set(state) == {"iteration", "config_digest", "state"}
-    assert set(state["state"]) == {"arm", "wall_seconds"}
+    assert set(state["state"]) == {"arm", "wall_seconds", "batch_size"}
+
+
+@pytest.mark.parametrize(("reward", "tolerance"), [(redness, 1e-30), (partly_flat, 1e-4)])
+@pytest.mark.parametrize("parameters", ["full", "lora"])
+def test_first_ratios_in_bfloat16(
+    parameters: str, reward: Any, tolerance: float, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Exactly 1; where a group was dropped, within what `training.ratio_tolerance` states."""
+    changes = {
+        "model": {"dtype": "bfloat16", "lora": {"rank": 2}},
+        "training": {"parameters": parameters, "ratio_tolerance": tolerance},
+    }
+    trained(tiny_folder, tmp_path, reward=reward, **changes)
+    dropped = {entry["groups_dropped"] for entry in read_lines(tmp_path / "metrics.jsonl")}
+    assert (1 in dropped) == (reward is partly_flat)
