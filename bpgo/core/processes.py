@@ -27,7 +27,7 @@ from torch import Tensor
 
 from bpgo.errors import RunError, StoppedElsewhereError, UserError
 
-PATIENCE = timedelta(hours=1)  # how long a process waits for the others before it gives up
+PATIENCE = timedelta(minutes=30)  # how long a process waits for the others before it gives up
 BUCKET = 64 * 2**20  # numbers summed in one go
 EXIT_CODES = 1000  # above any exit code
 

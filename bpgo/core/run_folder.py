@@ -6,15 +6,15 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
-from bpgo.core.progress import reopen
+from bpgo.core.progress import MetricsLog, Progress, reopen
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, PromptBatch
 
@@ -83,6 +83,34 @@ class RowLog:
     def close(self) -> None:
         """Flush and close the file."""
         self._file.close()
+
+
+class RunLogs:
+    """What a run's main process tells while it trains: metrics, rows of samples, progress."""
+
+    def __init__(
+        self, folder: Path, title: str, total: int, done: int, notes: Iterable[str]
+    ) -> None:
+        self.metrics = MetricsLog(folder, done)
+        self.rows = RowLog(folder / "rollouts.jsonl", done)
+        self.progress = Progress(title, total, done)
+        self._notes = notes
+
+    def __enter__(self) -> Self:
+        self.progress.__enter__()
+        for note in self._notes:
+            self.progress.say(note)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.progress.__exit__(*error)
+        self.metrics.close()
+        self.rows.close()
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """One finished iteration."""
+        self.metrics.write(entry)
+        self.progress.step(entry["iteration"], f"reward {entry['reward_mean']:.3f}")
 
 
 def _numbers(values: Tensor) -> list[Any]:

@@ -19,9 +19,8 @@ from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward, rewards_and_parts
 from bpgo.core.optimizer import make_optimizer
 from bpgo.core.processes import Processes, check_parts
-from bpgo.core.progress import MetricsLog, Progress
 from bpgo.core.rollout import rollout, rollout_noise
-from bpgo.core.run_folder import RowLog, lock, on_stop_signals
+from bpgo.core.run_folder import RowLog, RunLogs, lock, on_stop_signals
 from bpgo.core.run_state import RunState
 from bpgo.core.sharding import ShardedModel, local_size
 from bpgo.core.update import Updater, UpdateReport
@@ -124,29 +123,17 @@ class Trainer:
             with self.processes.together():
                 done, notes = self._resume()
             notes += self.choose_batch_size()
-            if self.processes.main:
-                self._train_and_log(done, notes)
-            else:
-                for iteration in range(done + 1, self.settings.training.iterations + 1):
-                    self.iterate(iteration)
-                    self._keep(iteration)
-
-    def _train_and_log(self, done: int, notes: list[str]) -> None:
-        total = self.settings.training.iterations
-        metrics = MetricsLog(self.output, done)
-        rows = RowLog(self.output / "rollouts.jsonl", done)
-        try:
-            with Progress(self.title, total, done) as progress:
-                for note in notes:
-                    progress.say(note)
-                for iteration in range(done + 1, total + 1):
-                    entry = self.iterate(iteration, rows)
-                    metrics.write(entry)
-                    progress.step(iteration, f"reward {entry['reward_mean']:.3f}")
-                    self._keep(iteration)
-        finally:
-            metrics.close()
-            rows.close()
+            total = self.settings.training.iterations
+            logs = None
+            with self.processes.together():
+                if self.processes.main:
+                    logs = held.enter_context(RunLogs(self.output, self.title, total, done, notes))
+            for iteration in range(done + 1, total + 1):
+                entry = self.iterate(iteration, logs.rows if logs else None)
+                with self.processes.together():
+                    if logs:
+                        logs.write(entry)
+                self._keep(iteration)
 
     def iterate(self, iteration: int, rows: RowLog | None = None) -> dict[str, Any]:
         """One iteration, numbered from 1: what `metrics.jsonl` says of it; nothing is saved."""
@@ -182,8 +169,9 @@ class Trainer:
         report = self.updater.update(batch, prompts, result, steps)
         end = self.clock()
         self.wall_seconds += end - start
-        if rows is not None:
-            rows.write(iteration, chosen, rewards, diagnostics, result)
+        with processes.together():
+            if rows is not None:
+                rows.write(iteration, chosen, rewards, diagnostics, result)
         times = {
             "seconds": end - start,
             "rollout_seconds": rolled - start,
