@@ -1,9 +1,9 @@
 """HPSv2 and HPSv2.1, human preference scores (Wu et al., arXiv 2306.09341; tgxs002/HPSv2).
 
 Both are an open_clip ViT-H-14 with other weights. The reward is what `hpsv2.score` returns: the
-cosine of image and prompt, about 0.2 to 0.35. On a GPU that package rounds it to half precision
-(steps of 0.0001 to 0.0002); `dtype: float16` here does the same to the forward passes, but not to
-the cosine.
+cosine of image and prompt, about 0.2 to 0.35. On a GPU that package rounds it to half precision (in
+steps of 0.00024 from 0.25 on); `dtype: float16` here does the same to the forward passes, but not
+to the cosine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class HPSv2(CosineReward):
     """The published checkpoint in open_clip.
 
     Raises:
-        UserError: there is no such checkpoint, it is another model's, or open_clip is not there.
+        UserError: there is no such checkpoint, or it is another model's.
     """
 
     Settings = HPSv2Settings
@@ -70,14 +70,10 @@ def open_clip_configuration(architecture: str, what: str) -> dict[str, Any]:
     """An architecture by open_clip's name for it, or from a JSON file of the same form.
 
     Raises:
-        UserError: open_clip is not installed, knows no such name, or the file is no configuration.
+        UserError: open_clip knows no such name, or the file is no configuration.
     """
-    try:
-        import open_clip
-    except ImportError:
-        raise UserError(
-            f"{what}: open_clip is not installed: `pip install -c constraints.txt -e '.[rewards]'`"
-        ) from None
+    import open_clip
+
     if not architecture.endswith(".json"):
         found: dict[str, Any] | None = open_clip.get_model_config(architecture)
         if found is None:
