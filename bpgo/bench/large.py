@@ -92,7 +92,9 @@ def bench_command(
     cases = tuple(
         Case(way, again) for way in ways for again in ((False, True) if compiled else (False,))
     )
-    run_model_bench(sizes, Options(cases, batch_size, reward, repeats), output)
+    # A tiny copy takes seconds: the compiler's front alone, for its back takes minutes on a CPU.
+    backend = "inductor" if sizes.size == "full" else "eager"
+    run_model_bench(sizes, Options(cases, batch_size, reward, repeats, backend), output)
 
 
 def run_model_bench(
@@ -163,6 +165,7 @@ def _header(
         "forward_flops": layers.forward_flops,
         "reward": options.reward,
         "repeats": options.repeats,
+        "compile_backend": options.backend,
         "device": device,
         "gpu": gpu,
         "peak_flops": known_peak(device, sizes.dtype),
