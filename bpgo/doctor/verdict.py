@@ -86,7 +86,8 @@ def judge(
 
 def _packages(found: Verdict, settings: Settings, packages: list[Package]) -> None:
     groups = {"main"}
-    for reward in settings.rewards.values():
+    for name in settings.models_of(settings.rewards):
+        reward = settings.rewards[name]
         if not reward.kind.startswith(EMBEDDED) and reward.environment == "main":
             groups.add("rewards")
     if settings.training.optimizer == "adamw_8bit":

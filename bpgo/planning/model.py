@@ -140,11 +140,11 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         activations = size.bytes * values * (blocks + kept)
     else:
         activations = size.bytes * values * blocks * kept
-    rewards = {
+    rewards = settings.models_of(
         name
         for experiment in settings.experiments.values()
         for name in (experiment.training_reward, *experiment.diagnostics)
-    }
+    )
     shards = settings.machine.gpus if settings.sharded and settings.machine.gpus else 1
     standing = {
         "transformer": weights / shards,

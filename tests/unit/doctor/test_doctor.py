@@ -339,3 +339,20 @@ def test_torch_is_not_imported(large: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", code], check=True, cwd=repository_root(), capture_output=True
     )
+
+
+def test_a_sum_needs_what_its_parts_need(tmp_path: Path) -> None:
+    file = write_configuration(tmp_path, _SCENES | {"path": "bpgo/scenes/weights/policy"})
+    values = config.read_yaml(file)
+    none = [*INSTALLED, Package("timm", "rewards", "1.0.31", "")]
+    for name, parts in (
+        ("ours", ["oracle", "oracle_strict"]),
+        ("theirs", ["clip_score", "oracle"]),
+    ):
+        entry = {"kind": "weighted_sum", "title": name, "parts": dict.fromkeys(parts, 1.0)}
+        (file.parent / "rewards" / f"{name}.yaml").write_text(yaml.safe_dump(entry))
+        values["experiments"]["clear"]["training_reward"] = name
+        file.write_text(yaml.safe_dump(values))
+        found = verdict(file, installed=none)
+        assert ("needs packages: timm" in found.summary) == (name == "theirs")
+        assert any("clip" in entry.path for entry in found.files) == (name == "theirs")
