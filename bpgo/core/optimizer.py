@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpgo.core.sharding import is_sharded
 from bpgo.errors import UserError
 from bpgo.settings import TrainingSettings
 
@@ -31,7 +32,7 @@ def make_optimizer(weights: Iterable[Tensor], settings: TrainingSettings) -> tor
     """`training.optimizer` over some weights.
 
     Raises:
-        UserError: for `adamw_8bit` without bitsandbytes or without a GPU.
+        UserError: for `adamw_8bit` without bitsandbytes, without a GPU, or on sharded weights.
     """
     several = list(weights)
     options: dict[str, Any] = {
@@ -46,6 +47,11 @@ def make_optimizer(weights: Iterable[Tensor], settings: TrainingSettings) -> tor
         raise UserError(
             "training.optimizer: 'adamw_8bit' needs a GPU, and torch sees none here; 'adamw' runs"
             " everywhere"
+        )
+    if any(is_sharded(weight) for weight in several):
+        raise UserError(
+            "training.optimizer: 'adamw_8bit' cannot move weights that are sharded over several"
+            " GPUs: use 'adamw', or machine.shard_weights: false"
         )
     try:
         from bitsandbytes.optim import AdamW8bit
