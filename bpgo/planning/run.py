@@ -16,13 +16,12 @@ from bpgo.planning.work import Work, work_of
 from bpgo.settings import Settings
 
 ASSUMED_GPU = "H100"  # where this machine has none and the model needs one
-PATIENCE = 3600.0  # seconds of an iteration: with more than that on this machine's cores, no GPU
-# would be a mistake
+PATIENCE = 3600.0  # seconds of one iteration on this machine's cores: with more, it needs a GPU
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A configuration's work and cost on `parallel` devices of one kind."""
+    """A configuration's work and cost on devices of one kind."""
 
     settings: Settings
     work: Work
@@ -68,13 +67,13 @@ def make_plan(
     if device == "cpu" and needs_gpu(settings, size, machine.cores()):
         device, assumed = ASSUMED_GPU, True
     known = known_gpu(device)
-    if device == "cpu":
-        gigabytes = machine.memory_bytes() / machine.GB
+    count = devices or (machine.cores() if device == "cpu" else max(1, len(here)))
+    if device == "cpu":  # jobs side by side share the machine's memory
+        gigabytes = machine.memory_bytes() / machine.GB / count
     elif here and gpu is None:
         gigabytes = here[0].gigabytes
     else:
         gigabytes = float(known.gigabytes) if known else 0.0
-    count = devices or (machine.cores() if device == "cpu" else max(1, len(here)))
     rates = rates_of(settings, size, device, folder or bench_folder())
     run = devices_of_a_run(settings)
     return Plan(
@@ -99,12 +98,14 @@ def devices_of_a_run(settings: Settings) -> int:
 
 def needs_gpu(settings: Settings, size: ModelSize, cores: int) -> bool:
     """Whether one training iteration would take these cores more than an hour."""
-    rollout = settings.rollout
-    images = rollout.prompts_per_iteration * rollout.group_size
-    operations = images * (
-        rollout.steps * size.transformer.forward_flops + size.update_flops + size.decoder_flops
+    operations = max(
+        run.forwards * size.transformer.forward_flops
+        + run.updates * size.update_flops
+        + run.decoded * size.decoder_flops
+        for run in work_of(settings).groups
+        if run.rule == "train"
     )
-    return operations / (CPU_FLOPS * cores) > PATIENCE
+    return operations / settings.training.iterations / (CPU_FLOPS * cores) > PATIENCE
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
