@@ -9,12 +9,11 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bpgo import registry
+from bpgo import config_checks, registry
 from bpgo.errors import UserError, suggest
 from bpgo.files import repository_root, write_text
 from bpgo.settings import (
     BASE_ARM,
-    MAIN,
     ExperimentSettings,
     ModelSettings,
     PromptSettings,
@@ -97,8 +96,8 @@ def resolve(
         "rewards": rewards,
     }
     settings = validate(Settings, resolved, file)
-    _check_sizes(settings, file)
-    _check_paper(settings, file)
+    config_checks.check_sizes(settings, file)
+    config_checks.check_paper(settings, file)
     return settings
 
 
@@ -286,35 +285,15 @@ def _resolve_rewards(
                 path, rewards[name] = _reward(name, library, file, place)
                 for part in rewards[name].part_names():
                     rewards[part] = _reward(part, library, path, "parts")[1]
-                    _check_part(part, rewards[part], rewards[name], path)
+                    config_checks.check_part(part, rewards[part], rewards[name], path)
                 if key != "judges":
-                    _check_in_training(name, rewards[name], key, f"{file}: {place}")
+                    config_checks.check_in_training(name, rewards[name], key, f"{file}: {place}")
     return rewards
 
 
 def _reward(name: str, library: _Library, file: str, key: str) -> tuple[str, RewardSettings]:
     path, values = library.read("rewards", name, file, key)
     return path, validate(_reward_settings(values, path), values, path)
-
-
-def _check_part(name: str, part: RewardSettings, whole: RewardSettings, file: str) -> None:
-    if part.part_names():
-        raise UserError(f"{file}: parts: '{name}' is a sum itself; name its parts instead")
-    if part.environment != whole.environment:
-        raise UserError(
-            f"{file}: parts: '{name}' runs in the environment '{part.environment}', the sum in"
-            f" '{whole.environment}'; they must be the same"
-        )
-
-
-def _check_in_training(name: str, reward: RewardSettings, key: str, place: str) -> None:
-    if reward.environment != MAIN:
-        raise UserError(
-            f"{place}: '{name}' runs in the environment '{reward.environment}'; training runs in"
-            f" '{MAIN}', so it can only be a judge"
-        )
-    if key == "diagnostics" and reward.part_names():
-        raise UserError(f"{place}: '{name}' is a sum; name its parts instead")
 
 
 def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:
@@ -337,54 +316,6 @@ def _resolve_prompts(name: str, library: _Library, file: str) -> PromptSettings:
 def _prompt_settings(values: dict[str, Any], file: str) -> type[PromptSettings]:
     kind = _registered(values, "kind", registry.PROMPTS, "a registered kind of prompt set", file)
     return registry.load_prompts_class(kind).Settings
-
-
-def _check_sizes(settings: Settings, file: str) -> None:
-    """Rules that join several keys."""
-    rollout, training = settings.rollout, settings.training
-    for small, large in (
-        ("evaluation.curve_prompts", "evaluation.prompts"),
-        ("evaluation.prompts", "prompts.evaluation"),
-        ("calibration.prompts", "prompts.train"),
-        ("rollout.prompts_per_iteration", "prompts.train"),
-    ):
-        low, high = (_value_at(settings, key) for key in (small, large))
-        if low > high:
-            raise UserError(f"{file}: {small}: {low} is more than {large}, which is {high}")
-    if rollout.deterministic_tail >= rollout.steps:
-        raise UserError(
-            f"{file}: rollout.deterministic_tail: {rollout.deterministic_tail} leaves no step with"
-            f" noise; it must be below rollout.steps, which is {rollout.steps}"
-        )
-    if training.snapshot_every > training.iterations:
-        raise UserError(
-            f"{file}: training.snapshot_every: {training.snapshot_every} is more than"
-            f" training.iterations, which is {training.iterations}"
-        )
-    names = {name for entry in settings.experiments for name in settings.rewards_of(entry)}
-    if settings.analysis.main_metric not in names:
-        raise UserError(
-            f"{file}: analysis.main_metric: '{settings.analysis.main_metric}' scores no experiment."
-            f" Known: {', '.join(sorted(names))}"
-        )
-
-
-def _check_paper(settings: Settings, file: str) -> None:
-    for name, experiment in settings.experiments.items():
-        for reward in experiment.paper.metrics if experiment.paper else ():
-            known = settings.rewards_of(name)
-            if reward not in known:
-                raise UserError(
-                    f"{file}: experiments.{name}.paper.metrics: '{reward}' scores nothing here."
-                    f"{suggest(reward, known)} Known: {', '.join(known)}"
-                )
-
-
-def _value_at(settings: Settings, key: str) -> int:
-    value: Any = settings
-    for part in key.split("."):
-        value = getattr(value, part)
-    return int(value)
 
 
 def _mapping(value: Any, key: str, file: str) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Rules that join several keys or several files of a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bpgo.errors import UserError, suggest
+from bpgo.settings import MAIN, RewardSettings, Settings
+
+
+def check_sizes(settings: Settings, file: str) -> None:
+    """Numbers that bound each other, and a main metric that scores something."""
+    rollout, training = settings.rollout, settings.training
+    for small, large in (
+        ("evaluation.curve_prompts", "evaluation.prompts"),
+        ("evaluation.prompts", "prompts.evaluation"),
+        ("calibration.prompts", "prompts.train"),
+        ("rollout.prompts_per_iteration", "prompts.train"),
+    ):
+        low, high = (_value_at(settings, key) for key in (small, large))
+        if low > high:
+            raise UserError(f"{file}: {small}: {low} is more than {large}, which is {high}")
+    if rollout.deterministic_tail >= rollout.steps:
+        raise UserError(
+            f"{file}: rollout.deterministic_tail: {rollout.deterministic_tail} leaves no step with"
+            f" noise; it must be below rollout.steps, which is {rollout.steps}"
+        )
+    if training.snapshot_every > training.iterations:
+        raise UserError(
+            f"{file}: training.snapshot_every: {training.snapshot_every} is more than"
+            f" training.iterations, which is {training.iterations}"
+        )
+    names = {name for entry in settings.experiments for name in settings.rewards_of(entry)}
+    if settings.analysis.main_metric not in names:
+        raise UserError(
+            f"{file}: analysis.main_metric: '{settings.analysis.main_metric}' scores no experiment."
+            f" Known: {', '.join(sorted(names))}"
+        )
+
+
+def check_paper(settings: Settings, file: str) -> None:
+    """The paper's numbers stand beside rewards that score the experiment."""
+    for name, experiment in settings.experiments.items():
+        for reward in experiment.paper.metrics if experiment.paper else ():
+            known = settings.rewards_of(name)
+            if reward not in known:
+                raise UserError(
+                    f"{file}: experiments.{name}.paper.metrics: '{reward}' scores nothing here."
+                    f"{suggest(reward, known)} Known: {', '.join(known)}"
+                )
+
+
+def check_part(name: str, part: RewardSettings, whole: RewardSettings, file: str) -> None:
+    """The reward `name` can be a part of the sum `whole`, which `file` holds."""
+    if part.part_names():
+        raise UserError(f"{file}: parts: '{name}' is a sum itself; name its parts instead")
+    if part.environment != whole.environment:
+        raise UserError(
+            f"{file}: parts: '{name}' runs in the environment '{part.environment}', the sum in"
+            f" '{whole.environment}'; they must be the same"
+        )
+
+
+def check_in_training(name: str, reward: RewardSettings, key: str, place: str) -> None:
+    """The reward `name` can drive training (`key` training_reward) or be logged (diagnostics)."""
+    if reward.environment != MAIN:
+        raise UserError(
+            f"{place}: '{name}' runs in the environment '{reward.environment}'; training runs in"
+            f" '{MAIN}', so it can only be a judge"
+        )
+    if key == "diagnostics" and reward.part_names():
+        raise UserError(f"{place}: '{name}' is a sum; name its parts instead")
+
+
+def _value_at(settings: Settings, key: str) -> int:
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return int(value)
