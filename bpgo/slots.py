@@ -29,7 +29,7 @@ POLL = 0.2  # seconds between looks for a free slot
 # torch's launcher kills its processes 30 seconds after a signal, in the middle of an iteration;
 # and SIGUSR1, by which clusters announce the end of a job's time, would kill the launcher itself.
 LAUNCHER = {
-    "PET_SHUTDOWN_TIMEOUT": "1800",
+    "PET_SHUTDOWN_TIMEOUT": "600",
     "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
 }
 
