@@ -27,6 +27,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # Keys of a configuration file. `resolve` itself makes scale, arms and rewards.
 KEYS = sorted({*Settings.model_fields, "smoke", "overrides"} - {"scale", "arms", "rewards"})
+# The workflow's own options, by default; a configuration file may hold them too.
+WORKFLOW_OPTIONS = {"root": "results", "allow_mixed": False}
 # Folders of named files; `overrides` changes single values of one for this configuration.
 NAMED = ("arms", "models", "prompts", "rewards")
 
@@ -51,7 +53,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def load(configfile: Path, scale: str = "full") -> Settings:
     """Read and resolve a configuration file such as `config/config.yaml`."""
-    return resolve(read_yaml(configfile), Path(configfile).parent, str(configfile), scale)
+    values = {k: v for k, v in read_yaml(configfile).items() if k not in WORKFLOW_OPTIONS}
+    return resolve(values, Path(configfile).parent, str(configfile), scale)
 
 
 def resolve(

@@ -16,7 +16,7 @@ AXES = {"ambiguity": "ambiguity of the prompt", "group_mean": "group's mean rewa
 
 
 def premise(settings: Settings, frames: Frames) -> Figure:
-    """Rows: experiments; left by ambiguity, right by the group's mean reward."""
+    """Rows: experiments; left by ambiguity where it is known, right by the group's mean reward."""
     bins, trends = frames["premise"], frames["premise_summary"]
     names = [name for name in settings.experiments if len(bins) and name in set(bins["experiment"])]
     if not names:
@@ -26,18 +26,16 @@ def premise(settings: Settings, frames: Frames) -> Figure:
         )
         return figure
     figure = style.new_figure(2.35 * len(names) + 0.2)
-    grid = figure.subplots(len(names), 2, squeeze=False, sharey=True)
+    columns = [by for by in AXES if (bins["by"] == by).any()]
+    grid = figure.subplots(len(names), len(columns), squeeze=False, sharey=True)
     for row, experiment in enumerate(names):
         rewards = [
             name
             for name in settings.rewards_of(experiment)
             if ((bins["experiment"] == experiment) & (bins["reward"] == name)).any()
         ]
-        for axes, by in zip(grid[row], AXES, strict=True):
+        for axes, by in zip(grid[row], columns, strict=True):
             keep = (bins["experiment"] == experiment) & (bins["by"] == by)
-            if not keep.any():
-                style.say(axes, f"The {AXES[by]} is not known.")
-                continue
             for place, reward in enumerate(rewards):
                 part = bins[keep & (bins["reward"] == reward)].sort_values("bin")
                 colour, marker = style.REWARD_LOOKS[place % len(style.REWARD_LOOKS)]

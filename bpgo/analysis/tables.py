@@ -150,7 +150,8 @@ def _main(settings: Settings, frames: Frames, lost: str) -> Table:
         block = _score_block(settings, frames, experiment, labels)
         block.rows.extend(_paper_rows(settings, experiment))
         blocks.append(block)
-    blocks.append(paper_block("table2"))
+    if not any(entry.paper for entry in settings.experiments.values()):
+        blocks.append(paper_block("table2"))
     note = (
         f"Mean score at the end of training, in each reward's own unit (oracle: share from 0 to 1);"
         f" higher is better. {how_intervals(settings)}. {_mark_note(settings)}"

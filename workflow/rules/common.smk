@@ -8,15 +8,14 @@ from functools import cache
 from pathlib import Path
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
-from bpgo.config import load_resolved, resolve, save_resolved
+from bpgo.config import WORKFLOW_OPTIONS, load_resolved, resolve, save_resolved
 from bpgo.errors import UserError
 from bpgo.files import text_digest
 from bpgo.settings import BASE_ARM, Settings, digest_of
 
 # Two options belong to the workflow, not to the settings:
 # --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.
-OPTIONS = {"root": "results", "allow_mixed": False}
-ROOT, ALLOW_MIXED = (str(config.get(key, default)) for key, default in OPTIONS.items())
+ROOT, ALLOW_MIXED = (str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items())
 SMOKE = f"{ROOT}/smoke"
 REFERENCE = "results/reference"  # our published run
 REBUILT = "results/reference_rebuilt"  # its tables and figures, made again
@@ -61,7 +60,7 @@ def check_options():
 def read_settings(scale):
     """The configuration of one scale, checked."""
     file = Path(workflow.configfiles[0])
-    values = {key: value for key, value in config.items() if key not in OPTIONS}
+    values = {key: value for key, value in config.items() if key not in WORKFLOW_OPTIONS}
     try:
         return resolve(values, file.parent, str(file), scale)
     except UserError as error:
