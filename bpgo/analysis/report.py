@@ -15,8 +15,8 @@ from bpgo.analysis.claims import CONTRADICTED, SUPPORTED, UNRESOLVED
 from bpgo.analysis.figures import CAPTIONS
 from bpgo.analysis.roles import arm_title, reward_title
 from bpgo.analysis.statistics import load_statistics
-from bpgo.analysis.table_format import interval_text, number
-from bpgo.analysis.tables import build_tables, how_intervals
+from bpgo.analysis.table_format import how_intervals, interval_text, number
+from bpgo.analysis.tables import build_tables
 from bpgo.errors import UserError
 from bpgo.files import write_text
 from bpgo.settings import BASE_ARM, Settings

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from bpgo.files import atomic_path, write_text
+from bpgo.settings import Settings
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -153,3 +157,18 @@ def _latex_cell(cell: Cell) -> str:
     text = escape_latex(cell.text)
     text = f"\\textbf{{{text}}}" if cell.bold else text
     return f"{text} {{\\scriptsize {escape_latex(cell.detail)}}}" if cell.detail else text
+
+
+def records(frame: pd.DataFrame, key: str) -> dict[str, Row]:
+    """The rows of a frame by the value of a column that tells them apart."""
+    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    return {str(row[key]): row for row in rows}
+
+
+def how_intervals(settings: Settings) -> str:
+    """What the brackets mean."""
+    options = settings.analysis
+    return (
+        f"{options.confidence:.0%} intervals by a hierarchical bootstrap over seeds and prompts"
+        f" ({options.bootstrap_samples} resamples, widened for few seeds)"
+    )

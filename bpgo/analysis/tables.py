@@ -5,19 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bpgo.analysis import roles
-from bpgo.analysis.convergence import MEASURES
 from bpgo.analysis.paper import paper_block, paper_table, paper_values
 from bpgo.analysis.roles import TRAINING, arm_title, reward_title
 from bpgo.analysis.statistics import load_statistics
-from bpgo.analysis.table_format import Block, Cell, Table, interval_text, number, save_table
+from bpgo.analysis.table_format import (
+    Block,
+    Cell,
+    Row,
+    Table,
+    how_intervals,
+    interval_text,
+    number,
+    records,
+    save_table,
+)
+from bpgo.analysis.tables_training import convergence
 from bpgo.settings import BASE_ARM, Settings
 
 Frames = dict[str, pd.DataFrame]
-Row = dict[str, Any]
 
 
 def make_tables(settings: Settings, statistics: Path, output: Path) -> None:
@@ -38,7 +46,7 @@ def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) ->
         _parts(settings, frames, lost),
         _sweep(settings, frames, lost),
         _premise(settings, frames),
-        _convergence(settings, frames, lost),
+        convergence(settings, frames, lost),
         _paper(),
     ]
 
@@ -51,15 +59,6 @@ def missing_note(account: dict[str, Any]) -> str:
         for entry in account["missing"]
     ]
     return f" Missing runs ({len(lost)}): {', '.join(lost)}." if lost else ""
-
-
-def how_intervals(settings: Settings) -> str:
-    """What the brackets mean."""
-    options = settings.analysis
-    return (
-        f"{options.confidence:.0%} intervals by a hierarchical bootstrap over seeds and prompts"
-        f" ({options.bootstrap_samples} resamples, widened for few seeds)"
-    )
 
 
 def _mark_note(settings: Settings) -> str:
@@ -93,12 +92,6 @@ def score_cells(
         text = number(row["mean"]) + ("†" if clear and not better else "")
         cells.append(Cell(text, interval_text(row["low"], row["high"]), better))
     return cells
-
-
-def _records(frame: pd.DataFrame, key: str) -> dict[str, Row]:
-    """The rows of a frame by the value of a column that tells them apart."""
-    rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-    return {str(row[key]): row for row in rows}
 
 
 def _seeds(frames: Frames, experiment: str, arm: str) -> Cell:
@@ -224,7 +217,7 @@ def _difference_block(settings: Settings, frames: Frames, experiment: str, refer
     for arm in settings.experiments[experiment].arms:
         if arm == reference:
             continue
-        mine = _records(gaps[gaps["arm"] == arm], "reward")
+        mine = records(gaps[gaps["arm"] == arm], "reward")
         cells = [Cell(arm_title(settings, arm))]
         for reward in rewards:
             if reward not in mine:
@@ -302,7 +295,7 @@ def _premise(settings: Settings, frames: Frames) -> Table:
             part = trends[(trends["experiment"] == experiment) & (trends["reward"] == reward)]
             if part.empty:
                 continue
-            by = _records(part, "by")
+            by = records(part, "by")
             cells = [
                 _ranked(by[name]) if name in by else Cell("unknown")
                 for name in ("overall", "ambiguity", "group_mean")
@@ -340,64 +333,13 @@ def _ranked(row: Row) -> Cell:
 
 def _trust_block(settings: Settings, summary: pd.DataFrame) -> Block:
     rows = []
-    for row in _records(summary.assign(key=range(len(summary))), "key").values():
+    for row in records(summary.assign(key=range(len(summary))), "key").values():
         title = settings.experiments[row["experiment"]].title
         labels = [Cell(arm_title(settings, row["arm"])), Cell(title)]
         counts = [Cell(str(row["n_seeds"])), Cell(str(row["n_groups"]))]
         rows.append([*labels, *counts, _ranked(row)])
     header = ["Arm", "Experiment", "Seeds", "Groups", "Weight with ρ"]
     return Block("Trust calibration during training", header, rows)
-
-
-def _convergence(settings: Settings, frames: Frames, lost: str) -> Table:
-    summary = frames["convergence_summary"]
-    blocks = []
-    for experiment, entry in settings.experiments.items():
-        part = summary[summary["experiment"] == experiment]
-        rows = []
-        for arm in entry.arms:
-            mine = _records(part[part["arm"] == arm], "measure")
-            cells = [_measure_cell(mine, name) for name in MEASURES]
-            rows.append([Cell(arm_title(settings, arm)), *cells, _time_ratio(mine)])
-        header = [f"{title} ({unit})" for title, unit, _ in MEASURES.values()]
-        reference = arm_title(settings, settings.analysis.reference_arm)
-        blocks.append(Block(entry.title, ["Arm", *header, f"Time / {reference}"], rows))
-    note = (
-        "Training reward on rollouts, relative to the base policy on the same prompts, smoothed by"
-        f" a running mean. Threshold: 80% of {reference}'s mean final gain; a seed that never"
-        " reaches it counts with the last iteration (reached: how many did). Oscillation: standard"
-        f" deviation around the running mean. {how_intervals(settings)}; seeds only here. Bold:"
-        f" better than {reference}, †: worse, where the interval of the paired difference excludes"
-        f" zero. Times are medians and depend on what else the machine did.{lost}"
-    )
-    return Table("convergence", "Convergence and cost", note, blocks, summary)
-
-
-def _measure_cell(mine: dict[str, Row], measure: str) -> Cell:
-    if measure not in mine:
-        return Cell("n/a")
-    row, (_, _, more_is_better) = mine[measure], MEASURES[measure]
-    null = 1.0 if measure == "seconds" else 0.0
-    digits = 1 if measure == "steps_to_threshold" else 3
-    low, high = row["difference_low"] - null, row["difference_high"] - null
-    clear = bool(low > 0 or high < 0)
-    better = clear and bool(low > 0) == more_is_better
-    text = number(row["mean"], digits=digits) + ("†" if clear and not better else "")
-    detail = interval_text(row["low"], row["high"], digits=digits)
-    if measure == "steps_to_threshold":
-        detail += f" reached {int(row['reached'])} of {int(row['n_seeds'])}"
-    return Cell(text, detail, better)
-
-
-def _time_ratio(mine: dict[str, Row]) -> Cell:
-    if "seconds" not in mine:
-        return Cell("n/a")
-    row = mine["seconds"]
-    if not np.isfinite(row["difference"]):  # the reference arm itself
-        return Cell("1")
-    return Cell(
-        number(row["difference"]), interval_text(row["difference_low"], row["difference_high"])
-    )
 
 
 def _paper() -> Table:

@@ -11,21 +11,12 @@ from bpgo.analysis.collect import collect
 from bpgo.analysis.statistics import compute_statistics, load_statistics
 from bpgo.settings import Run
 
-SMALL = {
-    "arms": ("grpo", "flow_grpo", "bpgo", "bpgo_ras", "bpgo_crt"),
-    "prompts": 128,
-    "curve_prompts": 32,
-    "iterations": 20,
-    "snapshot_every": 5,
-    "sweep": (0.1, 0.9),
-    "bootstrap_samples": 500,
-}
 LOST = Run("ambiguous", "flow_grpo", 2)
 
 
 @pytest.fixture(scope="session")
 def settings():
-    return synthetic.make_settings(**SMALL)
+    return synthetic.make_settings(**synthetic.SMALL)
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,18 @@ EFFECTS = {
 }
 
 
+# Options of `make_settings` for a quick set.
+SMALL = {
+    "arms": ("grpo", "flow_grpo", "bpgo", "bpgo_ras", "bpgo_crt"),
+    "prompts": 128,
+    "curve_prompts": 32,
+    "iterations": 20,
+    "snapshot_every": 5,
+    "sweep": (0.1, 0.9),
+    "bootstrap_samples": 500,
+}
+
+
 class FakeArm(Strict):
     """Just enough of an arm's settings."""
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
-from conftest import SMALL
 
 from bpgo.analysis import FIGURES, TABLES
 from bpgo.analysis.collect import collect
@@ -20,7 +19,7 @@ from bpgo.errors import UserError
 
 @pytest.fixture(scope="module")
 def settings():
-    return synthetic.make_settings(**{**SMALL, "oracle": False})
+    return synthetic.make_settings(**{**synthetic.SMALL, "oracle": False})
 
 
 @pytest.fixture(scope="module")
