@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,15 @@ class Workspace:
     """A folder with its own configuration and results; the workflow's code is the clone's."""
 
     folder: Path
+    name: str = "config"
 
     @property
     def configfile(self) -> Path:
-        return self.folder / "config" / "config.yaml"
+        return self.folder / "config" / f"{self.name}.yaml"
+
+    def with_config(self, name: str) -> Workspace:
+        """The same folder, run with `config/{name}.yaml`."""
+        return Workspace(self.folder, name)
 
     def edit(self, change: Callable[[dict[str, Any]], None], name: str = "config") -> None:
         """Change the values of `config/{name}.yaml`."""
@@ -61,8 +66,10 @@ class Workspace:
         change(values)
         path.write_text(yaml.safe_dump(values, sort_keys=False))
 
-    def snakemake(self, *arguments: str, cores: int = 2) -> Outcome:
-        command = [sys.executable, "-m", "snakemake", "--configfile", str(self.configfile)]
+    def snakemake(self, *arguments: str, cores: int = 2, extra: Sequence[Path] = ()) -> Outcome:
+        """Run Snakemake; `extra` are further configuration files, laid over the first."""
+        files = [str(self.configfile), *map(str, extra)]
+        command = [sys.executable, "-m", "snakemake", "--configfile", *files]
         command += ["--directory", str(self.folder), "--cores", str(cores)]
         return run([*command, *arguments])
 
