@@ -25,6 +25,11 @@ def check_sizes(settings: Settings, file: str) -> None:
             f"{file}: rollout.deterministic_tail: {rollout.deterministic_tail} leaves no step with"
             f" noise; it must be below rollout.steps, which is {rollout.steps}"
         )
+    if rollout.prompts_per_iteration % max(1, settings.machine.gpus):
+        raise UserError(
+            f"{file}: machine.gpus: {settings.machine.gpus} GPUs cannot share evenly in"
+            f" rollout.prompts_per_iteration, which is {rollout.prompts_per_iteration} groups"
+        )
     if training.snapshot_every > training.iterations:
         raise UserError(
             f"{file}: training.snapshot_every: {training.snapshot_every} is more than"

@@ -124,6 +124,11 @@ BAD = {
         8,
         ["rollout.deterministic_tail", "8", "rollout.steps"],
     ),
+    "groups that GPUs cannot share": (
+        "machine",
+        {"gpus": 3},
+        ["machine.gpus", "3 GPUs", "rollout.prompts_per_iteration", "8"],
+    ),
     "snapshots after the end": (
         "training.snapshot_every",
         1000,
