@@ -204,7 +204,7 @@ def _gpus(found: Verdict, need: Memory, count: int, machine: Machine) -> None:
     found.blocked.append(f"needs {many} with {gigabytes(wanted)}")
     names = ", ".join(f"{gpu.name} ({gigabytes(gpu.gigabytes)})" for gpu in machine.gpus)
     cluster = machine.slurm and any(machine.slurm.partitions.values())
-    elsewhere = " (the cluster has GPUs: --profile profiles/slurm)" if cluster else ""
+    elsewhere = " (the cluster has GPUs: --workflow-profile profiles/slurm)" if cluster else ""
     found.todo.append(
         f"training needs {many} with {gigabytes(wanted)} of memory; here:"
         f" {names or 'none'}{elsewhere}. `python -m bpgo plan` says what takes it"

@@ -112,7 +112,7 @@ def test_a_model_that_needs_a_gpu(large: Path) -> None:
     assert "needs a GPU with" in found.summary
     assert "NVIDIA GeForce RTX 3090 (25.8 GB)" in "\n".join(found.todo)
     cluster = replace(SMALL, slurm=Slurm({"gpu": "gpu:4"}))
-    assert "--profile profiles/slurm" in "\n".join(verdict(large, cluster).todo)
+    assert "--workflow-profile profiles/slurm" in "\n".join(verdict(large, cluster).todo)
 
 
 def test_several_gpus_share_full_weights(tmp_path: Path) -> None:
