@@ -25,6 +25,7 @@ import yaml
 from harness import REPOSITORY, Outcome, Workspace, digests, run, workspace_in
 
 pytestmark = pytest.mark.slow
+CONFIGURATION = Path("/etc/slurm/slurm.conf")  # where start_slurm.sh writes it
 LIMIT = 900  # seconds for one call of Snakemake; generous, for a machine with other work
 ROOT = "results/smoke"
 ARMS = ("grpo", "bpgo")
@@ -42,6 +43,8 @@ def slurm() -> Iterator[None]:
         pytest.skip("only root can start Slurm")
     if shutil.which("sinfo") and run(["sinfo"]).code == 0:
         pytest.skip("a Slurm runs here already; it is left alone")
+    if CONFIGURATION.exists():
+        pytest.skip(f"{CONFIGURATION} belongs to another Slurm; it is left alone")
     state = tempfile.mkdtemp(prefix="slurm-")  # short: it holds sockets
     try:
         # nproc, which says how many cores the node has, heeds OMP_NUM_THREADS.
@@ -55,6 +58,8 @@ def slurm() -> Iterator[None]:
     finally:
         run(["timeout", "-k", "10", "60", f"{tools}/stop_slurm.sh", state])
         shutil.rmtree(state, ignore_errors=True)
+        # With it, every start of Snakemake would wait nine seconds for the stopped controller.
+        CONFIGURATION.unlink(missing_ok=True)
 
 
 def scheduler(*command: str) -> list[str]:
