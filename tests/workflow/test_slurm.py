@@ -44,7 +44,7 @@ def slurm() -> Iterator[None]:
     if shutil.which("sinfo") and run(["sinfo"]).code == 0:
         pytest.skip("a Slurm runs here already; it is left alone")
     if CONFIGURATION.exists():
-        pytest.skip(f"{CONFIGURATION} belongs to another Slurm; it is left alone")
+        pytest.skip(f"{CONFIGURATION} is there: another Slurm's, or left by a killed test")
     state = tempfile.mkdtemp(prefix="slurm-")  # short: it holds sockets
     try:
         # nproc, which says how many cores the node has, heeds OMP_NUM_THREADS.
