@@ -173,7 +173,7 @@ def profile_of_a_site(workspace: Workspace) -> Path:
     """The Slurm profile, but training asks for a GPU, and jobs for little memory."""
     values = yaml.safe_load((REPOSITORY / "profiles" / "slurm" / "config.yaml").read_text())
     values["default-resources"]["mem_mb"] = 1000
-    values["set-resources"]["train"].update(gpu=1, tasks_per_gpu=0, cpus_per_gpu=1)
+    values["set-resources"]["train"].update(gpu=1, cpus_per_gpu=1)
     folder = workspace.path("profile")
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
