@@ -48,7 +48,7 @@ pretrain: $(VENV)/.main  ## make the shipped weights again, from nothing
 # Tools for the tests that need a Slurm; see CONTRIBUTING.md.
 test: export BPGO_SLURM_TOOLS ?= $(wildcard ../shared/tools/slurm)
 test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.dev  ## style, types, imports, workflow
 	$(BIN)/ruff check .

@@ -26,3 +26,8 @@ hypothesis_settings.load_profile("suite")
 def repository() -> Path:
     """The clone's root."""
     return REPOSITORY
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: several workers then end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

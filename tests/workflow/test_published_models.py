@@ -54,7 +54,7 @@ def test_from_prompts_to_the_report(
     outcome = workspace.with_config(name).snakemake("smoke", extra=[mine])
     assert outcome.code == 0, outcome.text
     root = workspace.path(f"results/{name}/smoke")
-    arms = {"flux_t2i": {"grpo", "bpgo"}, "sd35_t2i": {"grpo", "flow_grpo", "bpgo"}}[name]
+    arms = {"flux_t2i": {"grpo", "bpgo"}, "sd35_t2i": {"flow_grpo", "bpgo"}}[name]
     check_scores(pd.read_parquet(root / "collected" / "scores.parquet"), arms)
     for arm in arms:
         check_run(root / "runs" / experiment / arm / "seed_1")
