@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -34,7 +34,7 @@ QUICK_SLURM = [*QUICK, "--slurm-init-seconds-before-status-checks", "1"]
 
 
 @pytest.fixture(scope="module")
-def slurm() -> Iterator[None]:
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Slurm whose jobs share the cores, so that only a lack of GPUs makes a job wait."""
     tools = os.environ.get("BPGO_SLURM_TOOLS")
     if not tools:
@@ -58,8 +58,17 @@ def slurm() -> Iterator[None]:
     finally:
         run(["timeout", "-k", "10", "60", f"{tools}/stop_slurm.sh", state])
         shutil.rmtree(state, ignore_errors=True)
+        end_processes_in(tmp_path_factory.getbasetemp())
         # With it, every start of Snakemake would wait nine seconds for the stopped controller.
         CONFIGURATION.unlink(missing_ok=True)
+
+
+def end_processes_in(folder: Path) -> None:
+    """Kill what a cut-off job left: without cgroups this Slurm cannot, as a cluster's does."""
+    for place in Path("/proc").glob("[0-9]*/cwd"):
+        with suppress(OSError):
+            if place.readlink().is_relative_to(folder):
+                os.kill(int(place.parent.name), signal.SIGKILL)
 
 
 def scheduler(*command: str) -> list[str]:
