@@ -134,7 +134,7 @@ def test_json_has_the_same_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     show_plan(DEFAULT, "smoke", None, None, True)
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads(json.dumps(as_json(make_plan(DEFAULT, "smoke"))))
-    assert found["jobs"]["train"] == found["runs"] == 10
+    assert found["jobs"]["train"] == found["runs"] == len(config.load(DEFAULT, "smoke").runs())
 
 
 @pytest.mark.parametrize(
