@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,12 @@ def test_stopwatch_counts_by_part() -> None:
     assert (Seconds(2, 1).on("wall"), Seconds(2, 1).on("cpu")) == (2, 1)
     assert trusted_clock(torch.device("cpu")) == "cpu"
     assert trusted_clock(torch.device("cuda")) == "wall"
+
+
+@pytest.mark.parametrize("command", sorted(WORK))
+def test_where_work_begins_exists(command: str) -> None:
+    module, _, path = WORK[command].partition(":")
+    place: object = import_module(module)
+    for name in path.split("."):
+        place = getattr(place, name)
+    assert callable(place)
