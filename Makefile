@@ -27,7 +27,7 @@ results: $(VENV)/.main  ## the embedded default: train, sample, score, tables, f
 	$(SNAKEMAKE)
 	$(call made,results)
 
-smoke: $(VENV)/.main  ## the same steps in about a minute, few of everything
+smoke: $(VENV)/.main  ## the same steps in two minutes, few of everything
 	$(SNAKEMAKE) smoke
 	$(call made,results/smoke)
 
