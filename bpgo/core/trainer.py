@@ -29,9 +29,7 @@ from bpgo.files import atomic_directory
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
 from bpgo.settings import Settings
 
-PART = (
-    "part_"  # before the name of a reward that the training reward is a sum of, where it is logged
-)
+PART = "part_"  # before the name of a part of a summed training reward, where it is logged
 
 
 class Trainer:
