@@ -43,3 +43,10 @@ def test_linked_files_exist() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     missing = [link for link in links if not (REPOSITORY / link).exists()]
     assert not missing
+
+
+def test_no_target_is_taken_for_a_configuration() -> None:
+    """`--configfile` takes every word that follows it: targets stand before it."""
+    for line in README.splitlines():
+        for words in re.findall(r"^snakemake .*--configfile ([^#-]+)", line):
+            assert all(word.endswith(".yaml") for word in words.split()), line
