@@ -101,6 +101,7 @@ def resolve(
     settings = validate(Settings, resolved, file)
     config_checks.check_sizes(settings, file)
     config_checks.check_paper(settings, file)
+    config_checks.check_task(settings, file)
     return settings
 
 

@@ -55,6 +55,38 @@ def check_paper(settings: Settings, file: str) -> None:
                 )
 
 
+def check_task(settings: Settings, file: str) -> None:
+    """Rewards, priors and guidance that fit what the model makes."""
+    model = settings.model
+    if model.makes == "image" and model.frames != 1:
+        raise UserError(f"{file}: model: frames: {model.frames} frames are for the tasks t2v, i2v")
+    for experiment in settings.experiments:
+        for name in settings.models_of(settings.rewards_of(experiment)):
+            media = settings.rewards[name].media
+            if media != model.makes:
+                raise UserError(
+                    f"{file}: experiments.{experiment}: the reward '{name}' scores {media}s, but"
+                    f" the model '{model.title}' makes {model.makes}s (task {model.task})."
+                    f"{_OVER_FRAMES if media == 'image' else ''}"
+                )
+    for name, arm in settings.arms.items():
+        if getattr(arm, "prior", None) == "first_frame" and model.task != "i2v":
+            raise UserError(
+                f"{file}: arms.{name}.prior: 'first_frame' is for image to video; the model"
+                f" '{model.title}' has the task {model.task}"
+            )
+    for key in ("rollout", "evaluation"):
+        scale = getattr(settings, key).guidance_scale
+        if isinstance(scale, list) and model.kind != "wan":
+            raise UserError(
+                f"{file}: {key}.guidance_scale: {scale} is for two experts; the model"
+                f" '{model.title}' takes one number"
+            )
+
+
+_OVER_FRAMES = " A reward of kind frame_mean scores a clip by an image reward."
+
+
 def check_part(name: str, part: RewardSettings, whole: RewardSettings, file: str) -> None:
     """The reward `name` can be a part of the sum `whole`, which `file` holds."""
     if part.part_names():

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 from bpgo.config import load_prompts
 from bpgo.errors import UserError
-from bpgo.files import write_json, write_text
-from bpgo.prompt_sets import PromptList, Split, load_prompt_set
+from bpgo.files import atomic_path, write_json, write_text
+from bpgo.prompt_sets import Prompt, PromptList, Split, load_prompt_set
 from bpgo.records import PromptBatch
 from bpgo.settings import Settings
 
@@ -36,8 +36,31 @@ def write_prompts(settings: Settings, split: str, output: Path) -> list[str]:
     made = load_prompt_set(settings.prompts).split(split)
     if made.manifest:
         write_json(Path(output).with_suffix(".manifest.json"), made.manifest)
-    write_text(output, "".join(json.dumps(asdict(prompt)) + "\n" for prompt in made.prompts))
+    entries = [_entry(prompt, Path(output).parent) for prompt in made.prompts]
+    write_text(output, "".join(json.dumps(entry) + "\n" for entry in entries))
     return describe(made)
+
+
+def _entry(prompt: Prompt, folder: Path) -> dict[str, Any]:
+    """A prompt as its line; its first frame is kept in `folder`/first_frames, by digest."""
+    entry = {"id": prompt.id, "text": prompt.text, "ambiguity": prompt.ambiguity}
+    given = prompt.first_frame
+    if given is None:
+        return entry
+    if isinstance(given, bytes):
+        content, suffix = given, ".png"
+    else:
+        try:
+            content, suffix = given.read_bytes(), given.suffix
+        except OSError as error:
+            raise UserError(
+                f"{given}: the first frame of prompt '{prompt.id}' cannot be read: {error}"
+            ) from None
+    kept = folder / "first_frames" / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix.lower()}"
+    if not kept.exists():
+        with atomic_path(kept) as part:
+            part.write_bytes(content)
+    return {**entry, "first_frame": kept.relative_to(folder).as_posix()}
 
 
 def describe(made: PromptList) -> list[str]:
@@ -97,24 +120,29 @@ def read_prompts(path: Path, needed: int = 1) -> PromptBatch:
         raise UserError(f"{path}: no such file: there are no prompts") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as prompts: {error}") from None
-    found: dict[str, tuple[str, float]] = {}
+    found: dict[str, tuple[str, float, Path | None]] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            identifier, text, ambiguity = _prompt(json.loads(line))
+            identifier, text, ambiguity, frame = _prompt(json.loads(line), Path(path).parent)
         except ValueError as error:
             reason = "is not JSON" if isinstance(error, json.JSONDecodeError) else error
             raise UserError(f"{path}, line {number}: {reason}") from None
         if identifier in found:
             raise UserError(f"{path}, line {number}: id '{identifier}' is given twice")
-        found[identifier] = text, ambiguity
+        found[identifier] = text, ambiguity, frame
     if len(found) < needed:
         raise UserError(f"{path}: holds {len(found)} prompts, but {needed} are needed")
-    texts, ambiguities = zip(*found.values(), strict=True)
-    return PromptBatch(list(found), list(texts), list(ambiguities))
+    texts, ambiguities, frames = (list(column) for column in zip(*found.values(), strict=True))
+    if None not in frames:
+        return PromptBatch(list(found), texts, ambiguities, frames)
+    if any(frames):
+        missing = list(found)[frames.index(None)]
+        raise UserError(f"{path}: prompt '{missing}' has no 'first_frame', but others have")
+    return PromptBatch(list(found), texts, ambiguities)
 
 
-def _prompt(entry: Any) -> tuple[str, str, float]:
-    """Id, text and ambiguity of one line; `ValueError` says what is wrong."""
+def _prompt(entry: Any, folder: Path) -> tuple[str, str, float, Path | None]:
+    """Id, text, ambiguity and first frame of one line; `ValueError` says what is wrong."""
     if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or "id" not in entry:
         raise ValueError("needs a JSON object with 'id' and 'text'")
     identifier, text, ambiguity = entry["id"], entry["text"].strip(), entry.get("ambiguity")
@@ -122,8 +150,19 @@ def _prompt(entry: Any) -> tuple[str, str, float]:
         raise ValueError(f"id {identifier!r} may hold only letters, digits, '_', '-' and '.'")
     if not text:
         raise ValueError("'text' is empty")
+    frame = _first_frame(entry.get("first_frame"), folder)
     if ambiguity is None:
-        return identifier, text, math.nan
+        return identifier, text, math.nan, frame
     if isinstance(ambiguity, bool) or not isinstance(ambiguity, (int, float)):
         raise ValueError(f"ambiguity {ambiguity!r} is not a number")
-    return identifier, text, float(ambiguity)
+    return identifier, text, float(ambiguity), frame
+
+
+def _first_frame(value: Any, folder: Path) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"first_frame {value!r} is not the path of an image")
+    if not (folder / value).is_file():
+        raise ValueError(f"there is no first frame {folder / value}")
+    return folder / value

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Prompts with their ids and how ambiguous each is (0 specified, 1 open; NaN if unknown)."""
+    """Prompts with their ids and how ambiguous each is (0 specified, 1 open; NaN if unknown).
+
+    Those of image to video have the files of their first frames too.
+    """
 
     ids: list[str]
     texts: list[str]
     ambiguities: list[float]
+    first_frames: list[Path] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,6 +38,7 @@ class PromptBatch:
             [self.ids[i] for i in index],
             [self.texts[i] for i in index],
             [self.ambiguities[i] for i in index],
+            None if self.first_frames is None else [self.first_frames[i] for i in index],
         )
 
 
@@ -42,13 +47,14 @@ class Rollout:
     """One batch of trajectories.
 
     `latents` `[B, T+1, ...]` from noise to sample, `log_probs` `[B, T]` under the policy that drew
-    them (0 where a step is deterministic), `sigmas` `[T+1]`, `images` `[B, 3, H, W]` in [0, 1].
+    them (0 where a step is deterministic), `sigmas` `[T+1]`; `boundary` is the policy's, the noise
+    level between its two experts (None: it has one).
     """
 
     latents: Tensor
     log_probs: Tensor
     sigmas: Tensor
-    images: Tensor
+    boundary: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Calibration:
 
     `mean`, `std` and `minimum` over all samples; `prompt_means` maps a prompt id to the mean
     reward of the base policy's samples for it (the paper's SFT prior). `parts` has `mean` and `std`
-    of each reward that a sum of rewards is made of.
+    of each reward that a sum of rewards is made of. Image to video: `first_frames` maps a prompt id
+    to the reward of its first frame, shown for as long as a clip (the paper's I2V prior).
     """
 
     mean: float
@@ -65,6 +72,7 @@ class Calibration:
     minimum: float
     prompt_means: dict[str, float] = field(default_factory=dict)
     parts: dict[str, dict[str, float]] = field(default_factory=dict)
+    first_frames: dict[str, float] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""

@@ -36,6 +36,9 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=NAME)]
+Task = Literal["t2i", "t2v", "i2v"]  # text to image, text to video, image to video
+# Classifier-free guidance; [high, low]: of a model's experts for high and for low noise.
+Guidance = NonNegative | Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
 
 
 class Strict(BaseModel):
@@ -73,12 +76,30 @@ class ModelSettings(Published):
         "float32"  # of the computation; see bpgo.models.pipeline
     )
     vae_dtype: Literal["float32", "bfloat16"] = "float32"
-    resolution: Count  # pixels, height = width
+    task: Task = "t2i"
+    resolution: Count  # pixels, the height
+    width: Count | None = None  # pixels; None: as the height
+    frames: Count = 1  # of a clip
+    frames_per_second: Positive = 16.0  # of a clip's file
+    flow_shift: Positive | None = None  # of the noise levels; None: as the pipeline's scheduler
+    # Noise level at which the first of two experts hands over; None: the pipeline's own.
+    boundary: Annotated[Number, Field(gt=0, lt=1)] | None = None
     prompt_tokens: Count  # length to which prompts are padded
     gradient_checkpointing: bool = False  # less memory, about a third more time in the update
     decode_pixels: Count = 2**20  # decoded at a time: one image of 1024 x 1024, four of 512 x 512
+    tile_vae: bool = False  # decode in overlapping tiles: less memory, faint seams
     lora: LoraSettings = LoraSettings()
     source: str = ""
+
+    @property
+    def makes(self) -> Literal["image", "video"]:
+        """What its samples are."""
+        return "image" if self.task == "t2i" else "video"
+
+    @property
+    def columns(self) -> int:
+        """The width of its samples in pixels."""
+        return self.width or self.resolution
 
 
 class PromptSettings(Strict):
@@ -111,6 +132,11 @@ class RewardSettings(Published):
         return []
 
     @property
+    def media(self) -> Literal["image", "video"]:
+        """What it scores."""
+        return "image"
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether it can be computed only where the base policy's rewards are known."""
         return False
@@ -123,7 +149,7 @@ class RolloutSettings(Strict):
     group_size: Annotated[int, Field(ge=2)]  # G
     steps: Annotated[int, Field(ge=2)]  # T
     deterministic_tail: Annotated[int, Field(ge=1)] = 1  # last steps without noise, never trained
-    guidance_scale: NonNegative = 1.0
+    guidance_scale: Guidance = 1.0
     # Samples in one forward pass, in rollout and update alike; auto: what the GPU's memory takes,
     # measured when a run starts (without a GPU: 96).
     batch_size: Count | Literal["auto"] = 96
@@ -165,7 +191,7 @@ class EvaluationSettings(Strict):
     curve_prompts: Count  # the first ones, scored at every snapshot
     samples_per_prompt: Count = 1
     steps: Count
-    guidance_scale: NonNegative = 1.0
+    guidance_scale: Guidance = 1.0
     batch_size: Count = 96
 
 
@@ -354,6 +380,11 @@ class Settings(Strict):
             "rewards": self.settings_of(self.rewards_of(experiment)),
         }
         return digest_of(parts)
+
+
+def strongest(guidance: float | list[float]) -> float:
+    """The larger of two experts' scales, or the one there is."""
+    return max(guidance) if isinstance(guidance, list) else guidance
 
 
 # Keys that change no result, or only the last bits of it: what they are may change in mid-run.

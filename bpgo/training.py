@@ -105,7 +105,7 @@ def build_trainer(
         names = [chosen.training_reward, *chosen.diagnostics]
         rewards = loading.load_rewards(settings, names, device, anchor)
         arm_settings: Any = settings.arms[arm]
-        embeddings = prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts))
+        embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
         trainer = Trainer(
             settings,
             policy,

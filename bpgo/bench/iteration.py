@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bpgo.bench.measure import Seconds, Stopwatch
-from bpgo.core.rollout import rollout, rollout_noise
+from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
 
 PARTS = ("rollout", "reward", "update")
@@ -119,7 +119,7 @@ def iterations_of_two(
 
 
 def rollout_seconds(trainer: Trainer, batch_size: int, samples: int, iteration: int) -> Seconds:
-    """A rollout of `samples` trajectories in forward passes of `batch_size`, decode included."""
+    """A rollout of `samples` trajectories in forward passes of `batch_size`, and their decoding."""
     sizes, arm = trainer.settings.rollout, trainer.arm.settings
     rows = torch.arange(samples) // sizes.group_size % len(trainer.prompts)
     prompts = [f"bench-{row}" for row in range(-(-samples // sizes.group_size))]
@@ -128,7 +128,7 @@ def rollout_seconds(trainer: Trainer, batch_size: int, samples: int, iteration: 
     )[:samples]
     watch = Stopwatch(trainer.policy.device)
     with watch.measure("rollout"):
-        rollout(
+        drawn = rollout(
             trainer.policy,
             trainer.embeddings.select(rows),
             noise,
@@ -139,4 +139,6 @@ def rollout_seconds(trainer: Trainer, batch_size: int, samples: int, iteration: 
             sizes.guidance_scale,
             batch_size,
         )
+        for part in chunks(samples, batch_size):
+            trainer.policy.decode(drawn.latents[part, -1])
     return watch.parts["rollout"]

@@ -295,9 +295,8 @@ def speeds(
     layers, copies = size.transformer, passes(settings, rollout.guidance_scale)
     updates = images * trained_steps(settings, REFERENCE) * copies
     again = layers.forward_flops if settings.model.gradient_checkpointing else 0.0
-    drawing = max(seconds["rollout"] - decode, 1e-9)
     operations = {
-        "rollout": images * rollout.steps * copies * layers.forward_flops / drawing,
+        "rollout": images * rollout.steps * copies * layers.forward_flops / seconds["rollout"],
         "update": updates * (size.update_flops + again) / seconds["update"],
         "decoder": images * size.decoder_flops / decode,
     }
@@ -305,7 +304,7 @@ def speeds(
     inside = shares["transformer"] + shares["decode"] + shares["training reward"]
     return {
         "images_per_second": {
-            "rollout": images / seconds["rollout"],
+            "rollout": images / (seconds["rollout"] + decode),
             "update": images / seconds["update"],
             "iteration": images / seconds["total"],
         },

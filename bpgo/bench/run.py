@@ -105,10 +105,16 @@ def _prepare(
         threads,
     )
     policy = loading.load_policy(settings, device)
-    texts = read_prompts(files["evaluation"]).texts[: settings.evaluation.prompts]
-    prompt_embeddings(policy, texts, loading.embedding_cache(files["evaluation"]))
+    prompts = read_prompts(files["evaluation"])[: settings.evaluation.prompts]
+    prompt_embeddings(policy, prompts, loading.embedding_cache(files["evaluation"]))
     files["samples"].mkdir()
-    row = {"prompt_id": "p", "text": texts[0], "ambiguity": 0.0, "sample": 0, "iteration": 0}
+    row = {
+        "prompt_id": "p",
+        "text": prompts.texts[0],
+        "ambiguity": 0.0,
+        "sample": 0,
+        "iteration": 0,
+    }
     pd.DataFrame([row | {"path": "p.png"}]).to_parquet(files["samples"] / "index.parquet")
     return files
 

@@ -5,33 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from bpgo.errors import UserError
 from bpgo.settings import ModelSettings
+
+Guidance = float | list[float]  # of one model, or [high, low] of its two experts
+
+OF_PROMPTS = ("tokens", "pooled", "condition", "image_tokens")  # fields with a row for each prompt
 
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
-    """Text embeddings of N prompts: `tokens` `[N, L, D]` and `pooled` `[N, D']`.
+    """What a model sees of N prompts: text `tokens` `[N, L, D]`, and `pooled` `[N, D']` or None.
 
     A model with true classifier-free guidance also has those of the empty prompt, once:
     `negative_tokens` `[1, L, D]` and `negative_pooled` `[1, D']`.
+
+    Image to video: `condition` `[N, C, F, H, W]` is what the transformer gets of the first frames
+    beside the latents, and `image_tokens` `[N, L', D'']` an image encoder's view of them.
     """
 
     tokens: Tensor
-    pooled: Tensor
+    pooled: Tensor | None = None
     negative_tokens: Tensor | None = None
     negative_pooled: Tensor | None = None
+    condition: Tensor | None = None
+    image_tokens: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def select(self, rows: Tensor | slice) -> PromptEmbeddings:
         """The embeddings of some rows, in that order; the empty prompt's stay."""
-        return replace(self, tokens=self.tokens[rows], pooled=self.pooled[rows])
+        fields = {name: getattr(self, name) for name in OF_PROMPTS}
+        return replace(
+            self, **{name: value[rows] for name, value in fields.items() if value is not None}
+        )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> PromptEmbeddings:
         """On another device, in another dtype; the same tensors where nothing changes."""
@@ -50,6 +63,7 @@ class Policy(Protocol):
     device: torch.device
     dtype: torch.dtype
     latent_shape: tuple[int, ...]
+    boundary: float | None  # noise level between two experts; None: there is one
 
     def trainable(self) -> dict[str, Tensor]:
         """The parameters that training changes, by name."""
@@ -57,19 +71,24 @@ class Policy(Protocol):
     def reference_velocity(self) -> Callable[..., Tensor]:
         """A function like `velocity` that stays the policy's of now, whatever training changes."""
 
-    def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
-        """Text embeddings `[N, ...]` on the host; loads the text encoders and frees them again."""
+    def encode_prompts(
+        self, texts: list[str], first_frames: list[Path] | None = None
+    ) -> PromptEmbeddings:
+        """Embeddings `[N, ...]` on the host; loads the text encoders and frees them again.
+
+        `first_frames` are the N prompts' images where the task is image to video.
+        """
 
     def sigmas(self, steps: int) -> Tensor:
         """The noise levels of a sampler, `[T+1]` float32, from 1 (or near) down to 0."""
 
     def velocity(
-        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: Guidance
     ) -> Tensor:
         """The velocity at `latents` `[B, ...]` and `sigma` `[B]`, float32, same shape."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` in [0, 1], float32."""
+        """Images `[B, 3, H, W]` or clips `[B, F, 3, H, W]` in [0, 1], float32."""
 
     def save(self, folder: Path) -> None:
         """Write the trained transformer, or its adapter, in diffusers / peft layout."""
@@ -79,10 +98,17 @@ class Policy(Protocol):
 
 
 class Reward(Protocol):
-    """A reward model: deterministic, batched, without gradients."""
+    """A reward model: deterministic, batched, without gradients.
+
+    One with the attribute `needs_first_frames` is called with a third argument: the prompts' first
+    frames `[B, 3, H, W]` in [0, 1].
+    """
 
     def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """`images` `[B, 3, H, W]` in [0, 1] and their B prompts to rewards `[B]`, float32."""
+        """Images `[B, 3, H, W]`, or clips `[B, F, 3, H, W]`, in [0, 1] and their B prompts.
+
+        Gives rewards `[B]`, float32.
+        """
 
 
 @runtime_checkable
@@ -96,11 +122,31 @@ class SummedReward(Reward, Protocol):
         """The rewards `[B]` that follow from the parts'."""
 
 
+def call_reward(
+    reward: Reward, images: Tensor, texts: list[str], first_frames: Tensor | None = None
+) -> Tensor:
+    """Rewards `[B]`; the first frames `[B, 3, H, W]` go to a reward that asks for them.
+
+    Raises:
+        UserError: if it asks and there are none.
+    """
+    if not getattr(reward, "needs_first_frames", False):
+        return reward(images, texts)
+    if first_frames is None:
+        raise UserError(
+            "a reward compares clips with the given first frame, and the prompts have none: it can"
+            " judge image to video only"
+        )
+    compare: Any = reward
+    found: Tensor = compare(images, texts, first_frames)
+    return found
+
+
 def rewards_and_parts(
-    reward: Reward, images: Tensor, texts: list[str]
+    reward: Reward, images: Tensor, texts: list[str], first_frames: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Rewards `[B]` and, of a sum, each part's `[B]` by name; every model is called once."""
     if not isinstance(reward, SummedReward):
-        return reward(images, texts), {}
+        return call_reward(reward, images, texts, first_frames), {}
     parts = reward.parts(images, texts)
     return reward.combine(parts), parts

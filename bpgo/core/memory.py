@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from bpgo.core.interfaces import Policy, PromptEmbeddings
+from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.core.processes import Processes
 from bpgo.errors import OutOfMemoryError
 
@@ -27,7 +27,7 @@ class Trial:
 
     policy: Policy
     prompts: PromptEmbeddings
-    guidance_scale: float
+    guidance_scale: Guidance
     gradient: bool
 
     def __call__(self, samples: int) -> int:

@@ -5,11 +5,13 @@ Shape letters as in `bpgo.records`: B samples, T steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from bpgo import seeding
-from bpgo.core.interfaces import Policy, PromptEmbeddings
+from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.core.sde import LogProbForm, Transition, log_prob, transition
 from bpgo.records import Rollout
 
@@ -64,7 +66,7 @@ def rollout(
     kernel: str,
     noise_level: float,
     stochastic_steps: list[int],
-    guidance_scale: float = 1.0,
+    guidance_scale: Guidance = 1.0,
     batch_size: int = 96,
 ) -> Rollout:
     """Sample `[B]` trajectories with stored latents and log-probabilities.
@@ -81,7 +83,7 @@ def rollout(
         batch_size: samples in one forward pass. The update must use the same chunks: a forward
             pass of another size may round differently, and then ratios are not exactly 1.
     """
-    latents, log_probs, images = [], [], []
+    latents, log_probs = [], []
     for rows in chunks(len(noise), batch_size):
         path, scores = _trajectory(
             policy,
@@ -95,9 +97,8 @@ def rollout(
         )
         latents.append(path)
         log_probs.append(scores)
-        images.append(policy.decode(path[:, -1]))
     return Rollout(
-        torch.cat(latents), torch.cat(log_probs), sigmas.to(policy.device), torch.cat(images)
+        torch.cat(latents), torch.cat(log_probs), sigmas.to(policy.device), policy.boundary
     )
 
 
@@ -109,7 +110,7 @@ def _trajectory(
     kernel: str,
     noise_level: float,
     stochastic: set[int],
-    guidance_scale: float,
+    guidance_scale: Guidance,
 ) -> tuple[Tensor, Tensor]:
     """`latents [b, T+1, ...]` and `log_probs [b, T]` of one chunk."""
     steps, batch = len(sigmas) - 1, len(noise)
@@ -149,11 +150,13 @@ def sample(
     prompts: PromptEmbeddings,
     noise: Tensor,
     sigmas: Tensor,
-    guidance_scale: float = 1.0,
+    guidance_scale: Guidance = 1.0,
     batch_size: int = 96,
-) -> Tensor:
-    """Images `[B, 3, H, W]` of the evaluation sampler (Euler ODE) from `noise` `[B, ...]`."""
-    images = []
+) -> Iterator[Tensor]:
+    """Images `[b, 3, H, W]`, or clips, of the evaluation sampler (Euler ODE), chunk by chunk.
+
+    `noise` `[B, ...]` is the start of each sample; `batch_size` samples are in a forward pass.
+    """
     sigmas = sigmas.to(policy.device)
     for rows in chunks(len(noise), batch_size):
         latents = noise[rows].to(policy.device)
@@ -162,8 +165,7 @@ def sample(
             sigma = sigmas[step].expand(len(latents))
             velocity = policy.velocity(latents, sigma, embeddings, guidance_scale)
             latents = latents + (sigmas[step + 1] - sigmas[step]) * velocity
-        images.append(policy.decode(latents))
-    return torch.cat(images)
+        yield policy.decode(latents)
 
 
 def chunks(total: int, size: int) -> list[slice]:

@@ -16,19 +16,29 @@ from bpgo import seeding
 from bpgo.core import memory
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
-from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward, rewards_and_parts
+from bpgo.core.interfaces import (
+    OF_PROMPTS,
+    Policy,
+    PromptEmbeddings,
+    Reward,
+    call_reward,
+    rewards_and_parts,
+)
 from bpgo.core.optimizer import make_optimizer
 from bpgo.core.processes import Processes, check_parts
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.run_folder import RowLog, RunLogs, lock, on_stop_signals
 from bpgo.core.run_state import RunState
+from bpgo.core.scoring import decoded_shape, score_latents
 from bpgo.core.sharding import ShardedModel, local_size
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RunInterruptedError
 from bpgo.files import atomic_directory
+from bpgo.first_frames import read_first_frames
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
 from bpgo.settings import Settings
 
+TRAINING = ""  # the training reward among the names of others
 PART = "part_"  # before the name of a part of a summed training reward, where it is logged
 
 
@@ -153,7 +163,9 @@ class Trainer:
         scored = self.clock()
         with processes.together():
             result = self.arm.advantages(
-                GroupRewards(rewards, chosen.ids, self.calibration),
+                GroupRewards(
+                    rewards, chosen.ids, self.calibration, self._first_frame_rewards(chosen)
+                ),
                 seeding.generator(self.seed, "arm", iteration),
             )
             _check_finite(result, iteration)
@@ -211,7 +223,7 @@ class Trainer:
         latents = math.prod(self.policy.latent_shape)
         path = 2 * 4 * (self.settings.rollout.steps + 1) * latents
         one = self.embeddings.select(slice(0, 1))
-        text = sum(value.nbytes for value in (one.tokens, one.pooled))
+        text = sum(value.nbytes for name in OF_PROMPTS if (value := getattr(one, name)) is not None)
         return moments + self._rows * (path + text)
 
     def _trial(self, gradient: bool) -> memory.Trial:
@@ -270,14 +282,27 @@ class Trainer:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         group = self.settings.rollout.group_size
         texts = [text for text in chosen.texts for _ in range(group)]
-        with torch.no_grad():
-            found, parts = rewards_and_parts(self.reward, batch.images, texts)
-            extra = {name: reward(batch.images, texts) for name, reward in self.diagnostics.items()}
-            extra |= {f"{PART}{name}": values for name, values in parts.items()}
-            rewards = found.float().view(len(chosen), group)
-            extra = {
-                name: values.float().view(len(chosen), group) for name, values in extra.items()
+        model = self.policy.settings
+        given = read_first_frames(chosen.first_frames, model)
+        if given is not None:
+            given = given.to(self.policy.device).repeat_interleave(group, dim=0)
+
+        def call(samples: Tensor, rows: slice) -> dict[str, Tensor]:
+            frames = None if given is None else given[rows]
+            found, parts = rewards_and_parts(self.reward, samples, texts[rows], frames)
+            others = {
+                name: call_reward(reward, samples, texts[rows], frames)
+                for name, reward in self.diagnostics.items()
             }
+            return {TRAINING: found, **others, **{f"{PART}{k}": v for k, v in parts.items()}}
+
+        def decode(latents: Tensor) -> Tensor:
+            with self._memory(f"decoding in iteration {iteration}", gradient=False):
+                return self.policy.decode(latents)
+
+        found = score_latents(batch.latents[:, -1], decode, call, decoded_shape(model))
+        extra = {name: values.float().view(len(chosen), group) for name, values in found.items()}
+        rewards = extra.pop(TRAINING)
         bad = (~torch.isfinite(rewards)).nonzero()
         if len(bad):
             row, sample = bad[0].tolist()
@@ -286,6 +311,13 @@ class Trainer:
                 f" ({chosen.texts[row]!r}), sample {sample}, is {float(rewards[row, sample])}"
             )
         return rewards, extra
+
+    def _first_frame_rewards(self, chosen: PromptBatch) -> Tensor | None:
+        """What the prompts' first frames earn, `[P]`; None where prompts have none."""
+        if chosen.first_frames is None:
+            return None
+        known = self.calibration.first_frames
+        return torch.tensor([known.get(prompt, math.nan) for prompt in chosen.ids])
 
     def _keep(self, iteration: int) -> None:
         """Snapshots for the curves, checkpoints for resuming; stop here if asked to."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from bpgo.core import loss as losses
 from bpgo.core.arm import Arm
 from bpgo.core.ema import EMA
-from bpgo.core.interfaces import Policy, PromptEmbeddings
+from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.core.processes import Processes
 from bpgo.core.rollout import chunks, step_log_prob
 from bpgo.core.sde import Transition, transition
@@ -81,7 +81,7 @@ class Updater:
     optimizer: torch.optim.Optimizer
     parameters: dict[str, Tensor]
     settings: TrainingSettings
-    guidance_scale: float
+    guidance_scale: Guidance
     batch_size: int
     ema: EMA | None = None
     reference_velocity: Callable[..., Tensor] | None = None
@@ -105,9 +105,11 @@ class Updater:
         `optimizer_steps` optimizer steps.
 
         Raises:
-            RatioError: if a first ratio is off by more than `ratio_tolerance`.
+            RatioError: if a first ratio is off by more than `ratio_tolerance`, or the boundary of
+                two experts was another in the rollout.
             NonFiniteError: before the optimizer step that would use the value.
         """
+        _check_boundary(rollout.boundary, self.policy.boundary)
         report = UpdateReport()
         own = self.processes.part(len(trained_steps))
         terms = [(term.weight, term.advantage.flatten()[own]) for term in advantages.terms]
@@ -245,6 +247,15 @@ class _Chunk:
         self.sigma = rollout.sigmas[steps]
         self.sigma_next = rollout.sigmas[steps + 1]
         self.sigma_max = rollout.sigmas[1]
+
+
+def _check_boundary(drawn: float | None, now: float | None) -> None:
+    """Two experts hand over at the same noise level, or a ratio would compare two policies."""
+    if drawn != now:
+        raise RatioError(
+            f"the boundary between the two experts was {drawn} in the rollout and is {now} in the"
+            " update: no optimizer step was made. One policy must do both (model.boundary)"
+        )
 
 
 def _active_rows(advantages: AdvantageResult) -> tuple[Tensor, int]:

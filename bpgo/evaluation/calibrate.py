@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from bpgo import loading
 from bpgo.core import memory
-from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
+from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward, call_reward
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import chunks, rollout, rollout_noise
+from bpgo.core.scoring import decoded_shape, score_latents
 from bpgo.errors import NonFiniteError
 from bpgo.evaluation.sums import with_sums
 from bpgo.files import atomic_path
+from bpgo.first_frames import read_first_frames
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
 from bpgo.records import Calibration, PromptBatch
 from bpgo.settings import MAIN, Settings
 
+STILLS = 32  # first frames scored at a time
 LARGEST = 192  # samples that `rollout.batch_size: auto` takes at a time at most
 
 
@@ -42,7 +46,7 @@ def calibrate(
     batch = everything[: wanted.prompts]
     device = loading.prepare_process(settings, threads)
     policy = loading.load_policy(settings, device)
-    embeddings = prompt_embeddings(policy, everything.texts, loading.embedding_cache(prompts))
+    embeddings = prompt_embeddings(policy, everything, loading.embedding_cache(prompts))
     # Other environments' rewards only judge.
     names = settings.in_environment(experiment, MAIN)
     rewards = loading.load_rewards(settings, settings.models_of(names), device)
@@ -60,8 +64,13 @@ def calibrate(
     with atomic_path(output / "samples.parquet") as path:
         own_noise.to_parquet(path, index=False)
     table = with_sums(settings, [training], tables[wanted.shared_initial_noise], scales)
-    found = summary(table[table.reward == training])
-    replace(found, parts=scales.parts).save(output / "calibration.json")
+    found = replace(summary(table[table.reward == training]), parts=scales.parts)
+    if settings.model.task == "i2v":
+        stills = _first_frames(settings, experiment, everything, rewards, device)
+        stills = with_sums(settings, [training], stills, scales)
+        earned = summary(stills[stills.reward == training]).prompt_means
+        found = replace(found, first_frames=earned)
+    found.save(output / "calibration.json")
 
 
 def _parts(
@@ -121,11 +130,45 @@ def _draw(
                 size,
             )
         chosen = batch[index.tolist()]
+        found = _score(policy, drawn.latents[:, -1], rewards, chosen)
+        frames += [_frame(chosen, group, name, values.tolist()) for name, values in found.items()]
+        progress.add(len(noise) // group)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _score(
+    policy: Policy, latents: Tensor, rewards: dict[str, Reward], chosen: PromptBatch
+) -> dict[str, Tensor]:
+    """Scores `[B]` of the samples of `latents` by each reward."""
+    given = read_first_frames(chosen.first_frames, policy.settings)
+
+    def call(samples: Tensor, rows: slice) -> dict[str, Tensor]:
+        first = None if given is None else given[rows].to(samples.device)
+        found = {}
         for name, reward in rewards.items():
             with memory.reward_explained(f"calibration, reward '{name}'"):
-                scores = reward(drawn.images, chosen.texts).tolist()
-            frames.append(_frame(chosen, group, name, scores))
-        progress.add(len(noise) // group)
+                found[name] = call_reward(reward, samples, chosen.texts[rows], first)
+        return found
+
+    return score_latents(latents, policy.decode, call, decoded_shape(policy.settings))
+
+
+def _first_frames(
+    settings: Settings, experiment: str, batch: PromptBatch, rewards: dict[str, Reward], device: str
+) -> pd.DataFrame:
+    """What each prompt's first frame earns, shown for as long as a clip: rows as `_draw` has."""
+    training = settings.experiments[experiment].training_reward
+    frames = []
+    for rows in chunks(len(batch), STILLS):
+        chosen = batch[rows]
+        given = read_first_frames(chosen.first_frames, settings.model)
+        assert given is not None  # image to video
+        given = given.to(device)
+        clips = given[:, None].expand(-1, settings.model.frames, -1, -1, -1)
+        for name in settings.models_of([training]):
+            with memory.reward_explained(f"calibration, reward '{name}'"):
+                found = call_reward(rewards[name], clips, chosen.texts, given)
+            frames.append(_frame(chosen, 1, name, found.tolist()))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from PIL import Image
+from torch import Tensor
 
 from bpgo import loading
 from bpgo.core import memory
@@ -45,7 +46,7 @@ def sample_run(
     batch = read_prompts(prompts, wanted.prompts)[: wanted.prompts]
     device = loading.prepare_process(settings, threads)
     policy = loading.load_policy(settings, device)
-    embeddings = prompt_embeddings(policy, batch.texts, loading.embedding_cache(prompts))
+    embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
     stages = _stages(settings, run)
     tables = []
     with Progress(f"{experiment}/{arm}/seed_{seed}: sample", len(stages)) as progress:
@@ -84,9 +85,13 @@ def _draw(
     wanted = settings.evaluation
     names = [(prompt, k) for prompt in batch.ids for k in range(wanted.samples_per_prompt)]
     rows = torch.arange(len(batch)).repeat_interleave(wanted.samples_per_prompt)
+    chosen = batch[rows.tolist()]
+    folder = f"images/iteration_{iteration:06d}"
+    paths = [f"{folder}/{prompt}_{k}.png" for prompt, k in names]
+    (output / folder).mkdir(parents=True, exist_ok=True)
     trial = memory.Trial(policy, embeddings, wanted.guidance_scale, gradient=False)
     with memory.explained("sampling", wanted.batch_size, trial, len(rows), key="evaluation"):
-        images = sample(
+        parts = sample(
             policy,
             embeddings.select(rows),
             initial_noise(policy.latent_shape, seed, "evaluation", names),
@@ -94,13 +99,10 @@ def _draw(
             wanted.guidance_scale,
             wanted.batch_size,
         )
-    chosen = batch[rows.tolist()]
-    folder = f"images/iteration_{iteration:06d}"
-    paths = [f"{folder}/{prompt}_{k}.png" for prompt, k in names]
-    (output / folder).mkdir(parents=True, exist_ok=True)
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    for path, image in zip(paths, pixels, strict=True):
-        Image.fromarray(image).save(output / path, compress_level=1)
+        done = 0
+        for images in parts:  # as they are made: all clips together may fill the memory
+            _save_images(images, [output / path for path in paths[done : done + len(images)]])
+            done += len(images)
     return pd.DataFrame(
         {
             "prompt_id": chosen.ids,
@@ -112,3 +114,10 @@ def _draw(
             "path": paths,
         }
     )
+
+
+def _save_images(images: Tensor, paths: list[Path]) -> None:
+    """Images `[B, 3, H, W]` in [0, 1] as PNG files."""
+    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    for path, image in zip(paths, pixels, strict=True):
+        Image.fromarray(image).save(path, compress_level=1)

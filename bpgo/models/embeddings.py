@@ -15,29 +15,33 @@ from safetensors.torch import load_file, save_file
 from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.files import atomic_path, sha256, text_digest, write_text
 from bpgo.hub import COMMIT
+from bpgo.records import PromptBatch
 
 HOST = torch.device("cpu")
 SMALL = 2**24  # bytes: such a file is read again for its digest, which takes 10 ms
 
 
-def prompt_embeddings(policy: Policy, texts: list[str], cache: Path) -> PromptEmbeddings:
-    """Embeddings `[N, ...]` of `texts` on the host, from `cache` where an earlier job made them.
+def prompt_embeddings(policy: Policy, prompts: PromptBatch, cache: Path) -> PromptEmbeddings:
+    """Embeddings `[N, ...]` of the prompts, from `cache` where an earlier job made them.
 
-    Thousands of prompts take gigabytes: they stay in the file, mapped, and are read as they are
-    used. The key is the texts, the text encoders and tokenizers (see `encoder_key`), the padded
-    length and the dtype, so a changed prompt set or another model never meets a stale entry; an
-    unreadable entry is made again. Where all is cached, no encoder is loaded; of several processes
-    that start at once, one makes the entry and the others wait for it.
+    Thousands of prompts take gigabytes: they stay in the file on the host, mapped, and are read as
+    they are used. The key is the texts, the text encoders and tokenizers (see `encoder_key`), the
+    padded length and the dtype, with first frames also these and the size of a sample; so a changed
+    prompt set or another model never meets a stale entry. An unreadable entry is made again. Where
+    all is cached, no encoder is loaded; of several processes that start at once, one makes the
+    entry and the others wait for it.
     """
     form = [policy.settings.prompt_tokens, policy.settings.dtype]
-    parts = [texts, encoder_key(policy.folder, cache), form]
+    parts = [prompts.texts, encoder_key(policy.folder, cache), form]
+    if prompts.first_frames is not None:
+        parts += [[sha256(file) for file in prompts.first_frames], list(policy.latent_shape)]
     path = Path(cache) / f"{text_digest(json.dumps(parts))}.safetensors"
     found = _read(path, policy)
     if found is None:
         with _one_process(Path(cache)):
             found = _read(path, policy)  # another process may have been first
             if found is None:
-                _write(path, policy.encode_prompts(texts))
+                _write(path, policy.encode_prompts(prompts.texts, prompts.first_frames))
                 found = _read(path, policy)
     assert found is not None
     return found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from bpgo.core.interfaces import PromptEmbeddings
-from bpgo.models.pipeline import PipelinePolicy
+from bpgo.core.interfaces import Guidance, PromptEmbeddings
+from bpgo.models.pipeline import PipelinePolicy, one_scale
 from bpgo.models.text import CLIP, T5, encode
 
 
@@ -40,7 +41,11 @@ class FluxPolicy(PipelinePolicy):
         ids = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
         return ids.to(self.device, self.dtype)
 
-    def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
+    def encode_prompts(
+        self,
+        texts: list[str],
+        first_frames: list[Path] | None = None,  # noqa: ARG002 (it makes images)
+    ) -> PromptEmbeddings:
         """T5 tokens `[N, L, D]` and CLIP pooled `[N, D']`, as `FluxPipeline.encode_prompt` does."""
         place, place_2 = self.ENCODERS
         options = (self.device, self.dtype)
@@ -57,12 +62,13 @@ class FluxPolicy(PipelinePolicy):
         return even
 
     def predict(
-        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: Guidance
     ) -> Tensor:
         """`[B, tokens, channels]`."""
         guidance = None
         if self.config.guidance_embeds:
-            guidance = latents.new_full((len(latents),), guidance_scale, dtype=torch.float32)
+            scale = one_scale(guidance_scale)
+            guidance = latents.new_full((len(latents),), scale, dtype=torch.float32)
         output = self.transformer(
             hidden_states=latents.to(self.dtype),
             timestep=sigma.to(self.dtype),

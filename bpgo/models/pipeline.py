@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bpgo.core.interfaces import PromptEmbeddings
+from bpgo.core.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
 from bpgo.errors import UserError
 from bpgo.models import lora
 from bpgo.models.parts import find_pipeline, load_model, load_scheduler
@@ -56,6 +56,7 @@ class PipelinePolicy(ABC):
     TRANSFORMER: ClassVar[str]  # module:class
     ENCODERS: ClassVar[tuple[str, ...]]
     OPTIONAL_ENCODER: ClassVar[str | None] = None
+    boundary: float | None = None  # noise level between two experts, where there are two
 
     def __init__(
         self,
@@ -99,12 +100,14 @@ class PipelinePolicy(ABC):
         """Of one sample's latents."""
 
     @abstractmethod
-    def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
-        """Text embeddings `[N, ...]` on the host, as the pipeline's own `encode_prompt`."""
+    def encode_prompts(
+        self, texts: list[str], first_frames: list[Path] | None = None
+    ) -> PromptEmbeddings:
+        """Embeddings `[N, ...]` on the host, as the pipeline's own `encode_prompt`."""
 
     @abstractmethod
     def predict(
-        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: Guidance
     ) -> Tensor:
         """The velocity at `latents` `[B, ...]` and `sigma` `[B]`, in any dtype."""
 
@@ -141,7 +144,7 @@ class PipelinePolicy(ABC):
         latents: Tensor,
         sigma: Tensor,
         prompts: PromptEmbeddings,
-        guidance_scale: float = 1.0,
+        guidance_scale: Guidance = 1.0,
     ) -> Tensor:
         """The velocity at `latents` `[B, ...]` and `sigma` `[B]`, float32, same shape."""
         with self._precision():
@@ -220,6 +223,13 @@ class PipelinePolicy(ABC):
         )
 
 
+def one_scale(guidance_scale: Guidance) -> float:
+    """The guidance scale of a model that has no two experts."""
+    if isinstance(guidance_scale, list):
+        raise ValueError("two guidance scales are for two experts")  # the configuration's check
+    return guidance_scale
+
+
 def guided(
     predict: Callable[[Tensor, Tensor, PromptEmbeddings], Tensor],
     latents: Tensor,
@@ -234,13 +244,21 @@ def guided(
     """
     if guidance_scale <= 1:
         return predict(latents, sigma, prompts)
-    negative_tokens, negative_pooled = prompts.negative_tokens, prompts.negative_pooled
-    if negative_tokens is None or negative_pooled is None:
-        raise ValueError("guidance needs the empty prompt's embeddings")
-    both = PromptEmbeddings(
-        torch.cat([negative_tokens.expand_as(prompts.tokens), prompts.tokens]),
-        torch.cat([negative_pooled.expand_as(prompts.pooled), prompts.pooled]),
+    output = predict(
+        torch.cat([latents, latents]), torch.cat([sigma, sigma]), _with_empty_prompt(prompts)
     )
-    output = predict(torch.cat([latents, latents]), torch.cat([sigma, sigma]), both)
     empty, prompted = output.float().chunk(2)
     return empty + guidance_scale * (prompted - empty)
+
+
+def _with_empty_prompt(prompts: PromptEmbeddings) -> PromptEmbeddings:
+    """The empty prompt's embeddings `[B, ...]`, then the prompts'; images are the same for both."""
+    if prompts.negative_tokens is None:
+        raise ValueError("guidance needs the empty prompt's embeddings")
+    doubled = {}
+    for name in OF_PROMPTS:
+        value = getattr(prompts, name)
+        if value is not None:
+            empty = getattr(prompts, f"negative_{name}", None)
+            doubled[name] = torch.cat([value if empty is None else empty.expand_as(value), value])
+    return PromptEmbeddings(**doubled)

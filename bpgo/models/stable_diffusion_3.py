@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from bpgo.core.interfaces import PromptEmbeddings
+from bpgo.core.interfaces import Guidance, PromptEmbeddings
 from bpgo.models.parts import has_part
-from bpgo.models.pipeline import PipelinePolicy, guided
+from bpgo.models.pipeline import PipelinePolicy, guided, one_scale
 from bpgo.models.text import CLIP_WITH_PROJECTION, T5, encode
 
 
@@ -36,7 +38,11 @@ class StableDiffusion3Policy(PipelinePolicy):
         """Its positions are a table, cropped to the image."""
         return int(self.config.pos_embed_max_size * self.patch * self.reduction)
 
-    def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
+    def encode_prompts(
+        self,
+        texts: list[str],
+        first_frames: list[Path] | None = None,  # noqa: ARG002 (it makes images)
+    ) -> PromptEmbeddings:
         """As `StableDiffusion3Pipeline.encode_prompt` does, the empty prompt last.
 
         Tokens `[N, 77 + L, D]`: both CLIPs' side by side, padded to T5's width, then T5's.
@@ -78,10 +84,10 @@ class StableDiffusion3Policy(PipelinePolicy):
         return None
 
     def predict(
-        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: float
+        self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: Guidance
     ) -> Tensor:
         """`[B, C, H/8, W/8]`, guided."""
-        return guided(self._predict, latents, sigma, prompts, guidance_scale)
+        return guided(self._predict, latents, sigma, prompts, one_scale(guidance_scale))
 
     def _predict(self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings) -> Tensor:
         output = self.transformer(

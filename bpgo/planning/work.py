@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from bpgo.settings import BASE_ARM, MAIN, Run, Settings
+from bpgo.settings import BASE_ARM, MAIN, Run, Settings, strongest
 
 # Jobs that happen once (workflow/rules/analysis.smk and evaluation.smk).
 ONCE = ("collect", "statistics", "tables", "plots", "grids", "report")
@@ -74,9 +74,9 @@ def work_of(settings: Settings) -> Work:
     return Work(groups, texts + unguided, target)
 
 
-def passes(settings: Settings, guidance_scale: float) -> int:
+def passes(settings: Settings, guidance_scale: float | list[float]) -> int:
     """Forward passes for one velocity: 2 where guidance is one of its own (CFG)."""
-    return 2 if settings.model.kind in TRUE_GUIDANCE and guidance_scale > 1 else 1
+    return 2 if settings.model.kind in TRUE_GUIDANCE and strongest(guidance_scale) > 1 else 1
 
 
 def trained_steps(settings: Settings, arm: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bpgo import registry
@@ -13,11 +14,15 @@ Split = Literal["train", "evaluation"]
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt; `ambiguity` from 0 (specified) to 1 (open), None where nobody said."""
+    """One prompt; `ambiguity` from 0 (specified) to 1 (open), None where nobody said.
+
+    Image to video: `first_frame` is an image file on this machine, or a PNG file's bytes.
+    """
 
     id: str
     text: str
     ambiguity: float | None = None
+    first_frame: Path | bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,11 @@ def test_training_raises_its_reward(tiny_folder: Path, tmp_path: Path) -> None:
     def earned(trainer: Trainer) -> float:
         policy, embeddings = trainer.policy, random_embeddings(6)
         noise = initial_noise(policy.latent_shape, 5, "evaluation", [("p", k) for k in range(6)])
-        return float(redness(sample(policy, embeddings, noise, policy.sigmas(4)), CAPTIONS).mean())
+        return float(
+            redness(
+                torch.cat([*sample(policy, embeddings, noise, policy.sigmas(4))]), CAPTIONS
+            ).mean()
+        )
 
     options: dict[str, Any] = {
         "training": {"iterations": 8, "learning_rate": 5e-3},
@@ -58,7 +62,7 @@ def test_an_adapter_is_what_diffusers_loads(tiny_folder: Path, tmp_path: Path) -
     trainer.save_policy(tmp_path / "policy")
     policy, embeddings = trainer.policy, random_embeddings(3)
     noise = initial_noise(policy.latent_shape, 1, "evaluation", [("p", k) for k in range(3)])
-    ours = sample(policy, embeddings, noise, policy.sigmas(3))
+    (ours,) = sample(policy, embeddings, noise, policy.sigmas(3))
 
     pipeline = FluxPipeline.from_pretrained(tiny_folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)

@@ -48,7 +48,8 @@ class Case:
         embeddings = random_embeddings(PROMPTS).select(rows)
         self.prompts = embeddings.to(self.policy.device, self.policy.dtype)
         self.batch = self.draw()
-        rewards = redness(self.batch.images, [""] * BATCH).view(PROMPTS, GROUP)
+        images = self.policy.decode(self.batch.latents[:, -1])
+        rewards = redness(images, [""] * BATCH).view(PROMPTS, GROUP)
         self.groups = GroupRewards(rewards, [f"p{k}" for k in range(PROMPTS)], CALIBRATION)
         self.steps = self.arm.trained_steps(STOCHASTIC, BATCH, generator(1, "steps"))
         self.parameters = self.policy.trainable()
@@ -186,7 +187,7 @@ def test_guard_notices_another_guidance(tiny_guided_folder: Path) -> None:
 def test_guard_notices_rounded_latents(tiny_folder: Path) -> None:
     case = Case(tiny_folder)
     rounded = case.batch.latents.bfloat16().float()
-    case.batch = Rollout(rounded, case.batch.log_probs, case.batch.sigmas, case.batch.images)
+    case.batch = Rollout(rounded, case.batch.log_probs, case.batch.sigmas)
     with pytest.raises(RatioError, match="smaller dtype"):
         case.update()
 

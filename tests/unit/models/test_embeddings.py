@@ -19,6 +19,7 @@ from bpgo.models import embeddings
 from bpgo.models.embeddings import encoder_key, prompt_embeddings
 from bpgo.models.flux import FluxPolicy
 from bpgo.models.stable_diffusion_3 import StableDiffusion3Policy
+from bpgo.records import PromptBatch
 
 
 class Counting(FluxPolicy):
@@ -26,9 +27,15 @@ class Counting(FluxPolicy):
 
     runs = 0
 
-    def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
+    def encode_prompts(
+        self, texts: list[str], first_frames: list[Path] | None = None
+    ) -> PromptEmbeddings:
         self.runs += 1
-        return super().encode_prompts(texts)
+        return super().encode_prompts(texts, first_frames)
+
+
+def batch(texts: list[str]) -> PromptBatch:
+    return PromptBatch([f"p{row}" for row in range(len(texts))], texts, [0.0] * len(texts))
 
 
 @pytest.fixture
@@ -43,34 +50,34 @@ def assert_equal(first: PromptEmbeddings, second: PromptEmbeddings) -> None:
 
 
 def test_second_time_from_the_cache(policy: Counting, tmp_path: Path) -> None:
-    first = prompt_embeddings(policy, CAPTIONS, tmp_path)
-    second = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    first = prompt_embeddings(policy, batch(CAPTIONS), tmp_path)
+    second = prompt_embeddings(policy, batch(CAPTIONS), tmp_path)
     assert policy.runs == 1
     assert_equal(first, second)
     assert sorted(file.suffix for file in tmp_path.iterdir()) == ["", ".safetensors"]
 
 
 def test_other_texts_order_or_length_are_other_entries(policy: Counting, tmp_path: Path) -> None:
-    prompt_embeddings(policy, CAPTIONS, tmp_path)
-    turned = prompt_embeddings(policy, CAPTIONS[::-1], tmp_path)
+    prompt_embeddings(policy, batch(CAPTIONS), tmp_path)
+    turned = prompt_embeddings(policy, batch(CAPTIONS[::-1]), tmp_path)
     assert policy.runs == 2
     assert_equal(turned, policy.encode_prompts(CAPTIONS[::-1]))
     shorter = Counting(policy.settings.model_copy(update={"prompt_tokens": 8}))
-    assert prompt_embeddings(shorter, CAPTIONS, tmp_path).tokens.shape[1] == 8
+    assert prompt_embeddings(shorter, batch(CAPTIONS), tmp_path).tokens.shape[1] == 8
     assert shorter.runs == 1
 
 
 def test_other_text_encoders_are_other_entries(
     policy: Counting, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    first = prompt_embeddings(policy, CAPTIONS, tmp_path / "cache")
+    first = prompt_embeddings(policy, batch(CAPTIONS), tmp_path / "cache")
     folder = shutil.copytree(tiny_folder, tmp_path / "policy")
     from safetensors.torch import load_file, save_file
 
     file = folder / "text_encoder" / "model.safetensors"
     save_file({k: 2 * v for k, v in load_file(file).items()}, file, metadata={"format": "pt"})
     other = Counting(tiny_policy(folder).settings)
-    second = prompt_embeddings(other, CAPTIONS, tmp_path / "cache")
+    second = prompt_embeddings(other, batch(CAPTIONS), tmp_path / "cache")
     assert other.runs == 1
     assert not torch.equal(first.pooled, second.pooled)
 
@@ -79,31 +86,31 @@ def test_other_text_encoders_are_other_entries(
 def test_an_unreadable_entry_is_made_again(
     content: bytes | None, policy: Counting, tmp_path: Path
 ) -> None:
-    first = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    first = prompt_embeddings(policy, batch(CAPTIONS), tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     part = file.read_bytes()[:500] if content is None else content
     file.unlink()  # `first` is mapped to it
     file.write_bytes(part)
-    second = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    second = prompt_embeddings(policy, batch(CAPTIONS), tmp_path)
     assert policy.runs == 2
     assert_equal(first, second)
-    assert_equal(prompt_embeddings(policy, CAPTIONS, tmp_path), first)
+    assert_equal(prompt_embeddings(policy, batch(CAPTIONS), tmp_path), first)
     assert policy.runs == 2
 
 
 def test_an_entry_of_another_form_is_made_again(policy: Counting, tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    first = prompt_embeddings(policy, CAPTIONS, tmp_path)
+    first = prompt_embeddings(policy, batch(CAPTIONS), tmp_path)
     (file,) = tmp_path.glob("*.safetensors")
     file.unlink()
     save_file({"other": torch.zeros(1)}, file)
-    assert_equal(prompt_embeddings(policy, CAPTIONS, tmp_path), first)
+    assert_equal(prompt_embeddings(policy, batch(CAPTIONS), tmp_path), first)
 
 
 def test_dtype_of_the_policy(tiny_folder: Path, tmp_path: Path) -> None:
     policy = Counting(tiny_policy(tiny_folder, dtype="bfloat16").settings)
-    first, second = (prompt_embeddings(policy, CAPTIONS, tmp_path) for _ in range(2))
+    first, second = (prompt_embeddings(policy, batch(CAPTIONS), tmp_path) for _ in range(2))
     assert_equal(first, second)
     assert second.tokens.dtype == torch.bfloat16
 
@@ -111,7 +118,8 @@ def test_dtype_of_the_policy(tiny_folder: Path, tmp_path: Path) -> None:
 def test_the_empty_prompts_embeddings_are_kept(tiny_sd3_folder: Path, tmp_path: Path) -> None:
     settings = model_settings(tiny_sd3_folder, kind="stable_diffusion_3")
     first, second = (
-        prompt_embeddings(StableDiffusion3Policy(settings), CAPTIONS, tmp_path) for _ in range(2)
+        prompt_embeddings(StableDiffusion3Policy(settings), batch(CAPTIONS), tmp_path)
+        for _ in range(2)
     )
     assert_equal(first, second)
     for name in ("negative_tokens", "negative_pooled"):
@@ -182,15 +190,17 @@ def test_of_two_at_once_one_encodes(
         lock(file, operation)
 
     class Slow(Counting):
-        def encode_prompts(self, texts: list[str]) -> PromptEmbeddings:
+        def encode_prompts(
+            self, texts: list[str], first_frames: list[Path] | None = None
+        ) -> PromptEmbeddings:
             assert both_asked.wait(60)  # the other one stands at the lock
-            return super().encode_prompts(texts)
+            return super().encode_prompts(texts, first_frames)
 
     monkeypatch.setattr(embeddings.fcntl, "flock", counted)
     policies = [Slow(tiny_policy(tiny_folder).settings) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         results = [
-            pool.submit(prompt_embeddings, policy, CAPTIONS, tmp_path) for policy in policies
+            pool.submit(prompt_embeddings, policy, batch(CAPTIONS), tmp_path) for policy in policies
         ]
         assert_equal(*(result.result() for result in results))
     assert sum(policy.runs for policy in policies) == 1

@@ -25,7 +25,7 @@ def fingerprint(policy: FluxPolicy) -> str:
     prompts, sigma = random_embeddings(3), torch.tensor([0.9, 0.5, 0.1])
     velocity = policy.velocity(latents, sigma, prompts, 1.0)
     velocity.square().mean().backward()
-    tensors = [velocity.detach(), sample(policy, prompts, latents, policy.sigmas(3))]
+    tensors = [velocity.detach(), *sample(policy, prompts, latents, policy.sigmas(3))]
     tensors += [parameter.grad for parameter in policy.trainable().values()]
     encoded = policy.encode_prompts(CAPTIONS)
     tensors += [encoded.tokens, encoded.pooled]
