@@ -32,6 +32,8 @@ wildcard_constraints:
 localrules:
     all,
     smoke,
+    video,
+    video_smoke,
     figures,
     reference,
 
@@ -46,6 +48,16 @@ rule smoke:
         products(SMOKE),
 
 
+rule video:
+    input:
+        lambda wildcards: [file for root in VIDEO for file in products(root)],
+
+
+rule video_smoke:
+    input:
+        lambda wildcards: [file for root in VIDEO_SMOKE for file in products(root)],
+
+
 rule figures:
     input:
         products(ROOT),
@@ -53,7 +65,7 @@ rule figures:
 
 rule reference:
     input:
-        products(REBUILT),
+        lambda wildcards: [file for root in REBUILT for file in products(root)],
 
 
 if not FROM_STORED_SCORES:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
-from bpgo.config import WORKFLOW_OPTIONS, load_resolved, resolve, save_resolved
+from bpgo.config import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
 from bpgo.errors import UserError
 from bpgo.files import text_digest
 from bpgo.settings import BASE_ARM, Settings, digest_of
@@ -17,9 +17,21 @@ from bpgo.settings import BASE_ARM, Settings, digest_of
 # --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.
 ROOT, ALLOW_MIXED = (str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items())
 SMOKE = f"{ROOT}/smoke"
-REFERENCE = "results/reference"  # our published run
-REBUILT = "results/reference_rebuilt"  # its tables and figures, made again
-ROOTS = "|".join(re.escape(root) for root in (ROOT, SMOKE, REBUILT))
+# The embedded video world: a configuration and a results folder for each task.
+VIDEO = {
+    f"{ROOT}/{name}": Path(workflow.basedir, "config", f"{name}.yaml")
+    for name in ("scenes_t2v", "scenes_i2v")
+}
+VIDEO_SMOKE = {f"{root}/smoke": file for root, file in VIDEO.items()}
+REFERENCE = "results/reference"  # our published runs
+# Their tables and figures, made again: where, and from which run.
+REBUILT = {
+    os.path.normpath(f"results/reference_rebuilt/{part}"): os.path.normpath(f"{REFERENCE}/{part}")
+    for part in (".", "scenes_t2v", "scenes_i2v")
+    if Path(REFERENCE, part, "config.yaml").exists()
+}
+OWN = (ROOT, SMOKE, *VIDEO, *VIDEO_SMOKE)  # what this call's configurations make
+ROOTS = "|".join(re.escape(root) for root in (*OWN, *REBUILT))
 
 # These targets read stored scores, so the rules that train and sample are not even loaded.
 FROM_STORED_SCORES = bool({"figures", "reference"} & set(sys.argv))
@@ -57,19 +69,25 @@ def check_options():
             )
 
 
-def read_settings(scale):
-    """The configuration of one scale, checked."""
-    file = Path(workflow.configfiles[0])
-    values = {key: value for key, value in config.items() if key not in WORKFLOW_OPTIONS}
+@cache
+def settings_of(root):
+    """The settings that make, or made, the results below `root`, checked."""
     try:
-        return resolve(values, file.parent, str(file), scale)
+        if root in REBUILT:
+            return load_resolved(Path(REBUILT[root], "config.yaml"))
+        scale = "smoke" if root in (SMOKE, *VIDEO_SMOKE) else "full"
+        if root in (ROOT, SMOKE):
+            file = Path(workflow.configfiles[0])
+            values = {key: value for key, value in config.items() if key not in WORKFLOW_OPTIONS}
+            return resolve(values, file.parent, str(file), scale)
+        return load({**VIDEO, **VIDEO_SMOKE}[root], scale)
     except UserError as error:
         fail(error)
 
 
 def check_gpus():
     """Snakemake cuts a job's request down to the limit, without a word."""
-    wanted = max(settings.machine.gpus for settings in SETTINGS.values())
+    wanted = max(settings_of(root).machine.gpus for root in (ROOT, SMOKE))
     limit, jobs = (workflow.global_resources.get(name).value for name in ("gpu", "_nodes"))
     if limit == 1 and jobs and any(word.startswith("--profile") for word in sys.argv):
         fail(
@@ -85,30 +103,17 @@ def check_gpus():
 
 
 check_options()
-SETTINGS = {ROOT: read_settings("full"), SMOKE: read_settings("smoke")}
+for checked in (ROOT, SMOKE):  # a mistake shows before any job
+    settings_of(checked)
 if not FROM_STORED_SCORES:
     check_gpus()
 
 
-def settings_of(root):
-    """The settings that made the results below `root`."""
-    return SETTINGS[root] if root in SETTINGS else reference_settings()
-
-
-@cache
-def reference_settings():
-    """The settings of the published run."""
-    try:
-        return load_resolved(Path(REFERENCE, "config.yaml"))
-    except UserError as error:
-        fail(error)
-
-
 def settings_path(root):
     """Where the resolved settings of `root` lie: named by their digest, never overwritten."""
-    if root == REBUILT:
-        return Path(REFERENCE, "config.yaml")
-    return Path(root, "config", f"{SETTINGS[root].digest()}.yaml")
+    if root in REBUILT:
+        return Path(REBUILT[root], "config.yaml")
+    return Path(root, "config", f"{settings_of(root).digest()}.yaml")
 
 
 def settings_file(wildcards):
@@ -229,7 +234,7 @@ def analysis_digest(wildcards):
 
 def collected_folder(root):
     """Where the scores of all runs lie, joined."""
-    return f"{REFERENCE if root == REBUILT else root}/collected"
+    return f"{REBUILT.get(root, root)}/collected"
 
 
 def stored_scores(wildcards):
@@ -250,7 +255,7 @@ def sample_files(root):
 
 def has_grids(root):
     """Grids need samples: where only scores are stored, they are left out."""
-    if root not in SETTINGS:
+    if root in REBUILT:
         return False
     return not FROM_STORED_SCORES or all(map(os.path.exists, sample_files(root)))
 
@@ -269,14 +274,14 @@ def roots_of_jobs():
 
 
 onstart:
-    for root in SETTINGS.keys() & roots_of_jobs():
+    for root in set(OWN) & roots_of_jobs():
         if not settings_path(root).exists():
-            save_resolved(SETTINGS[root], settings_path(root))
+            save_resolved(settings_of(root), settings_path(root))
 
 
 onsuccess:
-    for root in sorted({ROOT, SMOKE, REBUILT} & roots_of_jobs()):
+    for root in sorted({*OWN, *REBUILT} & roots_of_jobs()):
         print(f"Report: {root}/report/index.html", file=sys.stderr)
-        for pattern in ("tables/*.md", "figures/*.png", "grids/*.png"):
+        for pattern in ("tables/*.md", "figures/*.png", "grids/*.png", "grids/*.webp"):
             for file in sorted(Path(root).glob(pattern)):
                 print(f"  {file}", file=sys.stderr)
