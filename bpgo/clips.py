@@ -44,18 +44,23 @@ ENCODINGS: dict[Quality, Encoding] = {
 }
 
 
+def check_size(quality: Quality, height: int, width: int) -> None:
+    """Whether a quality serves clips of that size; `UserError` for `high` and an odd one."""
+    if quality == "high" and (height % 2 or width % 2):
+        raise UserError(
+            f"evaluation.clip_quality: 'high' needs an even height and width, and clips here are"
+            f" {height} x {width} (height x width). Allowed here: lossless"
+        )
+
+
 def check_clips(quality: Quality, height: int, width: int) -> None:
     """Whether clips of that size can be written here.
 
     Raises:
         UserError: PyAV or its encoder is missing, or `high` is asked for an odd size.
     """
+    check_size(quality, height, width)
     chosen = ENCODINGS[quality]
-    if quality == "high" and (height % 2 or width % 2):
-        raise UserError(
-            f"evaluation.clip_quality: 'high' needs an even height and width, and clips here are"
-            f" {height} x {width} (height x width). Allowed here: lossless"
-        )
     if chosen.encoder not in _av().codecs_available:
         raise UserError(
             f"evaluation.clip_quality: '{quality}' needs the encoder {chosen.encoder}, which this"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpgo.clips import check_size
 from bpgo.errors import UserError, suggest
 from bpgo.settings import MAIN, RewardSettings, Settings
 
@@ -60,6 +61,11 @@ def check_task(settings: Settings, file: str) -> None:
     model = settings.model
     if model.makes == "image" and model.frames != 1:
         raise UserError(f"{file}: model: frames: {model.frames} frames are for the tasks t2v, i2v")
+    if model.makes == "video":
+        try:
+            check_size(settings.evaluation.clip_quality, model.resolution, model.columns)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
     for experiment in settings.experiments:
         for name in settings.models_of(settings.rewards_of(experiment)):
             media = settings.rewards[name].media

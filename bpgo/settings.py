@@ -193,6 +193,8 @@ class EvaluationSettings(Strict):
     steps: Count
     guidance_scale: Guidance = 1.0
     batch_size: Count = 96
+    # Of the clips' files: high plays everywhere; lossless lets judges see what the policy made.
+    clip_quality: Literal["high", "lossless"] = "high"
 
 
 class CalibrationSettings(Strict):

@@ -25,7 +25,7 @@ WORK = {
     "calibrate": "bpgo.evaluation.calibrate:rollout",
     "train": "bpgo.core.trainer:Trainer.run",
     "sample": "bpgo.evaluation.sample:sample",
-    "score": "bpgo.evaluation.stored_images:StoredImages.read",
+    "score": "bpgo.evaluation.stored_samples:StoredSamples.read",
     "collect": "bpgo.analysis.collect:collect",
     "statistics": "bpgo.analysis.statistics:compute_statistics",
     "tables": "bpgo.analysis.tables:make_tables",

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from PIL import Image
-from torch import Tensor
 
 from bpgo import loading
+from bpgo.clips import check_clips
 from bpgo.core import memory
 from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.errors import UserError
+from bpgo.evaluation.saved_samples import save_samples
 from bpgo.files import atomic_path
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
@@ -32,7 +32,7 @@ def sample_run(
     output: Path,
     threads: int = 1,
 ) -> None:
-    """Write PNG files and, last, `index.parquet`.
+    """Write PNG files, or MP4 files of clips, and, last, `index.parquet`.
 
     The final policy is sampled on all evaluation prompts, each snapshot on the first
     `evaluation.curve_prompts`. The noise is named by (seed, prompt id, sample): equal for every
@@ -44,6 +44,8 @@ def sample_run(
         raise UserError(f"--run: every arm but '{BASE_ARM}' needs the folder of its training run")
     wanted = settings.evaluation
     batch = read_prompts(prompts, wanted.prompts)[: wanted.prompts]
+    if settings.model.makes == "video":
+        check_clips(wanted.clip_quality, settings.model.resolution, settings.model.columns)
     device = loading.prepare_process(settings, threads)
     policy = loading.load_policy(settings, device)
     embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
@@ -86,9 +88,6 @@ def _draw(
     names = [(prompt, k) for prompt in batch.ids for k in range(wanted.samples_per_prompt)]
     rows = torch.arange(len(batch)).repeat_interleave(wanted.samples_per_prompt)
     chosen = batch[rows.tolist()]
-    folder = f"images/iteration_{iteration:06d}"
-    paths = [f"{folder}/{prompt}_{k}.png" for prompt, k in names]
-    (output / folder).mkdir(parents=True, exist_ok=True)
     trial = memory.Trial(policy, embeddings, wanted.guidance_scale, gradient=False)
     with memory.explained("sampling", wanted.batch_size, trial, len(rows), key="evaluation"):
         parts = sample(
@@ -99,10 +98,7 @@ def _draw(
             wanted.guidance_scale,
             wanted.batch_size,
         )
-        done = 0
-        for images in parts:  # as they are made: all clips together may fill the memory
-            _save_images(images, [output / path for path in paths[done : done + len(images)]])
-            done += len(images)
+        paths = save_samples(settings, parts, names, chosen.texts, output, iteration)
     return pd.DataFrame(
         {
             "prompt_id": chosen.ids,
@@ -114,10 +110,3 @@ def _draw(
             "path": paths,
         }
     )
-
-
-def _save_images(images: Tensor, paths: list[Path]) -> None:
-    """Images `[B, 3, H, W]` in [0, 1] as PNG files."""
-    pixels = (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    for path, image in zip(paths, pixels, strict=True):
-        Image.fromarray(image).save(path, compress_level=1)

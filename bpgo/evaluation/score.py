@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor
 from bpgo import loading
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import chunks
+from bpgo.core.scoring import HELD, decoded_shape
 from bpgo.errors import NonFiniteError, RunError, UserError
 from bpgo.evaluation.finished_scores import FinishedScores
-from bpgo.evaluation.stored_images import StoredImages, UnreadableImageError
+from bpgo.evaluation.stored_samples import StoredSamples, UnreadableSampleError
 from bpgo.evaluation.sums import with_sums
 from bpgo.files import atomic_path
 from bpgo.records import Calibration
@@ -41,7 +43,7 @@ def score_run(
     Of a weighted sum the parts have rows too; `calibration` has their scales.
 
     Raises:
-        UserError: if the samples or one of their images cannot be read, naming the file; if a
+        UserError: if the samples or one of their files cannot be read, naming the file; if a
             reward cannot be loaded or called.
         NonFiniteError: naming the reward and prompt.
     """
@@ -56,9 +58,9 @@ def score_run(
         anchor = _read_calibration(calibration)
     models = settings.models_of(names)
     torch.set_num_threads(threads)
-    images = StoredImages(samples, index.path.tolist())
+    stored, size = _stored(settings, samples, index)
     finished = FinishedScores(output, samples, settings.score_digest(experiment, arm, seed))
-    parts = chunks(len(index), settings.evaluation.batch_size)
+    parts = chunks(len(index), size)
     failures: dict[str, Exception] = {}
     with Progress(f"{experiment}/{arm}/seed_{seed}: score", len(models) * len(parts)) as progress:
         for name in models:
@@ -66,8 +68,8 @@ def score_run(
                 progress.add(len(parts))
                 continue
             try:
-                finished[name] = _score(settings, name, index, images, parts, progress)
-            except UnreadableImageError:
+                finished[name] = _score(settings, name, index, stored, parts, progress)
+            except UnreadableSampleError:
                 raise
             except (UserError, RunError, torch.OutOfMemoryError) as error:
                 failures[name] = _explained(name, error)
@@ -83,11 +85,20 @@ def score_run(
     finished.remove()
 
 
+def _stored(settings: Settings, samples: Path, index: pd.DataFrame) -> tuple[StoredSamples, int]:
+    """The samples, and how many are read at a time: of clips no more than the memory takes."""
+    paths, size = index.path.tolist(), settings.evaluation.batch_size
+    if settings.model.makes == "image":
+        return StoredSamples(samples, paths), size
+    shape = decoded_shape(settings.model)
+    return StoredSamples(samples, paths, shape), min(size, max(1, HELD // math.prod(shape)))
+
+
 def _score(
     settings: Settings,
     name: str,
     index: pd.DataFrame,
-    images: StoredImages,
+    stored: StoredSamples,
     parts: list[slice],
     progress: Progress,
 ) -> np.ndarray:
@@ -96,7 +107,7 @@ def _score(
     reward = loading.load_rewards(settings, [name], device)[name]
     found: list[Tensor] = []
     for rows in parts:
-        batch = images.read(rows).to(device).float() / 255
+        batch = stored.read(rows).to(device).float() / 255
         found.append(reward(batch, index.text.iloc[rows].tolist()).float().cpu())
         progress.add(1)
     values: np.ndarray = torch.cat(found).numpy()

@@ -12,9 +12,10 @@ from PIL import Image
 
 from bpgo.analysis import FIGURES, style
 from bpgo.analysis.figures import CAPTIONS, DRAW, make_figures
-from bpgo.analysis.grids import choose_prompts, enlarge, make_grids
+from bpgo.analysis.grids import choose_prompts, make_grids
 from bpgo.analysis.report import make_report
 from bpgo.analysis.tables import make_tables
+from bpgo.contact_sheet import enlarge
 from bpgo.errors import UserError
 from bpgo.files import repository_root
 from bpgo.settings import Run

@@ -17,7 +17,7 @@ from tiny_world import tiny_settings
 from torch import Tensor
 
 from bpgo.errors import NonFiniteError, UserError
-from bpgo.evaluation import stored_images
+from bpgo.evaluation import stored_samples
 from bpgo.evaluation.sample import sample_run
 from bpgo.evaluation.score import score_run
 from bpgo.prompts import write_prompts
@@ -243,10 +243,10 @@ def test_images_are_decoded_once_or_as_often_as_needed(
     opened: list[Path] = []
     real = Image.open
     monkeypatch.setattr(Image, "open", lambda path: (opened.append(path), real(path))[1])
-    images = stored_images.StoredImages(samples, paths)
+    images = stored_samples.StoredSamples(samples, paths)
     assert torch.equal(images.read(slice(0, 2)), images.read(slice(0, 2)))
     assert len(opened) == 2
-    monkeypatch.setattr(stored_images, "REMEMBERED", 100)
-    images = stored_images.StoredImages(samples, paths)
+    monkeypatch.setattr(stored_samples, "REMEMBERED", 100)
+    images = stored_samples.StoredSamples(samples, paths)
     assert torch.equal(images.read(slice(0, 2)), images.read(slice(0, 2)))
     assert len(opened) == 6
