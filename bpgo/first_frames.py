@@ -30,14 +30,19 @@ def read_first_frames(paths: list[Path] | None, model: ModelSettings) -> Tensor 
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
 
 
-def _read(path: Path, size: tuple[int, int]) -> Image.Image:
+def read_image(path: Path) -> Image.Image:
+    """An image of any size, RGB; `UserError` naming the file if it cannot be read."""
     try:
         with Image.open(path) as image:
-            found = image.convert("RGB")
+            return image.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: the first frame of a prompt is missing") from None
     except (OSError, UnidentifiedImageError) as error:
         raise UserError(f"{path}: cannot be read as an image: {error}") from None
+
+
+def _read(path: Path, size: tuple[int, int]) -> Image.Image:
+    found = read_image(path)
     if found.size == size:
         return found
     (width, height), (columns, rows) = found.size, size

@@ -36,6 +36,7 @@ REWARDS = {
 MODELS = {
     "flux": "bpgo.models.flux",
     "stable_diffusion_3": "bpgo.models.stable_diffusion_3",
+    "wan": "bpgo.models.wan",
 }
 
 # The module of a prompt set exports its class as `PROMPTS`.

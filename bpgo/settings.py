@@ -85,9 +85,11 @@ class ModelSettings(Published):
     # Noise level at which the first of two experts hands over; None: the pipeline's own.
     boundary: Annotated[Number, Field(gt=0, lt=1)] | None = None
     prompt_tokens: Count  # length to which prompts are padded
+    negative_prompt: str = ""  # of classifier-free guidance, where the model has it (Wan)
     gradient_checkpointing: bool = False  # less memory, about a third more time in the update
     decode_pixels: Count = 2**20  # decoded at a time: one image of 1024 x 1024, four of 512 x 512
     tile_vae: bool = False  # decode in overlapping tiles: less memory, faint seams
+    offload_expert: bool = True  # of two experts the idle one waits on the host (on a GPU)
     lora: LoraSettings = LoraSettings()
     source: str = ""
 

@@ -17,29 +17,35 @@ from bpgo.scenes.weights import verify
 from bpgo.settings import ModelSettings
 
 MODELS = ("transformer", "vae")
+EULER = "diffusers.schedulers.scheduling_flow_match_euler_discrete:FlowMatchEulerDiscreteScheduler"
 # Of a hub repository: no weights of other formats, precisions or uses.
 WEIGHT_FILES = ("{part}/*.json", "{part}/{stem}.safetensors", "{part}/{stem}-*-of-*.safetensors")
 
 
 def find_pipeline(
-    settings: ModelSettings, pipeline: str, encoders: Sequence[str], optional: str | None = None
+    settings: ModelSettings,
+    pipelines: Sequence[str],
+    encoders: Sequence[str],
+    optional: str | None = None,
+    extras: Sequence[str] = (),
 ) -> Path:
     """The folder of a pipeline: a local one, or fetched from the hub.
 
     Args:
         settings: `path` and `revision` say where it is.
-        pipeline: its class in diffusers, such as `FluxPipeline`.
+        pipelines: its class in diffusers, such as `FluxPipeline`; several where any will do.
         encoders: its text encoders; each has a tokenizer.
         optional: an encoder that `model_index.json` may say is absent.
+        extras: parts that are needed where `model_index.json` names them.
 
     Raises:
         UserError: if it is missing, gated, another pipeline, or a part is missing.
     """
     what = f"model '{settings.title}'"
-    folder = hub.folder(settings.path, settings.revision, what, _patterns(encoders))
-    index = read_index(folder)
-    found = index.get("_class_name", pipeline)
-    if found != pipeline:
+    folder = hub.folder(settings.path, settings.revision, what, _patterns(encoders, extras))
+    index, pipeline = read_index(folder), " or a ".join(pipelines)
+    found = index.get("_class_name", pipelines[0])
+    if found not in pipelines:
         raise UserError(
             f"{what}: {folder} holds a {found}; the model kind '{settings.kind}' needs a {pipeline}"
         )
@@ -47,6 +53,7 @@ def find_pipeline(
     for encoder in encoders:
         if encoder != optional or has_part(folder, encoder):
             needed += [encoder, tokenizer_of(encoder)]
+    needed += [part for part in extras if names_part(index, part)]
     missing = [part for part in needed if not (folder / part).is_dir()]
     if missing:
         raise UserError(
@@ -67,9 +74,23 @@ def read_index(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def read_config(folder: Path, part: str) -> dict[str, Any]:
+    """A part's `config.json`; `UserError` if it cannot be read."""
+    try:
+        found: dict[str, Any] = read_json(folder / part / "config.json")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / part / 'config.json'}: cannot be read: {error}") from None
+    return found
+
+
 def has_part(folder: Path, part: str) -> bool:
     """Whether the pipeline has a part: its index may say `[null, null]` of one."""
     return read_index(folder).get(part, [part])[0] is not None
+
+
+def names_part(index: dict[str, Any], part: str) -> bool:
+    """Whether a pipeline's index names a part that older pipelines of its class do not know."""
+    return bool((index.get(part) or [None])[0])
 
 
 def tokenizer_of(encoder: str) -> str:
@@ -102,29 +123,48 @@ def load_model(kind: str, folder: Path, part: str, dtype: torch.dtype) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise _not_loaded(folder / part, chosen, str(error)) from None
+        raise _not_loaded(folder / part, chosen.__name__, str(error)) from None
     if report["missing_keys"]:  # the libraries only warn, and go on with random weights or none
         missing = sorted(report["missing_keys"])
         reason = f"{len(missing)} tensors are missing, such as {missing[0]}"
-        raise _not_loaded(folder / part, chosen, reason)
+        raise _not_loaded(folder / part, chosen.__name__, reason)
     return model.eval()
 
 
-def load_scheduler(folder: Path) -> Any:
-    """The pipeline's scheduler; `UserError` if it is not the flow-matching Euler one."""
-    # The submodule, as in `load_model`.
-    chosen = _class(
-        "diffusers.schedulers.scheduling_flow_match_euler_discrete:FlowMatchEulerDiscreteScheduler"
-    )
+def load_scheduler(folder: Path, kinds: Sequence[str] = (EULER,)) -> Any:
+    """The pipeline's scheduler; `UserError` if it is none of `kinds` (`module:class`)."""
+    config = folder / "scheduler" / "scheduler_config.json"
+    names = [kind.split(":")[1] for kind in kinds]
     try:
-        _check_class(folder / "scheduler" / "scheduler_config.json", chosen.__name__)
+        found = _class_name(config) or names[0]
+        if found not in names:
+            raise ValueError(f"it holds a {found}")
+        chosen = _class(kinds[names.index(found)])  # the submodule, as in `load_model`
         return chosen.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     except (OSError, ValueError) as error:
-        raise _not_loaded(folder / "scheduler", chosen, str(error)) from None
+        raise _not_loaded(config.parent, " or ".join(names), str(error)) from None
 
 
-def _patterns(encoders: Sequence[str]) -> list[str]:
-    stems = dict.fromkeys(MODELS, "diffusion_pytorch_model") | dict.fromkeys(encoders, "model")
+def shifted(scheduler: Any, shift: float | None, what: str) -> Any:
+    """The scheduler with another shift of its noise levels; itself where `shift` is None.
+
+    `what` is how messages name the model.
+    """
+    if shift is None:
+        return scheduler
+    if scheduler.config.use_dynamic_shifting:
+        raise UserError(
+            f"{what}: flow_shift: {shift:g}: the pipeline's shift follows from the resolution;"
+            " leave it out"
+        )
+    key = "flow_shift" if "flow_shift" in scheduler.config else "shift"
+    return type(scheduler).from_config(scheduler.config, **{key: shift})
+
+
+def _patterns(encoders: Sequence[str], extras: Sequence[str]) -> list[str]:
+    models = [*MODELS, *(part for part in extras if part.startswith("transformer"))]
+    others = [*encoders, *(part for part in extras if part not in models)]
+    stems = dict.fromkeys(models, "diffusion_pytorch_model") | dict.fromkeys(others, "model")
     return [
         "model_index.json",
         "scheduler/*.json",
@@ -144,12 +184,16 @@ def _class(kind: str) -> Any:
 
 def _check_class(config: Path, wanted: str) -> None:
     """`ValueError` if a configuration names another class; without a name the loader decides."""
-    if not config.is_file():
-        return
-    found = json.loads(config.read_text(encoding="utf-8")).get("_class_name", wanted)
-    if found != wanted:
+    if (found := _class_name(config) or wanted) != wanted:
         raise ValueError(f"it holds a {found}")
 
 
-def _not_loaded(place: Path, kind: Any, reason: str) -> UserError:
-    return UserError(f"{place}: cannot be loaded as {kind.__name__}: {' '.join(reason.split())}")
+def _class_name(config: Path) -> str | None:
+    if not config.is_file():
+        return None
+    name: str | None = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+    return name
+
+
+def _not_loaded(place: Path, kind: str, reason: str) -> UserError:
+    return UserError(f"{place}: cannot be loaded as {kind}: {' '.join(reason.split())}")

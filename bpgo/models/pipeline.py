@@ -13,7 +13,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,19 +23,24 @@ from torch import Tensor
 from bpgo.core.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
 from bpgo.errors import UserError
 from bpgo.models import lora
-from bpgo.models.parts import find_pipeline, load_model, load_scheduler
-from bpgo.settings import ModelSettings
+from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index, shifted
+from bpgo.settings import ModelSettings, Task
 
 AUTOENCODER = "diffusers.models.autoencoders.autoencoder_kl:AutoencoderKL"
 
 
 @dataclass(frozen=True)
 class Modules:
-    """The parts of a pipeline that train and sample: read from a folder, or made by a benchmark."""
+    """The parts of a pipeline that train and sample: read from a folder, or made by a benchmark.
+
+    `transformer_2` is a second expert, for low noise; `index` is what `model_index.json` says.
+    """
 
     transformer: Any
     vae: Any
     scheduler: Any
+    transformer_2: Any = None
+    index: dict[str, Any] = field(default_factory=dict)
 
 
 class PipelinePolicy(ABC):
@@ -54,8 +59,11 @@ class PipelinePolicy(ABC):
 
     PIPELINE: ClassVar[str]  # its class in diffusers
     TRANSFORMER: ClassVar[str]  # module:class
+    CODEC: ClassVar[str] = AUTOENCODER
+    SCHEDULERS: ClassVar[tuple[str, ...]] = (EULER,)
     ENCODERS: ClassVar[tuple[str, ...]]
     OPTIONAL_ENCODER: ClassVar[str | None] = None
+    TASKS: ClassVar[tuple[Task, ...]] = ("t2i",)
     boundary: float | None = None  # noise level between two experts, where there are two
 
     def __init__(
@@ -68,28 +76,71 @@ class PipelinePolicy(ABC):
         self.settings, self.parameters = settings, parameters
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        self._check_task()
         if modules is None:
-            self.folder = find_pipeline(
-                settings, self.PIPELINE, self.ENCODERS, self.OPTIONAL_ENCODER
-            )
-            modules = self._load()
+            self.folder = self.find()
+            modules = self.load()
         else:
             self.folder = Path(settings.path)
+        self.index = modules.index
         self.vae = modules.vae.to(self.device).eval().requires_grad_(False)
-        self.scheduler = modules.scheduler
-        self.transformer = modules.transformer.to(self.device).eval()
-        self.transformer.requires_grad_(parameters == "full")
+        if settings.tile_vae:
+            self.vae.enable_tiling()
+        self.scheduler = shifted(modules.scheduler, settings.flow_shift, self.what)
+        self.take(modules)
         self.config = self.transformer.config
-        if parameters == "lora":
-            lora.add_lora(self.transformer, settings.lora)
-        if settings.gradient_checkpointing:
-            self.transformer.enable_gradient_checkpointing()
         self.patch = self.token_rows()
-        # Pixels per latent row: each block of the codec but the last halves the image.
-        self.reduction = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.reduction = self.codec_reduction()
         self.rows = settings.resolution // self.reduction
-        self._check_resolution()
+        self.columns = settings.columns // self.reduction
+        self._check_size()
         self.latent_shape = self.shape()
+
+    @property
+    def pipeline(self) -> str:
+        """Its class in diffusers."""
+        return self.PIPELINE
+
+    @property
+    def what(self) -> str:
+        """How messages name it."""
+        return f"model '{self.settings.title}'"
+
+    def find(self) -> Path:
+        """The pipeline's folder; `UserError` if a part is missing."""
+        return find_pipeline(self.settings, (self.PIPELINE,), self.ENCODERS, self.OPTIONAL_ENCODER)
+
+    def load(self) -> Modules:
+        """What the folder holds, on the host."""
+        return Modules(
+            self.load_transformer("transformer"),
+            load_model(self.CODEC, self.folder, "vae", getattr(torch, self.settings.vae_dtype)),
+            load_scheduler(self.folder, self.SCHEDULERS),
+            index=read_index(self.folder),
+        )
+
+    def load_transformer(self, part: str) -> Any:
+        """One transformer; weights that are all trained are float32."""
+        dtype = torch.float32 if self.parameters == "full" else self.dtype
+        return load_model(self.TRANSFORMER, self.folder, part, dtype)
+
+    def take(self, modules: Modules) -> None:
+        """Put what is trained on the device."""
+        self.transformer = self.prepared(modules.transformer, self.device)
+
+    def prepared(self, transformer: Any, place: torch.device) -> Any:
+        """A transformer, ready to be trained, with its adapter if it gets one."""
+        transformer = transformer.to(place).eval()
+        transformer.requires_grad_(self.parameters == "full")
+        if self.parameters == "lora":
+            lora.add_lora(transformer, self.settings.lora)
+        if self.settings.gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
+        return transformer
+
+    def codec_reduction(self) -> int:
+        """Pixels per latent row: each block of the codec but the last halves the image."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @abstractmethod
     def token_rows(self) -> int:
@@ -136,8 +187,12 @@ class PipelinePolicy(ABC):
         return reference.velocity
 
     def _velocity_without_lora(self, *arguments: Any) -> Tensor:
-        with lora.without_lora(self.transformer):
+        with self.without_lora():
             return self.velocity(*arguments)
+
+    def without_lora(self) -> AbstractContextManager[Any]:
+        """Inside, the adapter is off."""
+        return lora.without_lora(self.transformer)
 
     def velocity(
         self,
@@ -174,24 +229,34 @@ class PipelinePolicy(ABC):
         return sigmas.float()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Undo the codec's scaling and decode; `[B, 3, H, W]` in [0, 1].
+        """Undo the codec's scaling and decode; images `[B, 3, H, W]` or clips, in [0, 1].
 
         At most `decode_pixels` at a time: the codec takes more memory than the transformer.
         """
-        config = self.vae.config
-        latents = self.unpack(latents) / config.scaling_factor + config.shift_factor
-        latents = latents.to(self.vae.dtype)
-        size = max(1, self.settings.decode_pixels // self.settings.resolution**2)
-        images = [
-            self.vae.decode(latents[start : start + size], return_dict=False)[0].float()
+        settings = self.settings
+        latents = self.unscaled(self.unpack(latents)).to(self.vae.dtype)
+        pixels = settings.frames * settings.resolution * settings.columns
+        size = max(1, settings.decode_pixels // pixels)
+        parts = [
+            self.arranged(self.vae.decode(latents[start : start + size], return_dict=False)[0])
             for start in range(0, len(latents), size)
         ]
-        return (torch.cat(images) / 2 + 0.5).clamp(0, 1)
+        return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents as the codec makes them, from those that the transformer sees."""
+        config = self.vae.config
+        found: Tensor = latents / config.scaling_factor + config.shift_factor
+        return found
+
+    def arranged(self, decoded: Tensor) -> Tensor:
+        """What the codec gives, float32, with its axes in our order."""
+        return decoded.float()
 
     def save(self, folder: Path) -> None:
         """`transformer/` in diffusers layout, or a LoRA that `pipe.load_lora_weights` reads."""
         if self.parameters == "lora":
-            lora.save_lora(self.transformer, folder, self.PIPELINE)
+            lora.save_lora(self.transformer, folder, self.pipeline)
         else:
             lora.save_full(self.transformer, folder)
 
@@ -202,25 +267,32 @@ class PipelinePolicy(ABC):
         else:
             lora.load_full(self.transformer, folder)
 
-    def _check_resolution(self) -> None:
-        wanted, pixels = self.settings.resolution, self.reduction * self.patch
-        problem = ""
-        if wanted % pixels:
-            problem = f"is not a multiple of {pixels}, the pixels along one side of a token"
-        largest = self.largest_resolution()
-        if largest is not None and wanted > largest:
-            problem = f"is more than {largest}, the largest that the model has positions for"
-        if problem:
-            raise UserError(f"model '{self.settings.title}': resolution: {wanted} {problem}")
+    def _check_task(self) -> None:
+        if self.settings.task not in self.TASKS:
+            raise UserError(
+                f"{self.what}: task: {self.settings.task}: a model of kind '{self.settings.kind}'"
+                f" can do {' or '.join(self.TASKS)}"
+            )
+        if self.settings.makes == "image" and self.settings.frames != 1:
+            raise UserError(f"{self.what}: frames: {self.settings.frames}: an image has 1")
 
-    def _load(self) -> Modules:
-        trained_whole = self.parameters == "full"
-        dtype = torch.float32 if trained_whole else self.dtype
-        return Modules(
-            load_model(self.TRANSFORMER, self.folder, "transformer", dtype),
-            load_model(AUTOENCODER, self.folder, "vae", getattr(torch, self.settings.vae_dtype)),
-            load_scheduler(self.folder),
-        )
+    def _check_size(self) -> None:
+        """Height and width fit the tokens, and images are square."""
+        settings, pixels = self.settings, self.reduction * self.patch
+        largest = self.largest_resolution()
+        for key, wanted in (("resolution", settings.resolution), ("width", settings.columns)):
+            problem = ""
+            if wanted % pixels:
+                problem = f"is not a multiple of {pixels}, the pixels along one side of a token"
+            if largest is not None and wanted > largest:
+                problem = f"is more than {largest}, the largest that the model has positions for"
+            if problem:
+                raise UserError(f"{self.what}: {key}: {wanted} {problem}")
+        if settings.makes == "image" and settings.columns != settings.resolution:
+            raise UserError(
+                f"{self.what}: width: {settings.columns}: images are square here; leave it out, or"
+                f" set it to the resolution, {settings.resolution}"
+            )
 
 
 def one_scale(guidance_scale: Guidance) -> float:

@@ -17,6 +17,7 @@ BATCH_TOKENS = 2**14
 CLIP = "transformers:CLIPTextModel"
 CLIP_WITH_PROJECTION = "transformers:CLIPTextModelWithProjection"
 T5 = "transformers:T5EncoderModel"
+UMT5 = "transformers:UMT5EncoderModel"
 
 
 @torch.no_grad()
@@ -29,6 +30,7 @@ def encode(
     pick: Callable[[Any], tuple[Tensor, ...]],
     device: torch.device,
     dtype: torch.dtype,
+    masked: bool = False,
     **options: Any,
 ) -> tuple[Tensor, ...]:
     """What `pick` takes from an encoder's output for each text, `[N, ...]`, on the host.
@@ -42,6 +44,7 @@ def encode(
         pick: from the encoder's output to tensors `[n, ...]`.
         device: where it runs; it is freed before this returns.
         dtype: of its weights.
+        masked: the encoder does not see the padding, and what it says there becomes zero.
         options: further arguments of the encoder.
 
     Raises:
@@ -64,9 +67,18 @@ def encode(
             truncation=True,
             return_tensors="pt",
         )
+        if masked:
+            options["attention_mask"] = encoded.attention_mask.to(device)
         found = pick(encoder(encoded.input_ids.to(device), **options))
+        if masked:
+            found = tuple(_without_padding(found, options["attention_mask"]))
         batches.append([tensor.to(dtype).cpu() for tensor in found])
     del encoder, encoded, found  # nothing else refers to the encoder: its memory is free now
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+
+def _without_padding(found: tuple[Tensor, ...], mask: Tensor) -> list[Tensor]:
+    """Zeros for the tokens `[n, L, ...]` that `mask` `[n, L]` says are padding."""
+    return [value.masked_fill(mask[..., None] == 0, 0) for value in found]
