@@ -47,9 +47,14 @@ class PromptEmbeddings:
         )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> PromptEmbeddings:
-        """On another device, in another dtype; the same tensors where nothing changes."""
+        """On another device, in another dtype; the same tensors where nothing changes.
+
+        `condition` keeps its dtype: a sample may end in it.
+        """
         values = {
-            name: value.to(device, dtype) for name, value in vars(self).items() if value is not None
+            name: value.to(device, value.dtype if name == "condition" else dtype)
+            for name, value in vars(self).items()
+            if value is not None
         }
         return PromptEmbeddings(**values)
 

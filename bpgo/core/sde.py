@@ -23,6 +23,7 @@ from torch import Tensor
 KERNELS = ("flow", "dance", "cps", "wan", "ode")
 LogProbForm = Literal["gaussian", "exponent", "cps"]
 Coefficients = tuple[Tensor, Tensor, Tensor]
+AT_ONE = 1e-5  # a schedule starts at 1, or so near that (diffusers' UniPC: 1 - 1e-6)
 
 
 class Transition(NamedTuple):
@@ -92,7 +93,8 @@ def _diffusion(
         return eta
     if kernel == "flow":
         # g = eta sqrt(s / (1 - s)) has a pole at s = 1; there the denominator takes the next sigma.
-        return eta * (sigma / (1 - torch.where(sigma == 1, sigma_next, sigma))).sqrt()
+        start = sigma > 1 - AT_ONE
+        return eta * (sigma / (1 - torch.where(start, sigma_next, sigma))).sqrt()
     if kernel == "wan":
         if sigma_max is None:
             raise ValueError("the wan kernel needs sigma_max, the schedule's second sigma")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -31,10 +32,13 @@ def prompt_embeddings(policy: Policy, prompts: PromptBatch, cache: Path) -> Prom
     all is cached, no encoder is loaded; of several processes that start at once, one makes the
     entry and the others wait for it.
     """
-    form = [policy.settings.prompt_tokens, policy.settings.dtype]
-    parts = [prompts.texts, encoder_key(policy.folder, cache), form]
+    settings = policy.settings
+    form = [settings.prompt_tokens, settings.dtype, settings.negative_prompt]
+    with_images = prompts.first_frames is not None
+    parts: list[Any] = [prompts.texts, encoder_key(policy.folder, cache, with_images), form]
     if prompts.first_frames is not None:
-        parts += [[sha256(file) for file in prompts.first_frames], list(policy.latent_shape)]
+        made_by = [list(policy.latent_shape), settings.vae_dtype, settings.tile_vae]
+        parts += [[sha256(file) for file in prompts.first_frames], made_by]
     path = Path(cache) / f"{text_digest(json.dumps(parts))}.safetensors"
     found = _read(path, policy)
     if found is None:
@@ -72,16 +76,19 @@ def _read(path: Path, policy: Policy) -> PromptEmbeddings | None:
         return None
 
 
-def encoder_key(folder: Path, cache: Path) -> str:
+def encoder_key(folder: Path, cache: Path, images: bool = False) -> str:
     """What says which text encoders and tokenizers a pipeline folder has.
 
     A folder of the hub's cache is named by its commit: that is the key. Of any other folder, the
-    digests of the encoders' and tokenizers' files. Hashing gigabytes at each start of a job is too
+    digests of the encoders' and tokenizers' files; with `images` also of the codec's and the image
+    encoder's, through which first frames go. Hashing gigabytes at each start of a job is too
     slow, so the digest of a large file is kept in `cache`, by place, size and time of change.
     """
     if COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots":
         return f"{folder.parent.parent.name}@{folder.name}"
     files = [*folder.glob("text_encoder*/*"), *folder.glob("tokenizer*/*")]
+    if images:
+        files += [*folder.glob("vae/*"), *folder.glob("image_*/*")]
     files.append(folder / "model_index.json")  # says which encoders are absent
     digests = [
         [file.relative_to(folder).as_posix(), _digest(file, Path(cache))]

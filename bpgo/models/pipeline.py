@@ -273,8 +273,6 @@ class PipelinePolicy(ABC):
                 f"{self.what}: task: {self.settings.task}: a model of kind '{self.settings.kind}'"
                 f" can do {' or '.join(self.TASKS)}"
             )
-        if self.settings.makes == "image" and self.settings.frames != 1:
-            raise UserError(f"{self.what}: frames: {self.settings.frames}: an image has 1")
 
     def _check_size(self) -> None:
         """Height and width fit the tokens, and images are square."""
@@ -298,7 +296,10 @@ class PipelinePolicy(ABC):
 def one_scale(guidance_scale: Guidance) -> float:
     """The guidance scale of a model that has no two experts."""
     if isinstance(guidance_scale, list):
-        raise ValueError("two guidance scales are for two experts")  # the configuration's check
+        raise UserError(
+            f"guidance_scale: {guidance_scale} is for two experts; this model has one transformer:"
+            " give one number"
+        )
     return guidance_scale
 
 

@@ -162,7 +162,7 @@ class WanPolicy(PipelinePolicy):
         return PromptEmbeddings(
             found.tokens,
             negative_tokens=found.negative_tokens,
-            condition=condition.to(self.dtype),
+            condition=condition if self.expand else condition.to(self.dtype),
             image_tokens=tokens_of_images,
         )
 
