@@ -26,6 +26,7 @@ This module imports no torch: prompt lists are made and parsed in a light enviro
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -45,9 +46,9 @@ RELATIONS = ("left_of", "right_of", "above", "below")
 MAX_WORDS = 11
 """Longest caption; one more token ends the text, so text encoders see 12 tokens."""
 
-_SIZE_WORDS = {"small": "small", "little": "small", "large": "large", "big": "large"}
-_OPEN_NOUNS = ("shape", "thing", "figure")
-_PLURALS = {noun: noun + ("es" if noun == "cross" else "s") for noun in SHAPES + _OPEN_NOUNS}
+SIZE_WORDS = {"small": "small", "little": "small", "large": "large", "big": "large"}
+OPEN_NOUNS = ("shape", "thing", "figure")
+_PLURALS = {noun: noun + ("es" if noun == "cross" else "s") for noun in SHAPES + OPEN_NOUNS}
 _SINGULARS = {plural: noun for noun, plural in _PLURALS.items()}
 _NUMERALS = {"two": 2, "three": 3}
 _JOINERS = ("and", "with")
@@ -63,7 +64,7 @@ VOCABULARY: tuple[str, ...] = (
     "a",
     "something",
     *_NUMERALS,
-    *_SIZE_WORDS,
+    *SIZE_WORDS,
     *COLOURS,
     *_PLURALS,
     *_SINGULARS,
@@ -128,15 +129,8 @@ def parse(text: str) -> Caption:
     Raises:
         CaptionError: the text is outside the grammar; the message says where.
     """
-    words = text.split()
-    if not words:
-        raise CaptionError("caption is empty")
-    if len(words) > MAX_WORDS:
-        raise CaptionError(f"caption {text!r} has {len(words)} words, at most {MAX_WORDS} allowed")
-    unknown = [word for word in words if word not in VOCABULARY]
-    if unknown:
-        raise CaptionError(f"caption {text!r}: unknown word {unknown[0]!r}")
-    reader = _Reader(words)
+    words = split_words(text, VOCABULARY, MAX_WORDS)
+    reader = Reader(words)
     phrases, slots, relation = reader.caption()
     stated = [phrase.stated for phrase in slots]
     attributes, known = 3 * len(slots), sum(stated)
@@ -145,7 +139,20 @@ def parse(text: str) -> Caption:
     return Caption(" ".join(words), tuple(phrases), relation, 1.0 - known / attributes)
 
 
-class _Reader:
+def split_words(text: str, vocabulary: tuple[str, ...], longest: int) -> list[str]:
+    """Words of a caption; CaptionError if there is none, too many, or one is unknown."""
+    words = text.split()
+    if not words:
+        raise CaptionError("caption is empty")
+    if len(words) > longest:
+        raise CaptionError(f"caption {text!r} has {len(words)} words, at most {longest} allowed")
+    unknown = [word for word in words if word not in vocabulary]
+    if unknown:
+        raise CaptionError(f"caption {text!r}: unknown word {unknown[0]!r}")
+    return words
+
+
+class Reader:
     """Recursive descent over the words of one caption."""
 
     def __init__(self, words: list[str]) -> None:
@@ -217,10 +224,10 @@ class _Reader:
 
     def size(self) -> str | None:
         word = self.peek()
-        if word not in _SIZE_WORDS:
+        if word not in SIZE_WORDS:
             return None
         self.position += 1
-        return _SIZE_WORDS[word]
+        return SIZE_WORDS[word]
 
     def colour(self) -> str | None:
         word = self.peek()
@@ -251,24 +258,36 @@ def sample_captions(
     Raises:
         ValueError: a negative count, an unknown split, or more distinct captions than there are.
     """
+    generator = numpy_generator(seed, "captions", split)
+    texts = draw_texts(count, split, lambda: _draw_text(generator), distinct=distinct)
+    return [parse(text) for text in texts]
+
+
+def draw_texts(
+    count: int, split: Split, draw: Callable[[], str], *, distinct: bool = True
+) -> list[str]:
+    """Call ``draw`` until it has given ``count`` texts of a split.
+
+    Raises:
+        ValueError: a negative count, an unknown split, or more distinct texts than are found.
+    """
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, allowed: {', '.join(SPLITS)}")
     if count < 0:
         raise ValueError(f"count is {count}, it must not be negative")
-    generator = numpy_generator(seed, "captions", split)
     seen: set[str] = set()
-    captions: list[Caption] = []
+    texts: list[str] = []
     draws = 0
-    while len(captions) < count:
+    while len(texts) < count:
         draws += 1
         if draws > 1000 + 200 * count:
             raise ValueError(f"could not find {count} distinct captions in split {split!r}")
-        text = _draw_text(generator)
+        text = draw()
         if split_of(text) != split or (distinct and text in seen):
             continue
         seen.add(text)
-        captions.append(parse(text))
-    return captions
+        texts.append(text)
+    return texts
 
 
 def _draw_text(generator: np.random.Generator) -> str:
@@ -277,29 +296,30 @@ def _draw_text(generator: np.random.Generator) -> str:
         openness = float(generator.uniform()) ** 0.7  # evens out what `distinct` rejects
         form = generator.choice(5, p=(0.22, 0.46, 0.16, 0.08, 0.08))
         if form == 0:
-            words = _draw_phrase(generator, openness)
+            words = draw_phrase(generator, openness)
         elif form == 1:
             if generator.uniform() < openness:
-                joiner = [_pick(generator, _JOINERS)]
+                joiner = [pick(generator, _JOINERS)]
             else:
-                relation = _pick(generator, RELATIONS)
+                relation = pick(generator, RELATIONS)
                 options = [words for words, name in _RELATION_WORDS.items() if name == relation]
                 joiner = list(options[generator.integers(len(options))])
-            left, right = (_draw_phrase(generator, openness) for _ in range(2))
+            left, right = (draw_phrase(generator, openness) for _ in range(2))
             words = [*left, *joiner, *right]
         elif form == 2:
-            words = _draw_counted(generator, openness, _pick(generator, tuple(_NUMERALS)))
+            words = _draw_counted(generator, openness, pick(generator, tuple(_NUMERALS)))
         elif form == 3:
             counted = _draw_counted(generator, openness, "two")
-            words = [*counted, "and", *_draw_phrase(generator, openness)]
+            words = [*counted, "and", *draw_phrase(generator, openness)]
         else:
-            first, second, third = (_draw_phrase(generator, openness) for _ in range(3))
+            first, second, third = (draw_phrase(generator, openness) for _ in range(3))
             words = [*first, "and", *second, "and", *third]
         if len(words) <= MAX_WORDS:
             return " ".join(words)
 
 
-def _pick(generator: np.random.Generator, options: tuple[str, ...]) -> str:
+def pick(generator: np.random.Generator, options: tuple[str, ...]) -> str:
+    """One of the options, all equally likely."""
     return options[int(generator.integers(len(options)))]
 
 
@@ -307,22 +327,23 @@ def _draw_adjectives(generator: np.random.Generator, openness: float) -> list[st
     """Draw a size and a colour, each left out with probability ``openness``."""
     words = []
     if generator.uniform() >= openness:
-        words.append(_pick(generator, tuple(_SIZE_WORDS)))
+        words.append(pick(generator, tuple(SIZE_WORDS)))
     if generator.uniform() >= openness:
-        words.append(_pick(generator, COLOURS))
+        words.append(pick(generator, COLOURS))
     return words
 
 
-def _draw_phrase(generator: np.random.Generator, openness: float) -> list[str]:
+def draw_phrase(generator: np.random.Generator, openness: float) -> list[str]:
+    """Words of one object; each attribute is left open with probability ``openness``."""
     adjectives = _draw_adjectives(generator, openness)
     if generator.uniform() >= openness:
-        return ["a", *adjectives, _pick(generator, SHAPES)]
+        return ["a", *adjectives, pick(generator, SHAPES)]
     if len(adjectives) < 2 and generator.uniform() < 0.3:
         return ["something", *adjectives]
-    return ["a", *adjectives, _pick(generator, _OPEN_NOUNS)]
+    return ["a", *adjectives, pick(generator, OPEN_NOUNS)]
 
 
 def _draw_counted(generator: np.random.Generator, openness: float, numeral: str) -> list[str]:
     adjectives = _draw_adjectives(generator, openness)
-    nouns = SHAPES if generator.uniform() >= openness else _OPEN_NOUNS
-    return [numeral, *adjectives, _PLURALS[_pick(generator, nouns)]]
+    nouns = SHAPES if generator.uniform() >= openness else OPEN_NOUNS
+    return [numeral, *adjectives, _PLURALS[pick(generator, nouns)]]

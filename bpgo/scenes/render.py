@@ -26,7 +26,7 @@ RGB: dict[str, tuple[float, float, float]] = {
     "blue": (0.22, 0.38, 0.96),
     "yellow": (0.97, 0.84, 0.18),
 }
-_DIAMETER = {"small": 5, "large": 7}
+DIAMETER = {"small": 5, "large": 7}
 _FINE = 8  # samples per pixel and axis: smooth edges
 
 
@@ -53,7 +53,7 @@ class Scene:
 @cache
 def coverage(shape: str, size: str) -> NDArray[np.float32]:
     """Share of each pixel that the shape covers, [d, d] in [0, 1], d the size's diameter."""
-    diameter = _DIAMETER[size]
+    diameter = DIAMETER[size]
     fine = (np.arange(diameter * _FINE) + 0.5) / (diameter * _FINE) * 2 - 1
     y, x = fine[:, None], fine[None, :]
     inside = {
@@ -68,16 +68,21 @@ def coverage(shape: str, size: str) -> NDArray[np.float32]:
 
 def offsets(size: str) -> int:
     """Number of whole-pixel offsets per axis that keep an object of this size in its cell."""
-    return CELL - _DIAMETER[size] + 1
+    return CELL - DIAMETER[size] + 1
 
 
 def draw(image: NDArray[np.float32], thing: SceneObject) -> None:
     """Blend one object into an image [3, H, W] in place; its cell counts from the top left."""
-    alpha = coverage(thing.shape, thing.size)
     top, left = thing.row * CELL + thing.top, thing.column * CELL + thing.left
+    blend(image, (thing.shape, thing.size, thing.colour), top, left)
+
+
+def blend(image: NDArray[np.float32], look: tuple[str, str, str], top: int, left: int) -> None:
+    """Blend a (shape, size, colour) into an image [3, H, W] in place, at a pixel offset."""
+    shape, size, colour = look
+    alpha = coverage(shape, size)
     patch = image[:, top : top + len(alpha), left : left + len(alpha)]
-    colour = np.array(RGB[thing.colour], dtype=np.float32)[:, None, None]
-    patch += alpha * (colour - patch)
+    patch += alpha * (np.array(RGB[colour], dtype=np.float32)[:, None, None] - patch)
 
 
 def blank(height: int = IMAGE_SIZE, width: int = IMAGE_SIZE) -> NDArray[np.float32]:
@@ -158,15 +163,15 @@ def mutate_scene(scene: Scene, changes: int, generator: np.random.Generator) -> 
         kind = int(generator.integers(6))
         index = int(generator.integers(len(objects)))
         thing = objects[index]
-        taken = {(other.row, other.column) for other in objects}
+        taken = {(one.row, one.column) for one in objects}
         free = [cell for cell in np.ndindex(GRID, GRID) if cell not in taken]
         row, column = free[int(generator.integers(len(free)))]
         if kind == 0:
-            objects[index] = replace(thing, shape=_other(SHAPES, thing.shape, generator))
+            objects[index] = replace(thing, shape=other(SHAPES, thing.shape, generator))
         elif kind == 1:
-            objects[index] = replace(thing, colour=_other(COLOURS, thing.colour, generator))
+            objects[index] = replace(thing, colour=other(COLOURS, thing.colour, generator))
         elif kind == 2:
-            size = _other(SIZES, thing.size, generator)
+            size = other(SIZES, thing.size, generator)
             top, left = min(thing.top, offsets(size) - 1), min(thing.left, offsets(size) - 1)
             objects[index] = replace(thing, size=size, top=top, left=left)
         elif kind == 3 and len(objects) > 1:
@@ -178,6 +183,7 @@ def mutate_scene(scene: Scene, changes: int, generator: np.random.Generator) -> 
     return Scene(tuple(objects))
 
 
-def _other(options: tuple[str, ...], current: str, generator: np.random.Generator) -> str:
+def other(options: tuple[str, ...], current: str, generator: np.random.Generator) -> str:
+    """One of the options that is not the current one."""
     rest = [option for option in options if option != current]
     return rest[int(generator.integers(len(rest)))]

@@ -1,0 +1,222 @@
+"""The codec of the video world: a small AutoencoderKLWan, 9 x 32 x 32 RGB to 32 x 3 x 2 x 2.
+
+Compression is 4 x in time (the first frame stands alone, as in Wan) and 16 x in space, 4 x of it by
+patches as in the codec of Wan2.2-TI2V: a latent position is one cell.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor
+
+from bpgo.scenes.progress import Progress
+from bpgo.scenes.render import BACKGROUND
+from bpgo.scenes.video.captions import Task, sample_captions
+from bpgo.scenes.video.oracle import judge
+from bpgo.scenes.video.render import render_batch, sample_scene
+from bpgo.seeding import derive_seed, generator, numpy_generator
+
+STEPS = 1500
+BATCH = 32
+LEARNING_RATE = 3e-3
+KL_WEIGHT = 1e-4
+FOREGROUND_WEIGHT = 4.0
+"""How much more a pixel of an object counts: objects cover a few hundredths of a clip."""
+STILL_SHARE = 0.25
+"""Share of a batch that is a first frame and grey: the condition of image-to-video."""
+DECODER_STEPS = 600
+DECODER_RATE = 2e-3
+DECODER_NOISE = 0.05
+"""Latent noise, in latent standard deviations, that the decoder learns to tolerate."""
+SCENES = 6144
+"""Distinct scenes that the codec is trained on, half of each task."""
+CHANNELS = 32
+
+
+def build_codec() -> AutoencoderKLWan:
+    """Build an untrained codec."""
+    return AutoencoderKLWan(
+        base_dim=24,
+        z_dim=CHANNELS,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=0,
+        temperal_downsample=[True, True],
+        is_residual=True,
+        patch_size=4,
+        in_channels=48,
+        out_channels=48,
+        scale_factor_temporal=4,
+        scale_factor_spatial=16,
+        latents_mean=[0.0] * CHANNELS,
+        latents_std=[1.0] * CHANNELS,
+    )
+
+
+def scene_clips(count: int, seed: int, task: Task) -> tuple[Tensor, list[str]]:
+    """Draw clips [count, 9, 3, 32, 32] in [0, 1] with train captions of a task that they meet."""
+    captions = sample_captions(count, seed, "train", task, distinct=False)
+    draws = numpy_generator(seed, "clip scenes", task)
+    clips = render_batch([sample_scene(caption, draws) for caption in captions])
+    return torch.from_numpy(clips), [caption.text for caption in captions]
+
+
+def first_frame_inputs(frames: Tensor, count: int) -> Tensor:
+    """First frames [B, 3, H, W] in [-1, 1], then ``count`` - 1 grey ones: [B, 3, count, H, W].
+
+    What WanImageToVideoPipeline encodes as the condition.
+    """
+    still = frames.new_zeros(len(frames), 3, count, *frames.shape[-2:])
+    still[:, :, 0] = frames
+    return still
+
+
+def train_codec(steps: int = STEPS, seed: int = 0, scenes: int = SCENES) -> AutoencoderKLWan:
+    """Train the codec with L1 + L2 + KL and store the latents' mean and deviation in it."""
+    torch.manual_seed(derive_seed(seed, "clip codec weights"))  # layers draw from it
+    codec = build_codec()
+    clips = _training_clips(scenes, seed)
+    optimizer, schedule = _optimizer(list(codec.parameters()), LEARNING_RATE, steps)
+    draws = generator(seed, "clip codec batches")
+    progress = Progress("clip codec", steps)
+    codec.train()
+    for step in range(steps):
+        batch = clips[torch.randint(len(clips), (BATCH,), generator=draws)]
+        still = max(1, int(STILL_SHARE * BATCH))
+        batch[:still] = first_frame_inputs(batch[:still, :, 0], batch.shape[2])
+        posterior = codec.encode(batch).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=draws)
+        decoded = codec.decode(posterior.mean + posterior.std * noise).sample
+        reconstruction = _error(decoded, batch)
+        divergence = posterior.mean.square() + posterior.var - 1 - posterior.logvar
+        loss = reconstruction + KL_WEIGHT * 0.5 * divergence.flatten(1).sum(1).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        progress.step(step, reconstruction=reconstruction.item(), loss=loss.item())
+    codec.eval()
+    _store_statistics(codec, clips[:1024])
+    return codec
+
+
+def refine_decoder(
+    codec: AutoencoderKLWan, steps: int = DECODER_STEPS, seed: int = 0, scenes: int = SCENES
+) -> AutoencoderKLWan:
+    """Train the decoder on the frozen encoder's means, which changes no latent.
+
+    The usual last step of published codecs: the KL term kept the decoder's input noisy until here.
+    """
+    clips = _training_clips(scenes, derive_seed(seed, "clip decoder") % 2**31)
+    latents = torch.cat([_means(codec, part) for part in clips.split(128)])
+    deviation = latents.std((0, 2, 3, 4), keepdim=True)
+    parameters = [*codec.post_quant_conv.parameters(), *codec.decoder.parameters()]
+    optimizer, schedule = _optimizer(parameters, DECODER_RATE, steps)
+    draws = generator(seed, "clip decoder batches")
+    progress = Progress("clip decoder", steps)
+    codec.train()
+    for step in range(steps):
+        rows = torch.randint(len(clips), (BATCH,), generator=draws)
+        noise = torch.randn(latents[rows].shape, generator=draws)
+        decoded = codec.decode(latents[rows] + DECODER_NOISE * deviation * noise).sample
+        loss = _error(decoded, clips[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        progress.step(step, reconstruction=loss.item())
+    return codec.eval()
+
+
+def _training_clips(scenes: int, seed: int) -> Tensor:
+    """Clips as the codec takes them, [N, 3, 9, 32, 32] in [-1, 1]."""
+    seed = derive_seed(seed, "clip codec scenes") % 2**31
+    halves = [scene_clips(scenes // 2, seed, task)[0] for task in ("t2v", "i2v")]
+    return torch.cat(halves).transpose(1, 2).contiguous() * 2 - 1
+
+
+def _optimizer(
+    parameters: list[torch.nn.Parameter], rate: float, steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
+    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, total_steps=max(steps, 2), pct_start=0.1
+    )
+    return optimizer, schedule
+
+
+def _error(decoded: Tensor, clips: Tensor) -> Tensor:
+    """L1 and L2 of clips [B, 3, F, H, W] in [-1, 1], objects weighted."""
+    background = torch.tensor(BACKGROUND)[:, None, None, None] * 2 - 1
+    distance = (clips - background).abs().amax(1, keepdim=True)
+    weight = 1 + FOREGROUND_WEIGHT * (distance > 0.05)
+    error = decoded - clips
+    return (weight * (error.abs() + error.square())).mean()
+
+
+@torch.no_grad()
+def _means(codec: AutoencoderKLWan, clips: Tensor) -> Tensor:
+    mean: Tensor = codec.encode(clips).latent_dist.mean
+    return mean
+
+
+@torch.no_grad()
+def _store_statistics(codec: AutoencoderKLWan, clips: Tensor) -> None:
+    """Store the latents' mean and deviation per channel in the codec's configuration."""
+    latents = torch.cat([_means(codec, part) for part in clips.split(128)])
+    codec.register_to_config(
+        latents_mean=latents.mean((0, 2, 3, 4)).tolist(),
+        latents_std=latents.std((0, 2, 3, 4)).tolist(),
+    )
+
+
+def _statistics(codec: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of latents per channel, each [C, 1, 1, 1]."""
+    names = ("latents_mean", "latents_std")
+    mean, deviation = (torch.tensor(codec.config[name])[:, None, None, None] for name in names)
+    return mean, deviation
+
+
+@torch.no_grad()
+def encode(codec: AutoencoderKLWan, clips: Tensor) -> Tensor:
+    """Encode clips [B, 9, 3, 32, 32] in [0, 1] to scaled latents [B, 32, 3, 2, 2]."""
+    parts = [_means(codec, part.transpose(1, 2) * 2 - 1) for part in clips.split(128)]
+    mean, deviation = _statistics(codec)
+    return (torch.cat(parts) - mean) / deviation
+
+
+@torch.no_grad()
+def encode_first_frames(codec: AutoencoderKLWan, frames: Tensor, count: int = 9) -> Tensor:
+    """Condition of image-to-video for first frames [B, 3, 32, 32] in [0, 1]: [B, 4 + 32, 3, 2, 2].
+
+    As WanImageToVideoPipeline makes it: a mask of four channels (1 where a frame is given), then
+    the latents of the first frame followed by grey.
+    """
+    mean, deviation = _statistics(codec)
+    inputs = first_frame_inputs(frames * 2 - 1, count)
+    latents = torch.cat([_means(codec, part) for part in inputs.split(128)])
+    mask = latents.new_zeros(len(frames), 4, *latents.shape[2:])
+    mask[:, :, 0] = 1
+    return torch.cat((mask, (latents - mean) / deviation), 1)
+
+
+@torch.no_grad()
+def decode(codec: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    """Decode scaled latents [B, 32, 3, 2, 2] to clips [B, 9, 3, 32, 32] in [0, 1]."""
+    mean, deviation = _statistics(codec)
+    parts = [codec.decode(part).sample for part in (latents * deviation + mean).split(128)]
+    return (torch.cat(parts) / 2 + 0.5).clamp(0, 1).transpose(1, 2).contiguous()
+
+
+def reconstruction_scores(
+    codec: AutoencoderKLWan, count: int = 256, seed: int = 1
+) -> dict[str, float]:
+    """Judge reconstructions of fresh scenes by the oracle, each in [0, 1]."""
+    clips, texts = scene_clips(count, seed, "t2v")
+    judged = judge(decode(codec, encode(codec, clips)), texts)
+    return {
+        name: float(getattr(judged, name).mean())
+        for name in ("soft", "strict", "motion", "steadiness")
+    }

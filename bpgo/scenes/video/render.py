@@ -1,0 +1,172 @@
+"""Clips of the video world: 9 frames of 32 x 32 RGB, 2 x 2 cells of 16 pixels.
+
+Each object lives and moves in a cell of its own, one pixel a frame in one direction (or not at
+all), at whole-pixel positions. A clip is [9, 3, 32, 32] float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bpgo.scenes.captions import COLOURS, SHAPES, SIZES
+from bpgo.scenes.render import DIAMETER, blank, blend, other
+from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, STILL, Caption, Clause
+from bpgo.seeding import numpy_generator
+
+GRID = 2
+CELL = 16
+CLIP_SIZE = GRID * CELL
+FRAMES = 9
+TRAVEL = FRAMES - 1
+"""Pixels that a moving object goes, one a frame."""
+
+STEP: dict[str, tuple[int, int]] = {
+    "left": (0, -1),
+    "right": (0, 1),
+    "up": (-1, 0),
+    "down": (1, 0),
+    STILL: (0, 0),
+}
+"""Pixels a frame, downwards and to the right."""
+
+
+@dataclass(frozen=True)
+class MovingObject:
+    """One object: what it is and does, its cell, its offset there in the first frame, in pixels."""
+
+    shape: str
+    colour: str
+    size: str
+    motion: str
+    row: int
+    column: int
+    top: int
+    left: int
+
+
+Scene = tuple[MovingObject, ...]
+"""One to three objects (four at most), each in a cell of its own."""
+
+
+def places(size: str) -> int:
+    """Whole-pixel offsets per axis that keep an object of this size in its cell."""
+    return CELL - DIAMETER[size] + 1
+
+
+def render(scene: Scene) -> NDArray[np.float32]:
+    """Draw a scene: [9, 3, 32, 32] in [0, 1]."""
+    clip = np.stack([blank(CLIP_SIZE, CLIP_SIZE)] * FRAMES)
+    for thing in scene:
+        down, right = STEP[thing.motion]
+        top, left = thing.row * CELL + thing.top, thing.column * CELL + thing.left
+        for frame in range(FRAMES):
+            look = (thing.shape, thing.size, thing.colour)
+            blend(clip[frame], look, top + frame * down, left + frame * right)
+    return clip
+
+
+def render_batch(scenes: Sequence[Scene]) -> NDArray[np.float32]:
+    """Draw scenes: [B, 9, 3, 32, 32] in [0, 1]."""
+    clips = np.empty((len(scenes), FRAMES, 3, CLIP_SIZE, CLIP_SIZE), dtype=np.float32)
+    for clip, scene in zip(clips, scenes, strict=True):
+        clip[...] = render(scene)
+    return clips
+
+
+def sample_scene(caption: Caption, generator: np.random.Generator) -> Scene:
+    """Draw a scene that meets the caption; all the caption leaves open is uniform.
+
+    A definite caption that names one object gets, half the time, a second one that stays still.
+    """
+    clauses = list(caption.clauses)
+    if caption.definite and len(clauses) == 1 and generator.uniform() < 0.5:
+        clauses.append(Clause(type(clauses[0].phrase)(), STILL))
+    cells = generator.permutation(GRID * GRID)[: len(clauses)]
+    return tuple(
+        _draw_object(clause, divmod(int(cell), GRID), generator)
+        for clause, cell in zip(clauses, cells, strict=True)
+    )
+
+
+def _draw_object(
+    clause: Clause, cell: tuple[int, int], generator: np.random.Generator
+) -> MovingObject:
+    draws = generator.integers(0, 1 << 16, size=6).tolist()
+    phrase, motion = clause.phrase, clause.motion
+    if motion not in MOTIONS:
+        options = DIRECTIONS if motion == MOVES else MOTIONS
+        motion = options[draws[3] % len(options)]
+    size = phrase.size or SIZES[draws[0] % len(SIZES)]
+    return MovingObject(
+        phrase.shape or SHAPES[draws[1] % len(SHAPES)],
+        phrase.colour or COLOURS[draws[2] % len(COLOURS)],
+        size,
+        motion,
+        *cell,
+        *_start(size, motion, draws[4], draws[5]),
+    )
+
+
+def _start(size: str, motion: str, first: int, second: int) -> tuple[int, int]:
+    """Offsets in the first frame, from two large numbers: the whole way lies in the cell."""
+    offsets = []
+    for step, draw in zip(STEP[motion], (first, second), strict=True):
+        offset = draw % (places(size) - TRAVEL * abs(step))
+        offsets.append(offset + TRAVEL if step < 0 else offset)
+    return offsets[0], offsets[1]
+
+
+def first_frame(caption: Caption, *key: int | str) -> NDArray[np.float32]:
+    """A first frame [3, 32, 32] for a caption, the same for the same text and key.
+
+    The objects named stand where they can do what the caption says; there may be one more.
+    """
+    draws = numpy_generator("first frame", caption.text, *key)
+    return render(sample_scene(caption, draws))[0]
+
+
+def mutate_scene(scene: Scene, changes: int, generator: np.random.Generator) -> Scene:
+    """Change a scene at random ``changes`` times: a look, a motion, an object more or less.
+
+    A changed object keeps its cell; it starts elsewhere if it could not go its way otherwise.
+    """
+    objects = list(scene)
+    for _ in range(changes):
+        kind = int(generator.integers(8))
+        index = int(generator.integers(len(objects)))
+        thing = objects[index]
+        taken = {(one.row, one.column) for one in objects}
+        free = [cell for cell in product(range(GRID), repeat=2) if cell not in taken]
+        if kind == 0:
+            thing = replace(thing, shape=other(SHAPES, thing.shape, generator))
+        elif kind == 1:
+            thing = replace(thing, colour=other(COLOURS, thing.colour, generator))
+        elif kind == 2:
+            thing = replace(thing, size=other(SIZES, thing.size, generator))
+        elif kind == 3 and len(objects) > 1:
+            objects.pop(index)
+            continue
+        elif kind == 4 and len(objects) < 3:
+            row, column = free[int(generator.integers(len(free)))]
+            objects.append(replace(thing, row=row, column=column))
+            continue
+        else:  # most often the motion, which no single frame shows
+            thing = replace(thing, motion=other(MOTIONS, thing.motion, generator))
+        objects[index] = _fitted(thing, generator)
+    return tuple(objects)
+
+
+def _fitted(thing: MovingObject, generator: np.random.Generator) -> MovingObject:
+    """The object, moved to a start from which its whole way lies in its cell."""
+    wanted = []
+    limits = places(thing.size)
+    for offset, step in zip((thing.top, thing.left), STEP[thing.motion], strict=True):
+        low, high = max(0, -TRAVEL * step), limits - 1 - max(0, TRAVEL * step)
+        kept = low <= offset <= high
+        wanted.append(offset if kept else int(generator.integers(low, high + 1)))
+    return replace(thing, top=wanted[0], left=wanted[1])
