@@ -17,7 +17,7 @@ from bpgo.scenes.video.oracle import judge
 from bpgo.scenes.video.render import render_batch, sample_scene
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
-STEPS = 1500
+STEPS = 1000
 BATCH = 32
 LEARNING_RATE = 3e-3
 KL_WEIGHT = 1e-4

@@ -207,9 +207,7 @@ def _caption_codes(text: str) -> _Codes:
     return _Codes(wanted, caption.definite)
 
 
-def judge(
-    clips: Tensor, texts: Sequence[str], first_frames: Tensor | None = None
-) -> Judgement:
+def judge(clips: Tensor, texts: Sequence[str], first_frames: Tensor | None = None) -> Judgement:
     """Judge clips [B, 9, 3, 32, 32] in [0, 1] against B captions, and first frames [B, 3, 32, 32].
 
     Objects are matched with the caption's clauses in the way that meets most facts. The count is
