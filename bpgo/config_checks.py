@@ -66,6 +66,13 @@ def check_task(settings: Settings, file: str) -> None:
             check_size(settings.evaluation.clip_quality, model.resolution, model.columns)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
+    if settings.prompts.has_first_frames != (model.task == "i2v"):
+        have = "have first frames" if settings.prompts.has_first_frames else "have no first frames"
+        raise UserError(
+            f"{file}: prompts: they {have}, but the model '{model.title}' has the task"
+            f" {model.task}; image to video (i2v) takes a first frame with each prompt, other tasks"
+            " take none"
+        )
     for experiment in settings.experiments:
         for name in settings.models_of(settings.rewards_of(experiment)):
             media = settings.rewards[name].media

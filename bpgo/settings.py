@@ -113,6 +113,11 @@ class PromptSettings(Strict):
     seed: int = 0
     source: str = ""
 
+    @property
+    def has_first_frames(self) -> bool:
+        """Whether its prompts come with a first frame (image to video)."""
+        return False
+
     def pinned(self, file: str) -> Self:  # noqa: ARG002 (for those who have something to say)
         """These settings with the digests of local files, so that their content counts as settings.
 

@@ -30,6 +30,8 @@ class PromptFileSettings(Published):
     format: Format | None = None  # None: as the file's name ends
     column: str = "prompt"  # the field with the text
     ambiguity_column: str | None = None  # a field from 0 (specified) to 1 (open)
+    # Image to video: a field with the path of an image, from the file's own folder or absolute.
+    first_frame_column: str | None = None
 
     def locate(self, what: str) -> Path:
         """The file on this machine, fetched if need be, its digest checked (`UserError`)."""
@@ -51,6 +53,11 @@ class FilePromptSettings(PromptSettings):
     order: Literal["shuffled", "file"] = "shuffled"  # which prompts are taken first
     files: Annotated[dict[Name, PromptFileSettings], Field(min_length=1)]  # the names begin the ids
 
+    @property
+    def has_first_frames(self) -> bool:
+        """Whether every file names images."""
+        return all(entry.first_frame_column is not None for entry in self.files.values())
+
     def pinned(self, file: str) -> Self:
         """See `PromptSettings.pinned`; a user's own files are read through, so mistakes show."""
         files = {}
@@ -62,6 +69,11 @@ class FilePromptSettings(PromptSettings):
                     f"{file}: files.{name}.path: there is no file '{entry.path}' (paths are"
                     " absolute, or relative to the clone's root); a published file needs a"
                     " revision too"
+                )
+            if entry.first_frame_column is not None and local is None:
+                raise UserError(
+                    f"{file}: files.{name}.first_frame_column: images are read from this machine"
+                    f" only: give a local `path` instead of '{entry.path}'"
                 )
             if entry.format is None:
                 try:
@@ -150,18 +162,22 @@ class FilePrompts:
             entry = self.settings.files[name]
             path = entry.locate(f"prompt file '{name}'")
             form = entry.format or format_of(entry.path)
-            rows = read_rows(path, form, entry.column, entry.ambiguity_column)
-            prompts, dropped = _usable(name, rows, path if entry.revision is None else None)
+            rows = read_rows(
+                path, form, entry.column, entry.ambiguity_column, entry.first_frame_column
+            )
+            prompts, dropped = _usable(name, rows, path, strict=entry.revision is None)
             note = entry.model_dump(mode="json", include={"path", "host", "revision", "licence"})
             note |= {"sha256": entry.sha256 or sha256(path), "sha256_expected": entry.sha256}
             self._read[name] = prompts, {**note, "rows": len(rows), "dropped": dict(dropped)}
         return self._read[name]
 
 
-def _usable(name: str, rows: list[Row], strict: Path | None) -> tuple[list[Prompt], Counter[str]]:
+def _usable(
+    name: str, rows: list[Row], path: Path, strict: bool
+) -> tuple[list[Prompt], Counter[str]]:
     """Prompts with ids by their place in the file, and how many rows of which fault were dropped.
 
-    With `strict`, the path to name, the first fault is a `UserError`.
+    If `strict`, the first fault is a `UserError` that names `path`; so is a missing image always.
     """
     prompts: dict[str, Prompt] = {}
     dropped: Counter[str] = Counter()
@@ -174,11 +190,14 @@ def _usable(name: str, rows: list[Row], strict: Path | None) -> tuple[list[Promp
         elif len(text) > MAX_CHARACTERS:
             fault = "too_long"
         else:
-            prompts[text] = Prompt(f"{name}-{row.number:05d}", text, row.ambiguity)
+            frame = None if row.first_frame is None else path.parent / row.first_frame
+            if frame is not None and not frame.is_file():
+                raise UserError(f"{path}, {row.unit} {row.number}: there is no first frame {frame}")
+            prompts[text] = Prompt(f"{name}-{row.number:05d}", text, row.ambiguity, frame)
             continue
-        if strict is not None:
+        if strict:
             reason = _reason(fault, text, prompts)
-            raise UserError(f"{strict}, {row.unit} {row.number}: {reason}")
+            raise UserError(f"{path}, {row.unit} {row.number}: {reason}")
         dropped[fault] += 1
     return list(prompts.values()), dropped
 

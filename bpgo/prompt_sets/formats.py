@@ -28,6 +28,7 @@ class Row:
     text: str
     ambiguity: float | None
     unit: Literal["line", "entry"]
+    first_frame: str | None = None  # the path of an image, as written
 
 
 def format_of(path: str) -> Format:
@@ -42,47 +43,56 @@ def format_of(path: str) -> Format:
 
 
 def read_rows(
-    path: Path, form: Format, column: str, ambiguity_column: str | None = None
+    path: Path,
+    form: Format,
+    column: str,
+    ambiguity_column: str | None = None,
+    first_frame_column: str | None = None,
 ) -> list[Row]:
     """All rows of a prompt file, empty ones too.
 
-    `column` and `ambiguity_column` name fields; a `txt` file has none, and a `json` file may be a
-    list of texts, which has none either.
+    `column`, `ambiguity_column` and `first_frame_column` name fields; a `txt` file has none, and a
+    `json` file may be a list of texts, which has none either.
 
     Raises:
         UserError: naming the file, and the line or entry, of what cannot be read: no UTF-8, no
             JSON, a missing column, a text that is not text, an ambiguity outside 0 to 1.
     """
+    columns = [name for name in (column, ambiguity_column, first_frame_column) if name is not None]
     if form == "txt":
-        if ambiguity_column is not None:
-            raise UserError(f"{path}: a txt file has no column '{ambiguity_column}'")
+        if len(columns) > 1:
+            raise UserError(f"{path}: a txt file has no column '{columns[1]}'")
         return [Row(number, line, None, "line") for number, line in _lines(path)]
     entries = {
         "jsonl": lambda: _jsonl(path),
         "json": lambda: _json(path),
         "tsv": lambda: _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE),
         "csv": lambda: _separated(path, strict=True),
-        "parquet": lambda: _parquet(path, column, ambiguity_column),
+        "parquet": lambda: _parquet(path, columns),
     }[form]()
     unit: Literal["line", "entry"] = "entry" if form in ("json", "parquet") else "line"
     rows = []
     for number, entry in entries:
         try:
-            rows.append(Row(number, *_fields(entry, column, ambiguity_column), unit))
+            text, ambiguity = _fields(entry, columns, column, ambiguity_column)
+            frame = _first_frame(entry, first_frame_column)
+            rows.append(Row(number, text, ambiguity, unit, frame))
         except ValueError as error:
             raise UserError(f"{path}, {unit} {number}: {error}") from None
     return rows
 
 
-def _fields(entry: Any, column: str, ambiguity_column: str | None) -> tuple[str, float | None]:
+def _fields(
+    entry: Any, columns: list[str], column: str, ambiguity_column: str | None
+) -> tuple[str, float | None]:
     """Text and ambiguity of one entry; `ValueError` says what is wrong."""
     if entry is None:  # an empty line
         return "", None
-    if isinstance(entry, str) and ambiguity_column is None:
+    if isinstance(entry, str) and len(columns) == 1:
         return entry.strip(), None
     if not isinstance(entry, dict):
         raise ValueError(f"needs an object with '{column}'")
-    for name in filter(None, (column, ambiguity_column)):
+    for name in columns:
         if name not in entry:
             raise ValueError(f"has no column '{name}'. It has: {', '.join(map(str, entry))}")
     text = entry[column]
@@ -90,6 +100,16 @@ def _fields(entry: Any, column: str, ambiguity_column: str | None) -> tuple[str,
         raise ValueError(f"'{column}' is not text: {text!r}")
     ambiguity = None if ambiguity_column is None else _ambiguity(entry[ambiguity_column])
     return (text or "").strip(), ambiguity
+
+
+def _first_frame(entry: Any, column: str | None) -> str | None:
+    """The image's path; `ValueError` where a row that has text has none."""
+    if column is None or entry is None:
+        return None
+    value = entry[column]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"'{column}' is not the path of an image: {value!r}")
+    return value.strip()
 
 
 def _ambiguity(value: Any) -> float | None:
@@ -156,11 +176,10 @@ def _separated(path: Path, **dialect: Any) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{path}, line {reader.line_num}: cannot be read: {error}") from None
 
 
-def _parquet(path: Path, column: str, ambiguity_column: str | None) -> Iterator[tuple[int, Any]]:
+def _parquet(path: Path, wanted: list[str]) -> Iterator[tuple[int, Any]]:
     import pyarrow
     from pyarrow import parquet
 
-    wanted = [name for name in (column, ambiguity_column) if name is not None]
     try:
         with parquet.ParquetFile(path) as file:
             known = file.schema_arrow.names

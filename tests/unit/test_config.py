@@ -390,3 +390,30 @@ def test_the_papers_metrics_belong_to_rewards_that_score(
     message = refusal(spoil(values, "experiments.clear.paper", paper), folder)
     assert "my.yaml: experiments.clear.paper.metrics: 'scenes_clear_d'" in message
     assert "Did you mean 'scenes_clear_c'?" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            {"models": {"scenes": {"task": "t2v", "frames": 9}}},
+            ["experiments.ambiguous: the reward 'scenes_ambiguous_a' scores images", "frame_mean"],
+        ),
+        ({"models": {"scenes": {"task": "i2v"}}}, ["prompts: they have no first frames", "i2v"]),
+        ({"models": {"scenes": {"frames": 9}}}, ["model: frames: 9 frames are for the tasks"]),
+        (
+            {"arms": {"bpgo": {"prior": "first_frame"}}},
+            ["arms.bpgo.prior: 'first_frame' is for image to video", "task t2i"],
+        ),
+    ],
+)
+def test_what_does_not_fit_the_models_task(
+    overrides: Any, words: list[str], values: dict[str, Any], folder: Path
+) -> None:
+    message = refusal({**values, "overrides": overrides}, folder)
+    assert all(word in message for word in ["my.yaml", *words]), message
+
+
+def test_two_guidance_scales_are_for_two_experts(values: dict[str, Any], folder: Path) -> None:
+    message = refusal(spoil(values, "rollout.guidance_scale", [4.0, 3.0]), folder)
+    assert "rollout.guidance_scale: [4.0, 3.0] is for two experts" in message
