@@ -127,6 +127,11 @@ class SummedReward(Reward, Protocol):
         """The rewards `[B]` that follow from the parts'."""
 
 
+def needs_first_frames(reward: Reward) -> bool:
+    """Whether a reward compares clips with the prompts' first frames."""
+    return bool(getattr(reward, "needs_first_frames", False))
+
+
 def call_reward(
     reward: Reward, images: Tensor, texts: list[str], first_frames: Tensor | None = None
 ) -> Tensor:
@@ -135,7 +140,7 @@ def call_reward(
     Raises:
         UserError: if it asks and there are none.
     """
-    if not getattr(reward, "needs_first_frames", False):
+    if not needs_first_frames(reward):
         return reward(images, texts)
     if first_frames is None:
         raise UserError(

@@ -22,6 +22,7 @@ from bpgo.core.interfaces import (
     PromptEmbeddings,
     Reward,
     call_reward,
+    needs_first_frames,
     rewards_and_parts,
 )
 from bpgo.core.optimizer import make_optimizer
@@ -283,9 +284,12 @@ class Trainer:
         group = self.settings.rollout.group_size
         texts = [text for text in chosen.texts for _ in range(group)]
         model = self.policy.settings
-        given = read_first_frames(chosen.first_frames, model)
+        given = None
+        if any(map(needs_first_frames, (self.reward, *self.diagnostics.values()))):
+            frames = read_first_frames(chosen.first_frames, model)
+            given = None if frames is None else frames.to(self.policy.device)
         if given is not None:
-            given = given.to(self.policy.device).repeat_interleave(group, dim=0)
+            given = given.repeat_interleave(group, dim=0)
 
         def call(samples: Tensor, rows: slice) -> dict[str, Tensor]:
             frames = None if given is None else given[rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -99,7 +100,7 @@ def _draw(
             wanted.batch_size,
         )
         paths = save_samples(settings, parts, names, chosen.texts, output, iteration)
-    return pd.DataFrame(
+    index = pd.DataFrame(
         {
             "prompt_id": chosen.ids,
             "text": chosen.texts,
@@ -110,3 +111,6 @@ def _draw(
             "path": paths,
         }
     )
+    if chosen.first_frames is not None:
+        index["first_frame"] = [os.path.relpath(frame, output) for frame in chosen.first_frames]
+    return index

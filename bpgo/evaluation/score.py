@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bpgo import loading
+from bpgo.core.interfaces import call_reward, needs_first_frames
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import chunks
 from bpgo.core.scoring import HELD, decoded_shape
@@ -19,6 +20,7 @@ from bpgo.evaluation.finished_scores import FinishedScores
 from bpgo.evaluation.stored_samples import StoredSamples, UnreadableSampleError
 from bpgo.evaluation.sums import with_sums
 from bpgo.files import atomic_path
+from bpgo.first_frames import read_first_frames
 from bpgo.records import Calibration
 from bpgo.settings import Settings
 
@@ -108,7 +110,12 @@ def _score(
     found: list[Tensor] = []
     for rows in parts:
         batch = stored.read(rows).to(device).float() / 255
-        found.append(reward(batch, index.text.iloc[rows].tolist()).float().cpu())
+        given = None
+        if needs_first_frames(reward):
+            frames = read_first_frames(_first_frames(index, rows, stored.folder), settings.model)
+            given = None if frames is None else frames.to(device)
+        scores = call_reward(reward, batch, index.text.iloc[rows].tolist(), given)
+        found.append(scores.float().cpu())
         progress.add(1)
     values: np.ndarray = torch.cat(found).numpy()
     bad = np.flatnonzero(~np.isfinite(values))
@@ -118,6 +125,13 @@ def _score(
             f"reward '{name}' gives {values[bad[0]]} for prompt '{row.prompt_id}' ({row.path})"
         )
     return values
+
+
+def _first_frames(index: pd.DataFrame, rows: slice, folder: Path) -> list[Path] | None:
+    """The first frames of some samples, where the prompts have them."""
+    if "first_frame" not in index:
+        return None
+    return [folder / path for path in index.first_frame.iloc[rows]]
 
 
 def _explained(name: str, error: Exception) -> Exception:
