@@ -397,7 +397,7 @@ def strongest(guidance: float | list[float]) -> float:
 
 
 # Keys that change no result, or only the last bits of it: what they are may change in mid-run.
-NO_RESULT = ("title", "source", "batch_size", "gradient_checkpointing")
+NO_RESULT = ("title", "source", "batch_size", "gradient_checkpointing", "offload_expert")
 
 
 def digest_of(*parts: Any) -> str:

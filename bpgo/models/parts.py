@@ -140,9 +140,14 @@ def load_scheduler(folder: Path, kinds: Sequence[str] = (EULER,)) -> Any:
         if found not in names:
             raise ValueError(f"it holds a {found}")
         chosen = _class(kinds[names.index(found)])  # the submodule, as in `load_model`
-        return chosen.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+        scheduler = chosen.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     except (OSError, ValueError) as error:
         raise _not_loaded(config.parent, " or ".join(names), str(error)) from None
+    if not scheduler.config.get("use_flow_sigmas", True):  # UniPC has others too
+        raise UserError(
+            f"{config.parent}: its noise levels are not those of a flow: use_flow_sigmas is false"
+        )
+    return scheduler
 
 
 def shifted(scheduler: Any, shift: float | None, what: str) -> Any:

@@ -106,7 +106,7 @@ class Frozen:
         """Copy them to the device."""
         if not self.inside:
             for parameter, kept in self.host:
-                parameter.data = kept.to(self.device, non_blocking=True)
+                parameter.data = kept.to(self.device, non_blocking=True, copy=True)
             self.inside = True
 
     def leave(self) -> None:
