@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +73,8 @@ class Workspace:
     def snakemake(self, *arguments: str, cores: int = 2, extra: Sequence[Path] = ()) -> Outcome:
         """Run Snakemake; `extra` are further configuration files, laid over the first."""
         files = [str(self.configfile), *map(str, extra)]
-        command = [sys.executable, "-m", "snakemake", "--configfile", *files]
-        command += ["--directory", str(self.folder), "--cores", str(cores)]
-        return run([*command, *arguments])
+        place = ["--directory", str(self.folder), "--cores", str(cores)]
+        return snakemake(["--configfile", *files, *place, *arguments])
 
     def bpgo(self, *arguments: str | Path) -> Outcome:
         return run([sys.executable, "-m", "bpgo", *map(str, arguments)])
@@ -100,6 +103,38 @@ def run(command: list[str], cwd: Path = REPOSITORY) -> Outcome:
             os.killpg(process.pid, signal.SIGKILL)
             raise
     return Outcome(process.returncode, text)
+
+
+@cache
+def snakemake_server() -> subprocess.Popen[bytes]:
+    """See `snakemake_server.py`; it ends with this process, which closes its input."""
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("snakemake_server.py"))],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+    )
+
+
+def snakemake(arguments: list[str]) -> Outcome:
+    """As `run`, for `python -m snakemake ARGUMENTS`, whose start is most of a dry run."""
+    server = snakemake_server()
+    with tempfile.NamedTemporaryFile("r") as output:
+        request = {"arguments": arguments, "folder": str(REPOSITORY), "output": output.name}
+        request["environment"] = dict(os.environ)
+        server.stdin.write(json.dumps(request).encode() + b"\n")
+        group = int(server.stdout.readline())
+        try:
+            ended, _, _ = select.select([server.stdout], [], [], TIMEOUT)
+            if not ended:
+                raise subprocess.TimeoutExpired(["snakemake", *arguments], TIMEOUT)
+        except BaseException:
+            os.killpg(group, signal.SIGKILL)
+            snakemake_server.cache_clear()  # the next call gets another one
+            raise
+        return Outcome(int(server.stdout.readline()), output.read())
 
 
 def workspace_in(folder: Path) -> Workspace:

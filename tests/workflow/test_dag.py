@@ -7,12 +7,11 @@ import sys
 from collections import Counter
 
 import yaml
-from harness import REPOSITORY, Workspace, run
+from harness import REPOSITORY, Outcome, Workspace, run
 
 
-def test_default_trains_every_arm_with_every_seed(workspace: Workspace) -> None:
-    plan = workspace.snakemake("--dry-run")
-    assert plan.code == 0, plan.text
+def test_default_trains_every_arm_with_every_seed(plans: dict[str, Outcome]) -> None:
+    plan = plans["full"]
     runs = [(job["experiment"], job["arm"], job["seed"]) for job in plan.wildcards("train")]
     assert len(runs) == len(set(runs))
     seeds: dict[str, Counter[str]] = {"ambiguous": Counter(), "clear": Counter()}
@@ -27,9 +26,8 @@ def test_default_trains_every_arm_with_every_seed(workspace: Workspace) -> None:
     assert all(arm.startswith("bpgo_ras_alpha_") for arm in sweep)
 
 
-def test_default_scores_the_untrained_policy_and_every_run(workspace: Workspace) -> None:
-    plan = workspace.snakemake("--dry-run")
-    assert not workspace.path("results").exists(), "a dry run writes nothing"
+def test_default_scores_the_untrained_policy_and_every_run(plans: dict[str, Outcome]) -> None:
+    plan = plans["full"]
     trained, scored = (
         {(job["experiment"], job["arm"], job["seed"]) for job in plan.wildcards(rule)}
         for rule in ("train", "score")
@@ -39,14 +37,16 @@ def test_default_scores_the_untrained_policy_and_every_run(workspace: Workspace)
     assert plan.jobs()["sample"] == len(scored)
 
 
-def test_smoke_has_every_step_of_the_default(workspace: Workspace) -> None:
-    full, smoke = (workspace.snakemake("--dry-run", *target).jobs() for target in ([], ["smoke"]))
+def test_smoke_has_every_step_of_the_default(plans: dict[str, Outcome]) -> None:
+    full, smoke = (plans[scale].jobs() for scale in ("full", "smoke"))
     assert set(full) - {"all"} == set(smoke) - {"smoke"}
     assert smoke["train"] < full["train"]
 
 
-def test_adding_an_arm_trains_that_arm_only(workspace: Workspace) -> None:
-    before = workspace.snakemake("--dry-run").wildcards("train")
+def test_adding_an_arm_trains_that_arm_only(
+    workspace: Workspace, plans: dict[str, Outcome]
+) -> None:
+    before = plans["full"].wildcards("train")
     workspace.edit(
         lambda values: values["experiments"]["ambiguous"]["arms"].append("bpgo_ras_shuffled")
     )
@@ -81,8 +81,10 @@ def test_figures_without_stored_scores_says_what_to_do(workspace: Workspace) -> 
     assert not workspace.path("results").exists()
 
 
-def test_pretrain_and_bench_are_made_on_request_only(workspace: Workspace) -> None:
-    assert not {"pretrain", "bench"} & set(workspace.snakemake("--dry-run").jobs())
+def test_pretrain_and_bench_are_made_on_request_only(
+    workspace: Workspace, plans: dict[str, Outcome]
+) -> None:
+    assert not {"pretrain", "bench"} & set(plans["full"].jobs())
     for target in ("pretrain", "bench"):
         assert workspace.snakemake("--dry-run", target).jobs() == {target: 1}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness import Workspace
+from harness import Outcome, Workspace
 
 COMMANDS = ("calibrate", "train", "sample", "score")
 
@@ -21,8 +21,8 @@ def commands(text: str) -> dict[str, set[str]]:
     return found
 
 
-def test_the_default_uses_no_gpu(workspace: Workspace) -> None:
-    plan = workspace.snakemake("--dry-run", "smoke")
+def test_the_default_uses_no_gpu(plans: dict[str, Outcome]) -> None:
+    plan = plans["smoke"]
     assert commands(plan.text) == {name: {"python -m bpgo"} for name in COMMANDS}
     assert not re.search(r"resources: .*gpu=[1-9]", plan.text)
 
