@@ -6,7 +6,7 @@ from typing import Any
 
 from bpgo.clips import check_size
 from bpgo.errors import UserError, suggest
-from bpgo.settings import MAIN, RewardSettings, Settings
+from bpgo.settings import MAIN, PAPER_TASKS, RewardSettings, Settings
 
 
 def check_sizes(settings: Settings, file: str) -> None:
@@ -45,8 +45,16 @@ def check_sizes(settings: Settings, file: str) -> None:
 
 
 def check_paper(settings: Settings, file: str) -> None:
-    """The paper's numbers stand beside rewards that score the experiment."""
+    """The paper's numbers are of the model's task, beside rewards that score the experiment."""
+    table, task = PAPER_TASKS[settings.model.task]
     for name, experiment in settings.experiments.items():
+        paper = experiment.paper
+        if paper and (paper.table, paper.task) != (table, task):
+            raise UserError(
+                f"{file}: experiments.{name}.paper: {paper.table} and '{paper.task}' are not what"
+                f" the paper reports of the model's task, {settings.model.task}: that is {table},"
+                f" '{task}'"
+            )
         for reward in experiment.paper.metrics if experiment.paper else ():
             known = settings.rewards_of(name)
             if reward not in known:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
+from bpgo.digests import digest_of
 from bpgo.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
@@ -230,6 +231,14 @@ PaperMetric = Literal[
 ]
 
 
+# Where the paper reports a task: the table of its main comparison, and the task's name there.
+PAPER_TASKS: dict[Task, tuple[str, str]] = {
+    "t2i": ("table2", "T2I (FLUX)"),
+    "t2v": ("table1", "T2V"),
+    "i2v": ("table1", "I2V"),
+}
+
+
 class PaperSettings(Strict):
     """The paper's own numbers for an experiment, shown in its table beside ours."""
 
@@ -394,21 +403,3 @@ class Settings(Strict):
 def strongest(guidance: float | list[float]) -> float:
     """The larger of two experts' scales, or the one there is."""
     return max(guidance) if isinstance(guidance, list) else guidance
-
-
-# Keys that change no result, or only the last bits of it: what they are may change in mid-run.
-NO_RESULT = ("title", "source", "batch_size", "gradient_checkpointing", "offload_expert")
-
-
-def digest_of(*parts: Any) -> str:
-    """Digest of settings, without the keys that change no result."""
-    return text_digest(json.dumps(_plain(parts), sort_keys=True))
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON without `NO_RESULT`."""
-    if isinstance(value, BaseModel):
-        return _plain(value.model_dump(mode="json"))
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if k not in NO_RESULT}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

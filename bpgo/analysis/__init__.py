@@ -4,7 +4,7 @@ collect     all runs' files            -> collected/*.parquet, runs.json
 statistics  collected + configuration  -> statistics/*.parquet
 tables      statistics                 -> tables/*.{csv,md,tex}
 figures     statistics                 -> figures/*.{pdf,png}
-grids       samples                    -> grids/*.png
+grids       samples                    -> grids/*.png, and *.webp of clips
 report      all of these               -> index.html
 """
 

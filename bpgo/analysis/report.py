@@ -21,6 +21,17 @@ from bpgo.errors import UserError
 from bpgo.files import write_text
 from bpgo.settings import BASE_ARM, Settings
 
+GENERATORS = {
+    "t2i": "an image generator",
+    "t2v": "a video generator",
+    "i2v": "an image-to-video generator",
+}
+GRID = (
+    "Every row is one held-out prompt, from the least to the most ambiguous; within a seed all arms"
+    " start from the same noise. Prompts are chosen by ambiguity alone."
+)
+SHEET = "The same clips as stills, of one seed and fewer prompts: time runs from left to right."
+
 WORDS = {
     SUPPORTED: ("✓", "supported"),
     CONTRADICTED: ("✗", "contradicted"),
@@ -35,6 +46,7 @@ class Picture:
     name: str
     caption: str
     source: str  # a data URI
+    kind: str = "still"  # or moving
 
 
 def make_report(
@@ -72,6 +84,7 @@ def make_report(
     page = environment.get_template("report.html.j2").render(
         title=settings.title,
         scale=settings.scale,
+        generator=GENERATORS[settings.model.task],
         summary=summary(settings, frames, account),
         claims=claims(settings, frames["claims"]),
         glance=glance(frames["claims"]),
@@ -176,16 +189,20 @@ def glance(frame: pd.DataFrame) -> dict[str, dict[str, str]]:
 
 def _test(entry: dict[Any, Any]) -> dict[str, Any]:
     signed = entry["unit"] != "ratio"
-    seeds = f"{entry['n_seeds']} seeds" if entry["n_seeds"] else f"{entry['n_groups']} groups"
+    units = ("seed", entry["n_seeds"]) if entry["n_seeds"] else ("group", entry["n_groups"])
     return {
         "quantity": entry["quantity"],
         "value": number(entry["estimate"], signed),
         "interval": interval_text(entry["low"], entry["high"], signed),
         "unit": entry["unit"],
         "expected": entry["expected"].replace("-", "−") + (" (any)" if entry["any_of"] else ""),
-        "seeds": seeds,
+        "seeds": _counted(*units),
         "verdict": entry["verdict"],
     }
+
+
+def _counted(unit: str, number: int) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> dict[str, str]:
@@ -205,6 +222,7 @@ def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> di
     codes = sorted({str(run.get("code_digest")) for run in runs})
     found = {
         "Model": settings.model.title,
+        "Samples": _samples(settings),
         "Training": f"{training.iterations} iterations, {rollout.prompts_per_iteration} prompts ×"
         f" {rollout.group_size} samples, {rollout.steps} sampler steps,"
         f" {training.optimizer_steps} optimizer steps, learning rate {training.learning_rate:g}",
@@ -225,6 +243,18 @@ def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> di
     if len(codes) > 1:
         found["Warning"] = "runs of different versions of the code are mixed here"
     return found
+
+
+def _samples(settings: Settings) -> str:
+    model = settings.model
+    size = f"{model.columns} × {model.resolution} pixels"
+    if model.makes == "image":
+        return f"images of {size}"
+    given = "from a given first frame, " if model.task == "i2v" else ""
+    return (
+        f"clips of {model.frames} frames of {size}, {given}"
+        f"shown at {model.frames_per_second:g} frames a second"
+    )
 
 
 def _duration(seconds: list[float]) -> str:
@@ -264,7 +294,7 @@ def limits(
         " only the main metric was declared beforehand.",
         "Hyper-parameters are the configuration's, not tuned for each arm.",
     ]
-    if settings.model.kind == "flux" and settings.model.resolution < 100:
+    if settings.prompts.kind.startswith("scenes") and settings.model.resolution < 100:
         said.append(
             "The policy, the rewards and the oracle here are tiny models of a made-up world. That"
             " an effect appears or fails here does not carry over to large models by itself."
@@ -296,15 +326,23 @@ def _figures(folder: Path) -> list[Picture]:
 
 
 def _grids(settings: Settings, folder: Path | None) -> list[Picture]:
+    """Of each experiment the grid, which moves if it is of clips, and then their contact sheet."""
     if folder is None:
         return []
     found = []
     for experiment, entry in settings.experiments.items():
-        path = Path(folder) / f"{experiment}.png"
-        if path.is_file():
-            found.append(Picture(experiment, entry.title, _data_uri(path)))
+        still, moving = (Path(folder) / f"{experiment}.{kind}" for kind in ("png", "webp"))
+        if moving.is_file():
+            uri = _data_uri(moving)
+            found.append(Picture(experiment, f"{entry.title}. {GRID}", uri, "moving"))
+        if still.is_file() and settings.model.makes == "video":
+            uri = _data_uri(still)
+            found.append(Picture(f"{experiment}-frames", f"{entry.title}. {SHEET}", uri))
+        elif still.is_file():
+            found.append(Picture(experiment, f"{entry.title}. {GRID}", _data_uri(still)))
     return found
 
 
 def _data_uri(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    kind = path.suffix.removeprefix(".")
+    return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode("ascii")

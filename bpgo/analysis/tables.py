@@ -8,7 +8,14 @@ from typing import Any
 import pandas as pd
 
 from bpgo.analysis import roles
-from bpgo.analysis.paper import paper_block, paper_table, paper_values
+from bpgo.analysis.paper import (
+    NOTE,
+    paper_alpha_rows,
+    paper_block,
+    paper_part_rows,
+    paper_rows,
+    paper_table,
+)
 from bpgo.analysis.roles import TRAINING, arm_title, reward_title
 from bpgo.analysis.statistics import load_statistics
 from bpgo.analysis.table_format import (
@@ -23,7 +30,7 @@ from bpgo.analysis.table_format import (
     save_table,
 )
 from bpgo.analysis.tables_training import convergence
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.settings import BASE_ARM, PAPER_TASKS, Settings
 
 Frames = dict[str, pd.DataFrame]
 
@@ -137,41 +144,23 @@ def _experiment_title(settings: Settings, frames: Frames, experiment: str) -> st
 
 def _main(settings: Settings, frames: Frames, lost: str) -> Table:
     blocks = []
-    for experiment in settings.experiments:
-        arms = [BASE_ARM, *settings.experiments[experiment].arms]
-        labels = {arm: arm_title(settings, arm) for arm in arms}
+    for experiment, entry in settings.experiments.items():
+        labels = {arm: arm_title(settings, arm) for arm in [BASE_ARM, *entry.arms]}
         block = _score_block(settings, frames, experiment, labels)
-        block.rows.extend(_paper_rows(settings, experiment))
+        block.rows.extend(paper_rows(entry.paper, settings.rewards_of(experiment)))
         blocks.append(block)
-    if not any(entry.paper for entry in settings.experiments.values()):
-        blocks.append(paper_block("table2"))
+    table, task = PAPER_TASKS[settings.model.task]
+    beside = any(entry.paper for entry in settings.experiments.values())
+    if not beside:
+        blocks.append(paper_block(table, task=task))
     note = (
         f"Mean score at the end of training, in each reward's own unit (oracle: share from 0 to 1);"
         f" higher is better. {how_intervals(settings)}. {_mark_note(settings)}"
-        f" [main]: the metric declared beforehand.{lost}"
+        f" [main]: the metric declared beforehand.{NOTE if beside else ''}{lost}"
     )
     return Table(
         "main", "Base policy and arms by all rewards", note, blocks, _tidy(settings, frames)
     )
-
-
-def _paper_rows(settings: Settings, experiment: str) -> list[list[Cell]]:
-    """The paper's own rows under the rewards that it reports too: one run each."""
-    paper = settings.experiments[experiment].paper
-    if paper is None:
-        return []
-    found = paper_values(paper.table, paper.task)
-    return [
-        [
-            Cell(f"{row} (paper)"),
-            Cell("1"),
-            *(
-                values.get(paper.metrics.get(reward, ""), Cell("n/a"))
-                for reward in settings.rewards_of(experiment)
-            ),
-        ]
-        for row, values in found.items()
-    ]
 
 
 def _tidy(settings: Settings, frames: Frames) -> pd.DataFrame:
@@ -249,27 +238,38 @@ def _parts(settings: Settings, frames: Frames, lost: str) -> Table:
         roles.BPGO: "RAS + CRT (BPGO)",
         roles.SHUFFLED: "RAS, weights shuffled (control)",
     }
-    blocks, names = [], []
+    blocks, names, beside = [], [], []
     for experiment, entry in settings.experiments.items():
         present = {arm: label for arm, label in labels.items() if arm in entry.arms}
         if len(present) > 2 or roles.RAS in present:
-            blocks.append(_score_block(settings, frames, experiment, present, "Parts"))
+            block = _score_block(settings, frames, experiment, present, "Parts")
+            rows = paper_part_rows(entry.paper, settings.rewards_of(experiment))
+            block.rows.extend(rows)
+            beside += rows
+            blocks.append(block)
             names.append(experiment)
-    blocks.append(paper_block("table3", "Parts"))
-    note = f"{how_intervals(settings)}. {_mark_note(settings)}{lost}"
+    if not beside:
+        _, task = PAPER_TASKS[settings.model.task]
+        blocks.append(paper_block("table3", "Parts", task))
+    note = f"{how_intervals(settings)}. {_mark_note(settings)}{NOTE if beside else ''}{lost}"
     tidy = _tidy(settings, frames)
     data = tidy[tidy["experiment"].isin(names) & tidy["arm"].isin(labels)]
     return Table("parts", "The parts of BPGO", note, blocks, data)
 
 
 def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
-    blocks, data = [], []
+    blocks, data, beside = [], [], []
     for sweep in settings.sweeps.values():
         arms = roles.sweep_values(settings, sweep.experiment, sweep.arm, sweep.setting)
         labels = {arm: f"{value:g}" for value, arm in arms}
         if labels:
             shown = "α" if sweep.setting == "alpha" else sweep.setting
             block = _score_block(settings, frames, sweep.experiment, labels, shown)
+            if (sweep.arm, sweep.setting) == (roles.RAS, "alpha"):
+                paper = settings.experiments[sweep.experiment].paper
+                rows = paper_alpha_rows(paper, settings.rewards_of(sweep.experiment))
+                block.rows.extend(rows)
+                beside += rows
             title = f"{arm_title(settings, sweep.arm)}; {block.title}"
             blocks.append(Block(title, block.header, block.rows))
             part = _tidy(settings, frames)
@@ -277,10 +277,12 @@ def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
             data.append(part.assign(value=part["arm"].map(labels).astype(float)))
     if not blocks:
         blocks = [Block("No sweep in this configuration", [], [])]
-    blocks.append(paper_block("table4", "α"))
+    if not beside:
+        blocks.append(paper_block("table4", "α"))
     note = (
         f"α = 0 is {arm_title(settings, settings.analysis.reference_arm)}; the arm's own value"
-        f" comes from its file. {how_intervals(settings)}. {_mark_note(settings)}{lost}"
+        f" comes from its file. {how_intervals(settings)}. {_mark_note(settings)}"
+        f"{NOTE if beside else ''}{lost}"
     )
     joined = pd.concat(data, ignore_index=True) if data else pd.DataFrame(columns=["value"])
     return Table("sweep", "Scaling magnitude", note, blocks, joined)

@@ -399,6 +399,10 @@ def test_the_papers_metrics_belong_to_rewards_that_score(
             {"models": {"scenes": {"task": "t2v", "frames": 9}}},
             ["experiments.ambiguous: the reward 'scenes_ambiguous_a' scores images", "frame_mean"],
         ),
+        (
+            {"models": {"scenes": {"task": "t2v", "resolution": 25}}},
+            ["evaluation.clip_quality: 'high' needs", "25 x 25", "Allowed here: lossless"],
+        ),
         ({"models": {"scenes": {"task": "i2v"}}}, ["prompts: they have no first frames", "i2v"]),
         ({"models": {"scenes": {"frames": 9}}}, ["model: frames: 9 frames are for the tasks"]),
         (
@@ -417,3 +421,10 @@ def test_what_does_not_fit_the_models_task(
 def test_two_guidance_scales_are_for_two_experts(values: dict[str, Any], folder: Path) -> None:
     message = refusal(spoil(values, "rollout.guidance_scale", [4.0, 3.0]), folder)
     assert "rollout.guidance_scale: [4.0, 3.0] is for two experts" in message
+
+
+def test_the_papers_numbers_are_of_the_models_task(values: dict[str, Any], folder: Path) -> None:
+    paper = {"table": "table1", "task": "T2V", "metrics": {"scenes_clear_a": "VideoCLIP-XL"}}
+    message = refusal(spoil(values, "experiments.clear.paper", paper), folder)
+    assert "my.yaml: experiments.clear.paper: table1 and 'T2V'" in message
+    assert "t2i: that is table2, 'T2I (FLUX)'" in message

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
+from bpgo.digests import digest_of
 from bpgo.errors import UserError
 from bpgo.files import text_digest
-from bpgo.settings import BASE_ARM, Settings, digest_of
+from bpgo.settings import BASE_ARM, Settings
 
 # Two options belong to the workflow, not to the settings:
 # --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.

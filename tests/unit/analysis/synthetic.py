@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from bpgo.settings import (
     EvaluationSettings,
     ExperimentSettings,
     ModelSettings,
+    PaperMetric,
     PaperSettings,
     PromptSettings,
     RewardSettings,
@@ -154,6 +156,25 @@ def make_settings(
             main_metric="oracle" if oracle else "scenes_ambiguous_b",
             bootstrap_samples=bootstrap_samples,
         ),
+    )
+
+
+def as_video(settings: Settings, task: Literal["t2v", "i2v"], paper: bool = True) -> Settings:
+    """The same runs as those of a video model, the paper's numbers beside the first experiment."""
+    first, entry = next(iter(settings.experiments.items()))
+    metrics: tuple[PaperMetric, ...] = ("VideoCLIP-XL", "VA-TA", "VA-overall")
+    numbers = PaperSettings(
+        table="table1",
+        task="T2V" if task == "t2v" else "I2V",
+        metrics=dict(zip(settings.rewards_of(first), metrics, strict=False)),
+    )
+    changed = entry.model_copy(update={"paper": numbers if paper else None})
+    sizes = {"task": task, "frames": 5, "frames_per_second": 8.0, "width": 32}
+    return settings.model_copy(
+        update={
+            "model": settings.model.model_copy(update=sizes),
+            "experiments": {**settings.experiments, first: changed},
+        }
     )
 
 

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic
 
 from bpgo.analysis import TABLES
 from bpgo.analysis.paper import paper_block, paper_table
@@ -95,6 +96,53 @@ def test_paper_figures_keep_their_marks():
     assert cells["T2V", "BPGO"] == ["2.6788", "1.1193", "−0.0478", "0.6754"]
     uncertain = pd.concat(paper_table(f"table{k}") for k in (1, 2, 3, 4))["uncertain"]
     assert (uncertain == "yes").sum() == 3
+
+
+def first_cells(rows):
+    return [row[0].text for row in rows]
+
+
+@pytest.mark.parametrize("task", ["t2v", "i2v"])
+def test_the_papers_video_tables_stand_under_ours(task, settings, frames, account):
+    tables = build_tables(synthetic.as_video(settings, task), frames, account)
+    main, parts, sweep = ({t.name: t for t in tables}[n] for n in ("main", "parts", "sweep"))
+    under = {row[0].text: [cell.text for cell in row[1:]] for row in main.blocks[0].rows}
+    under |= {row[0].text: [cell.text for cell in row[1:]] for row in parts.blocks[0].rows}
+    if task == "t2v":
+        assert under["Wan2.1 base (paper)"][:4] == ["1", "2.6563", "1.0638", "0.0939"]
+        assert under["RAS (paper)"] == ["1", "2.7042", "1.2327", "−0.4838", "n/a", "n/a"]
+    else:
+        assert under["GRPO (paper)"][:4] == ["1", "2.0713 (?)", "0.2307", "−1.8932"]
+        assert under["CRT (paper)"][:4] == ["1", "2.0682 (?)", "0.2162", "−1.6573"]
+    assert under["neither (GRPO; paper, Table 1)"] == under["GRPO (paper)"]
+    assert under["RAS + CRT (paper)"] == under["BPGO (paper)"], "both tables report it"
+    assert first_cells(parts.blocks[0].rows)[:4] == [
+        "neither (GRPO)",
+        "RAS",
+        "CRT",
+        "RAS + CRT (BPGO)",
+    ]
+    ours = ["0", "0.1", "0.5", "0.9"]
+    papers = [f"{alpha} (paper)" for alpha in (0.1, 0.5, 0.7, 0.9)]
+    papers = ["0 (GRPO; paper, Table 1)", *papers] if task == "t2v" else []
+    assert first_cells(sweep.blocks[0].rows) == [*ours, *papers]
+    assert [block.foreign for block in (*main.blocks, *parts.blocks)] == [False] * 3
+    assert [block.foreign for block in sweep.blocks] == ([False] if papers else [False, True])
+    assert "(?): readings of the paper differ" in main.note
+    assert "(?): readings of the paper differ" in parts.note
+
+
+@pytest.mark.parametrize(("task", "name"), [("t2v", "T2V"), ("i2v", "I2V")])
+def test_a_made_up_video_world_shows_the_papers_rows_of_its_task(
+    task, name, settings, frames, account
+):
+    tables = build_tables(synthetic.as_video(settings, task, paper=False), frames, account)
+    for table in (table for table in tables if table.name in ("main", "parts")):
+        block = table.blocks[-1]
+        assert block.foreign
+        assert set(first_cells(block.rows)) == {name}
+    whole = next(table for table in tables if table.name == "paper")
+    assert {row[0].text for row in whole.blocks[0].rows} == {"T2V", "I2V"}
 
 
 def test_a_paper_table_with_other_columns_is_refused(tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import re
 import subprocess
 import sys
@@ -8,13 +10,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic
 from PIL import Image
 
-from bpgo.analysis import FIGURES, style
+from bpgo.analysis import FIGURES, grids, style
 from bpgo.analysis.figures import CAPTIONS, DRAW, make_figures
 from bpgo.analysis.grids import choose_prompts, make_grids
 from bpgo.analysis.report import make_report
 from bpgo.analysis.tables import make_tables
+from bpgo.clips import write_clip
 from bpgo.contact_sheet import enlarge
 from bpgo.errors import UserError
 from bpgo.files import repository_root
@@ -188,6 +192,107 @@ def test_grid_places_equal_prompts_side_by_side(settings, root, samples, page):
     assert tuple(tile[0, 0]) == (40, 0, 200)
     beside = pixels[44, 300 + 96 + 6]
     assert tuple(beside) == (40, 0, 200)
+
+
+@pytest.fixture(scope="session")
+def clips(settings, root, tmp_path_factory):
+    """Clips of the same runs; a square crosses each, another in every arm."""
+    folder = tmp_path_factory.mktemp("clips")
+    colours = {"base": (200, 0, 0), "grpo": (0, 200, 0), "bpgo": (0, 0, 200)}
+    for run in [*settings.base_runs(), *settings.runs()]:
+        if run.arm not in colours or run == Run("ambiguous", "bpgo", 2):
+            continue
+        place = folder / "samples" / run.folder
+        rows = []
+        for k in range(3):
+            clip = np.full((5, 3, 24, 32), 255, np.uint8)
+            for frame in range(5):
+                x = 6 * frame + k
+                clip[frame, :, 8:14, x : x + 6] = np.array(colours[run.arm])[:, None, None]
+            write_clip(place / f"{k}.mp4", clip, quality="lossless")
+            row = {"prompt_id": f"e{k}", "text": "a circle that moves right", "ambiguity": k / 2}
+            rows.append(row | {"sample": 0, "seed": run.seed, "iteration": 20, "path": f"{k}.mp4"})
+        pd.DataFrame(rows).to_parquet(place / "index.parquet")
+    (folder / "samples" / "clear" / "bpgo" / "seed_1" / "2.mp4").write_bytes(b"broken")
+    make_grids(synthetic.as_video(settings, "t2v"), folder / "samples", folder / "grids")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def video_page(settings, root, statistics, figures, clips):
+    output = clips / "index.html"
+    video = synthetic.as_video(settings, "i2v")
+    make_report(video, statistics, root / "tables", figures, output, grids=clips / "grids")
+    return output.read_text(encoding="utf-8")
+
+
+def test_clips_move_side_by_side_in_the_page(video_page):
+    reader = Reader()
+    reader.feed(video_page)
+    assert {"grid-ambiguous", "grid-ambiguous-frames", "grid-clear"} <= set(reader.ids)
+    moving = [a for a in reader.addresses if a.startswith("data:image/webp;base64,")]
+    assert len(moving) == 2
+    with Image.open(io.BytesIO(base64.b64decode(moving[0].split(",")[1]))) as image:
+        assert (image.n_frames, image.info["loop"]) == (5, 0)
+        for frame in range(5):
+            image.seek(frame)
+            pixels = np.asarray(image.convert("RGB"))
+            for place, colour in enumerate(((200, 0, 0), (0, 200, 0), (0, 0, 200))):
+                # Tiles are enlarged three times; the square crosses 6 of 32 pixels a frame.
+                x = 300 + place * (96 + 6) + 3 * 6 * frame
+                assert (pixels[44 + 24 : 44 + 42, x : x + 18] == colour).all()
+        assert image.info["duration"] == 125 + 700, "a rest at the end"
+
+
+def test_a_contact_sheet_has_frames_in_columns_and_arms_in_rows(clips):
+    with Image.open(clips / "grids" / "ambiguous.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    for place, colour in enumerate(((200, 0, 0), (0, 200, 0), (0, 0, 200))):
+        for frame in range(5):
+            x, y = 300 + 120 + frame * 102 + 18 * frame, 44 + place * (72 + 6)
+            assert (pixels[y + 24 : y + 42, x : x + 18] == colour).all()
+
+
+def test_words_are_those_of_the_task(settings, video_page, page):
+    assert "tunes an image-to-video generator" in video_page
+    assert "clips of 5 frames of 32 × 24 pixels, from a given first frame" in video_page
+    assert "tunes an image generator" in page
+    assert "images of 24 × 24 pixels" in page
+    words = re.sub(r"data:image/[a-z]+;base64|<[^>]*>", "", video_page)
+    found = set(re.findall(r"[^.<>\n]{0,30}\bimages?\b[^.<>\n]{0,30}", words))
+    named = ("image-to-video", "image to video", "text to image (FLUX")  # the last: Table 2
+    assert all(any(name in text for name in named) for text in found), found
+
+
+def test_large_clips_are_coded_within_bounds(settings, clips, tmp_path, monkeypatch):
+    """Noise that nothing compresses: the lowest quality is taken, and the page still has it."""
+    monkeypatch.setattr(grids, "BYTES", 20_000)
+    noise = np.random.default_rng(0).integers(0, 256, (30, 3, 48, 128), dtype=np.uint8)
+    sizes = {}
+    for name, quality in (("first", grids.QUALITIES), ("best", grids.QUALITIES[:1])):
+        monkeypatch.setattr(grids, "QUALITIES", quality)
+        place = tmp_path / "samples" / "ambiguous" / "base" / "seed_1"
+        write_clip(place / "0.mp4", noise)
+        row = {"prompt_id": "e0", "text": "noise", "ambiguity": np.nan, "sample": 0}
+        pd.DataFrame([row | {"iteration": 0, "path": "0.mp4"}]).to_parquet(place / "index.parquet")
+        video = synthetic.as_video(settings, "t2v")
+        video = video.model_copy(
+            update={
+                "experiments": {"ambiguous": video.experiments["ambiguous"]},
+                "model": video.model.model_copy(
+                    update={"resolution": 48, "width": 128, "frames": 30}
+                ),
+            }
+        )
+        make_grids(video, tmp_path / "samples", tmp_path / name)
+        sizes[name] = (tmp_path / name / "ambiguous.webp").stat().st_size
+        with Image.open(tmp_path / name / "ambiguous.webp") as image:
+            assert image.n_frames == 24, "evenly spaced ones of the 30"
+    assert sizes["first"] < sizes["best"]
+
+
+def test_seeds_are_counted_in_good_english(page):
+    assert not re.search(r"\b1 (seeds|groups)\b", page)
 
 
 def test_grid_without_samples_is_refused(settings, tmp_path):
