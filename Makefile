@@ -18,7 +18,7 @@ PINS := pyproject.toml constraints.txt
 made = @echo "Made: the report $(1)/report/index.html, tables in $(1)/tables, figures in $(1)/figures"
 
 .DEFAULT_GOAL := help
-.PHONY: help results smoke figures reference bench pretrain test lint format constraints clean
+.PHONY: help results smoke video figures reference bench pretrain test lint format constraints clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,11 @@ results: $(VENV)/.main  ## the embedded default: train, sample, score, tables, f
 smoke: $(VENV)/.main  ## the same steps in two minutes, few of everything
 	$(SNAKEMAKE) smoke
 	$(call made,results/smoke)
+
+video: $(VENV)/.main  ## the embedded video world: text to video and image to video
+	$(SNAKEMAKE) video
+	$(call made,results/scenes_t2v)
+	$(call made,results/scenes_i2v)
 
 figures: $(VENV)/.main  ## every table and figure again from stored scores, without training
 	$(SNAKEMAKE) --forcerun statistics -- figures

@@ -16,7 +16,12 @@ from bpgo.models import lora
 from bpgo.models.parts import EULER, find_pipeline, names_part, read_config, read_index
 from bpgo.models.pipeline import Modules, PipelinePolicy, guided, one_scale
 from bpgo.models.text import UMT5, encode
-from bpgo.models.wan_condition import Codec, first_frame_conditions, image_tokens
+from bpgo.models.wan_condition import (
+    Codec,
+    channels_last,
+    first_frame_conditions,
+    image_tokens,
+)
 from bpgo.models.wan_experts import Experts
 from bpgo.settings import Task
 
@@ -65,6 +70,8 @@ class WanPolicy(PipelinePolicy):
             two,
         )
         found = super().load()
+        if self.device.type == "cpu":
+            channels_last(found.vae)
         second = self.load_transformer("transformer_2") if two else None
         return Modules(found.transformer, found.vae, found.scheduler, second, index)
 

@@ -19,7 +19,7 @@ from bpgo.settings import Settings
 
 FOLDER = config.default_configfile().parent
 NAMES = sorted(path.stem for path in (FOLDER / "prompts").glob("*.yaml"))
-PUBLISHED = ["drawbench", "geneval", "hpdv2", "partiprompts", "pickapic"]
+PUBLISHED = ["drawbench", "geneval", "hpdv2", "partiprompts", "pickapic", "vbench2"]
 
 
 def numbered(count: int, word: str) -> list[str]:
@@ -62,6 +62,7 @@ STAND_INS = {
     "847ed34b90bbafc3.parquet": lambda path: pandas.DataFrame(
         {"are_different": True, "caption": numbered(500, "validation")}
     ).to_parquet(path),
+    "VBench2_full_text.txt": lambda path: path.write_text("\n".join(numbered(1013, "clip")) + "\n"),
     "train_metadata.jsonl": geneval(5000, "made"),
     "evaluation_metadata.jsonl": geneval(553, "geneval"),
 }
