@@ -50,6 +50,7 @@ def root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_prompts(settings, "evaluation", root / "evaluation.jsonl")
     decode = FluxPolicy.decode
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FluxPolicy, "TASKS", ("t2v",))
         patch.setattr(FluxPolicy, "decode", lambda self, latents: moving(decode(self, latents)))
         sample_run(settings, "tiny", "base", 1, root / "evaluation.jsonl", None, root / "samples")
     return root
