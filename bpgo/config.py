@@ -286,13 +286,25 @@ def _resolve_rewards(
         for key, names in named.items():
             for name in names:
                 place = f"experiments.{experiment}.{key}"
-                path, rewards[name] = _reward(name, library, file, place)
-                for part in rewards[name].part_names():
-                    rewards[part] = _reward(part, library, path, "parts")[1]
-                    config_checks.check_part(part, rewards[part], rewards[name], path)
+                _add_reward(rewards, name, library, file, place)
                 if key != "judges":
                     config_checks.check_in_training(name, rewards[name], key, f"{file}: {place}")
     return rewards
+
+
+def _add_reward(
+    rewards: dict[str, RewardSettings], name: str, library: _Library, file: str, key: str
+) -> None:
+    """Put the reward `name` into `rewards`, and those that it names."""
+    path, reward = _reward(name, library, file, key)
+    rewards[name] = reward
+    for part in reward.part_names():
+        config_checks.check_part(part, _reward(part, library, path, "parts")[1], reward, path)
+        _add_reward(rewards, part, library, path, "parts")
+    config_checks.check_same_media({part: rewards[part] for part in reward.part_names()}, path)
+    for inner in reward.inner_names():
+        config_checks.check_inner(inner, _reward(inner, library, path, "reward")[1], reward, path)
+        _add_reward(rewards, inner, library, path, "reward")
 
 
 def _reward(name: str, library: _Library, file: str, key: str) -> tuple[str, RewardSettings]:

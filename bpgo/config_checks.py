@@ -119,6 +119,28 @@ def check_part(name: str, part: RewardSettings, whole: RewardSettings, file: str
         )
 
 
+def check_same_media(parts: dict[str, RewardSettings], file: str) -> None:
+    """All parts of a sum, which `file` holds, score images, or all score videos."""
+    kinds = {part.media: name for name, part in parts.items()}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{file}: parts: '{kinds['image']}' scores images and '{kinds['video']}' videos; a sum"
+            " needs parts that score the same"
+        )
+
+
+def check_inner(name: str, inner: RewardSettings, outer: RewardSettings, file: str) -> None:
+    """The reward `name` can score the frames for `outer`, which `file` holds."""
+    if inner.part_names() or inner.media != "image":
+        kind = "a sum" if inner.part_names() else "a reward of videos"
+        raise UserError(f"{file}: reward: '{name}' is {kind}; name one that scores images")
+    if inner.environment != outer.environment:
+        raise UserError(
+            f"{file}: reward: '{name}' runs in the environment '{inner.environment}': write"
+            f" environment: {inner.environment} here too"
+        )
+
+
 def check_in_training(name: str, reward: RewardSettings, key: str, place: str) -> None:
     """The reward `name` can drive training (`key` training_reward) or be logged (diagnostics)."""
     if reward.environment != MAIN:

@@ -30,6 +30,10 @@ REWARDS = {
     "scenes_oracle": "bpgo.rewards.scenes_oracle",
     "image_reward": "bpgo.rewards.image_reward",
     "image_reward_official": "bpgo.rewards.image_reward_official",
+    "frame_mean": "bpgo.rewards.frame_mean",
+    "videoclip_xl": "bpgo.rewards.videoclip_xl",
+    "videoalign": "bpgo.rewards.videoalign",
+    "qwen3_vl_embedding": "bpgo.rewards.qwen3_vl_embedding",
 }
 
 # The module of a model exports its class as `MODEL`.

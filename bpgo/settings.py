@@ -139,6 +139,15 @@ class RewardSettings(Published):
         """The rewards that this one is made of, by name; none for a model."""
         return []
 
+    def inner_names(self) -> list[str]:
+        """The rewards that this one calls by itself, by name; their scores are not kept."""
+        return []
+
+    @property
+    def media(self) -> Literal["image", "video"]:
+        """What it scores: images [B, 3, H, W], or clips [B, F, 3, H, W]."""
+        return "image"
+
     @property
     def media(self) -> Literal["image", "video"]:
         """What it scores."""
@@ -346,6 +355,10 @@ class Settings(Strict):
             )
         )
 
+    def media_of(self, name: str) -> Literal["image", "video"]:
+        """What the reward `name` scores; of a sum, what its parts do."""
+        return self.rewards[self.models_of([name])[0]].media
+
     def environments_of(self, experiment: str) -> list[str]:
         """The software environments those rewards need."""
         names = self.rewards_of(experiment)
@@ -357,8 +370,10 @@ class Settings(Strict):
         return [name for name in names if self.rewards[name].environment == environment]
 
     def settings_of(self, names: list[str]) -> dict[str, RewardSettings]:
-        """The settings that decide the rewards `names`: their own and those of their parts."""
-        return {name: self.rewards[name] for name in [*names, *self.models_of(names)]}
+        """The settings that decide the rewards `names`: theirs, their parts', the inner ones'."""
+        models = [*names, *self.models_of(names)]
+        inner = [name for model in models for name in self.rewards[model].inner_names()]
+        return {name: self.rewards[name] for name in [*models, *inner]}
 
     def digest(self) -> str:
         """Digest of the whole configuration."""

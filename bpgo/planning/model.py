@@ -140,18 +140,19 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         activations = size.bytes * values * (blocks + kept)
     else:
         activations = size.bytes * values * blocks * kept
-    rewards = settings.models_of(
-        name
-        for experiment in settings.experiments.values()
-        for name in (experiment.training_reward, *experiment.diagnostics)
+    rewards = settings.settings_of(
+        [
+            name
+            for experiment in settings.experiments.values()
+            for name in (experiment.training_reward, *experiment.diagnostics)
+        ]
     )
     shards = settings.machine.gpus if settings.sharded and settings.machine.gpus else 1
     standing = {
         "transformer": weights / shards,
         "trained weights, gradients, optimizer": (trained + ema) / shards,
         "image decoder": BYTES[settings.model.vae_dtype] * size.decoder_parameters,
-        "rewards": GB
-        * sum(settings.rewards[name].gigabytes for name in settings.models_of(rewards)),
+        "rewards": GB * sum(reward.gigabytes for reward in rewards.values()),
     }
     passing = {
         "text encoder": size.bytes * size.architecture.text_parameters,

@@ -1,4 +1,4 @@
-"""Reward models behind one interface: images and texts in, one number per image out."""
+"""Reward models behind one interface: images or clips and texts in, one number for each out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bpgo import registry
 from bpgo.errors import UserError
+from bpgo.rewards.frame_mean import FrameMean, FrameMeanSettings
 from bpgo.rewards.weighted_sum import WeightedSum, WeightedSumSettings
 from bpgo.settings import RewardSettings
 
@@ -24,13 +25,18 @@ def load_rewards(
 ) -> dict[str, Reward]:
     """The rewards `names`, each model loaded once, whatever sums it is a part of.
 
-    `settings` also has the parts of sums; `calibration` knows their scales.
+    `settings` also has the parts of sums, and the rewards that others call by themselves;
+    `calibration` knows the scales of parts.
     """
     models: dict[str, Reward] = {}
 
     def model(name: str) -> Reward:
         if name not in models:
-            models[name] = load_reward(settings[name], device)
+            entry = settings[name]
+            if isinstance(entry, FrameMeanSettings):
+                models[name] = FrameMean(entry, model(entry.reward))
+            else:
+                models[name] = load_reward(entry, device)
         return models[name]
 
     loaded: dict[str, Reward] = {}

@@ -48,7 +48,7 @@ class ClipModel:
         self.tokenizer: Any = None
         if tokenizer is not None:
             words = hub.folder(*tokenizer, what, ("*.json", "*.txt"))
-            self.tokenizer = _load_tokenizer(words, what)
+            self.tokenizer = load_tokenizer(words, what)
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, 3, size, size] to embeddings [B, D] of any length."""
@@ -124,7 +124,8 @@ def _model_type(folder: Path) -> str | None:
     return values.get("model_type") if isinstance(values, dict) else None
 
 
-def _load_tokenizer(folder: Path, what: str) -> Any:
+def load_tokenizer(folder: Path, what: str) -> Any:
+    """The tokenizer in a folder; `UserError` if there is none, or it cannot be read."""
     from transformers import AutoTokenizer
 
     # Without these files transformers makes an empty tokenizer and says nothing.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from bpgo.errors import UserError
 from bpgo.settings import Count, RewardSettings
 
 if TYPE_CHECKING:
@@ -24,11 +25,22 @@ class PublishedRewardSettings(RewardSettings):
     # GPU. On tiny checkpoints float16 moves a cosine by up to 0.001, bfloat16 by up to 0.01, which
     # is as much as HPSv2 differs within a group.
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: Count = 32  # images in one forward pass
+    batch_size: Count = 32  # images, or clips, in one forward pass
+
+
+class PublishedVideoSettings(PublishedRewardSettings):
+    """Keys of every reward of clips whose weights others publish."""
+
+    batch_size: Count = 4  # clips in one forward pass
+
+    @property
+    def media(self) -> Literal["image", "video"]:
+        """It scores clips [B, F, 3, H, W]."""
+        return "video"
 
 
 class PublishedReward(ABC):
-    """A reward model on a device, called for any number of images."""
+    """A reward model on a device, called for any number of images, or of clips (`media`)."""
 
     reads_text = True
 
@@ -42,11 +54,15 @@ class PublishedReward(ABC):
     def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
         """Score images [B, 3, H, W] in [0, 1] for B texts: [B] float32, higher is better.
 
+        A video reward scores clips [B, F, 3, H, W].
+
         Raises:
+            UserError: images are given to a reward of clips, or the other way round.
             ValueError: if there are not as many texts as images.
         """
         import torch
 
+        check_media(self.published, images)
         if len(texts) != len(images):
             raise ValueError(f"{len(images)} images but {len(texts)} texts")
         size = self.published.batch_size
@@ -64,6 +80,25 @@ class PublishedReward(ABC):
         dtype = getattr(torch, self.published.dtype)
         device = torch.device(self.device).type
         return torch.autocast(device, dtype, enabled=dtype is not torch.float32)
+
+
+def check_media(settings: RewardSettings, given: Tensor) -> None:
+    """Images [B, 3, H, W] for a reward of images, clips [B, F, 3, H, W] for one of videos.
+
+    Raises:
+        UserError: it is the other way round.
+    """
+    if given.ndim == {"image": 4, "video": 5}[settings.media]:
+        return
+    if settings.media == "image":
+        raise UserError(
+            f"reward '{settings.title}' scores images, but it was given clips: take a reward of"
+            " videos, or name this one in a `frame_mean`, which scores the frames of clips"
+        )
+    raise UserError(
+        f"reward '{settings.title}' scores clips, but it was given images: it needs a model of"
+        " videos (task t2v or i2v)"
+    )
 
 
 class CosineReward(PublishedReward):
