@@ -301,7 +301,6 @@ def _add_reward(
     for part in reward.part_names():
         config_checks.check_part(part, _reward(part, library, path, "parts")[1], reward, path)
         _add_reward(rewards, part, library, path, "parts")
-    config_checks.check_same_media({part: rewards[part] for part in reward.part_names()}, path)
     for inner in reward.inner_names():
         config_checks.check_inner(inner, _reward(inner, library, path, "reward")[1], reward, path)
         _add_reward(rewards, inner, library, path, "reward")

@@ -90,6 +90,13 @@ def check_task(settings: Settings, file: str) -> None:
                     f" the model '{model.title}' makes {model.makes}s (task {model.task})."
                     f"{_OVER_FRAMES if media == 'image' else ''}"
                 )
+            rate = getattr(settings.rewards[name], "clip_fps", model.frames_per_second)
+            if rate != model.frames_per_second:
+                raise UserError(
+                    f"{file}: experiments.{experiment}: the reward '{name}' takes clips of {rate:g}"
+                    f" frames a second (clip_fps), but the model '{model.title}' makes"
+                    f" {model.frames_per_second:g}: set overrides.rewards.{name}.clip_fps"
+                )
     for name, arm in settings.arms.items():
         if getattr(arm, "prior", None) == "first_frame" and model.task != "i2v":
             raise UserError(
@@ -116,16 +123,6 @@ def check_part(name: str, part: RewardSettings, whole: RewardSettings, file: str
         raise UserError(
             f"{file}: parts: '{name}' runs in the environment '{part.environment}', the sum in"
             f" '{whole.environment}'; they must be the same"
-        )
-
-
-def check_same_media(parts: dict[str, RewardSettings], file: str) -> None:
-    """All parts of a sum, which `file` holds, score images, or all score videos."""
-    kinds = {part.media: name for name, part in parts.items()}
-    if len(kinds) > 1:
-        raise UserError(
-            f"{file}: parts: '{kinds['image']}' scores images and '{kinds['video']}' videos; a sum"
-            " needs parts that score the same"
         )
 
 

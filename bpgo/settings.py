@@ -149,11 +149,6 @@ class RewardSettings(Published):
         return "image"
 
     @property
-    def media(self) -> Literal["image", "video"]:
-        """What it scores."""
-        return "image"
-
-    @property
     def needs_calibration(self) -> bool:
         """Whether it can be computed only where the base policy's rewards are known."""
         return False
@@ -354,10 +349,6 @@ class Settings(Strict):
                 model for name in names for model in self.rewards[name].part_names() or [name]
             )
         )
-
-    def media_of(self, name: str) -> Literal["image", "video"]:
-        """What the reward `name` scores; of a sum, what its parts do."""
-        return self.rewards[self.models_of([name])[0]].media
 
     def environments_of(self, experiment: str) -> list[str]:
         """The software environments those rewards need."""

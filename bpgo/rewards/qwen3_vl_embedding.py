@@ -9,7 +9,9 @@ spaced with the first and the last; 131072 to 786432 pixels each, with the secon
 written before each pair. That is what the published code does with a video file. A clip of two or
 three frames gives two; a single frame is taken twice, where the published code fails.
 
-Both instructions are the published default; the paper names none.
+Each pair of frames has marks around it, and the clip has none, as transformers 4.57 makes it, with
+which the model was published; from 5.10 on its processor adds a pair around the whole clip. Both
+instructions are the published default; the paper names none.
 
 B clips, L tokens, D numbers in an embedding.
 """
@@ -85,9 +87,7 @@ class Qwen3VLEmbedding(CosineReward):
         chosen = by_rate(
             images.shape[1], wanted.clip_fps, wanted.fps, wanted.most_frames, floor=True
         )
-        grid = PatchGrid(
-            16, wanted.least_pixels or LEAST_PIXELS, wanted.most_pixels or MOST_PIXELS
-        )
+        grid = PatchGrid(16, wanted.least_pixels or LEAST_PIXELS, wanted.most_pixels or MOST_PIXELS)
         half = (0.5, 0.5, 0.5)
         patches, shape = grid.patches(normalised(grid.levels(images[:, chosen]), half, half))
         tokens = int(shape[0, 1:].prod()) // MERGED**2  # of a pair of frames

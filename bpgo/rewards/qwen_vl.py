@@ -68,8 +68,6 @@ def read_tokenizer(folder: Path, what: str, more: tuple[str, ...] = ()) -> Any:
         raise UserError(f"{what}: the tokenizer in {folder} has no token {missing[0]}")
     if more:
         tokenizer.add_tokens(list(more), special_tokens=True)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = "<|endoftext|>"
     tokenizer.padding_side = "right"
     return tokenizer
 

@@ -1,4 +1,4 @@
-"""VideoCLIP-XL (Wang et al., arXiv 2410.00741; alibaba-pai/VideoCLIP-XL): does the clip fit the text?
+"""VideoCLIP-XL (Wang et al., arXiv 2410.00741; alibaba-pai/VideoCLIP-XL): do clip and text fit?
 
 The paper's training reward. A ViT-L-14 reads all patches of eight frames at once (ViCLIP's video
 encoder); the text encoder is Long-CLIP's, with 248 positions of which the first 20 are CLIP's own.
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from bpgo import hub
 from bpgo.errors import UserError
@@ -74,7 +74,9 @@ class VideoClipXL(CosineReward):
         tower = self.model["video"]
         frames = images[:, stepped(images.shape[1], tower.frames)]
         levels = squashed_levels(frames.flatten(0, 1), tower.size)
-        embeddings: Tensor = tower(imagenet_pixels(levels.view(*frames.shape[:3], *levels.shape[-2:])))
+        embeddings: Tensor = tower(
+            imagenet_pixels(levels.view(*frames.shape[:3], *levels.shape[-2:]))
+        )
         return embeddings
 
     def embed_text(self, text: str) -> Tensor:
@@ -129,7 +131,9 @@ def sizes(state: dict[str, Tensor], path: Path, what: str) -> dict[str, int]:
 
 
 def _layers(state: dict[str, Tensor], tower: str) -> int:
-    found = [re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state]
+    found = [
+        re.match(rf"{re.escape(tower)}transformer\.resblocks\.(\d+)\.", name) for name in state
+    ]
     return 1 + max((int(match[1]) for match in found if match), default=0)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_rewards import build_tiny_rewards
+from tiny_video_rewards import build_tiny_video_rewards
 from torch import Tensor
 
 from bpgo import config, registry
@@ -21,12 +22,15 @@ from bpgo.errors import UserError
 from bpgo.files import repository_root
 from bpgo.records import Calibration
 from bpgo.rewards import load_rewards
+from bpgo.rewards.frame_mean import FrameMean
+from bpgo.rewards.published import PublishedReward
 from bpgo.seeding import generator, numpy_generator
 from bpgo.settings import RewardSettings
 
 FOLDER = repository_root() / "config" / "rewards"
 FILES = sorted(FOLDER.glob("*.yaml"))
 COUNT = 24
+FRAMES = 5
 
 
 # What a reward imports that the main environment need not have.
@@ -41,7 +45,8 @@ def settings_of(file: Path, **changes: Any) -> RewardSettings:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """By reward file, the keys that point to tiny checkpoints in the published layouts."""
-    return build_tiny_rewards(tmp_path_factory.mktemp("rewards"))
+    root = tmp_path_factory.mktemp("rewards")
+    return {**build_tiny_rewards(root / "images"), **build_tiny_video_rewards(root / "videos")}
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
@@ -51,16 +56,24 @@ def reward(request: pytest.FixtureRequest, tiny: dict[str, dict[str, Any]]) -> R
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed; this reward runs in an environment of its own")
     parts = {
-        name: settings_of(FOLDER / f"{name}.yaml", **tiny[name]) for name in settings.part_names()
+        name: settings_of(FOLDER / f"{name}.yaml", **tiny[name])
+        for name in [*settings.part_names(), *settings.inner_names()]
     }
     scales = {name: {"mean": 0.1, "std": 0.5} for name in parts}
     calibration = Calibration(0.0, 1.0, -3.0, parts=scales)
     return load_rewards({**parts, "it": settings}, ["it"], calibration=calibration)["it"]
 
 
+def pairs(reward: Any) -> tuple[Tensor, list[str]]:
+    """Scenes that meet their caption, and two images of noise; for a reward of clips, moving."""
+    images, texts = still_pairs()
+    if reward.settings.media == "video":
+        images = torch.stack([images.roll(frame, -1) for frame in range(FRAMES)], dim=1)
+    return images, texts
+
+
 @cache
-def pairs() -> tuple[Tensor, list[str]]:
-    """Scenes that meet their caption, and two images of noise."""
+def still_pairs() -> tuple[Tensor, list[str]]:
     from bpgo.scenes.captions import sample_captions
     from bpgo.scenes.render import render_batch, sample_scene
 
@@ -76,7 +89,7 @@ def test_every_kind_has_a_file() -> None:
 
 
 def test_one_number_an_image(reward: Reward) -> None:
-    found = reward(*pairs())
+    found = reward(*pairs(reward))
     assert found.shape == (COUNT,)
     assert found.dtype == torch.float32
     assert found.isfinite().all()
@@ -84,11 +97,11 @@ def test_one_number_an_image(reward: Reward) -> None:
 
 
 def test_deterministic(reward: Reward) -> None:
-    assert torch.equal(reward(*pairs()), reward(*pairs()))
+    assert torch.equal(reward(*pairs(reward)), reward(*pairs(reward)))
 
 
 def test_inputs_are_left_alone(reward: Reward) -> None:
-    images, texts = pairs()
+    images, texts = pairs(reward)
     given, words = images.clone(), list(texts)
     reward(given, words)
     assert torch.equal(given, images)
@@ -96,7 +109,7 @@ def test_inputs_are_left_alone(reward: Reward) -> None:
 
 
 def test_batched_is_the_single_ones(reward: Reward) -> None:
-    images, texts = pairs()
+    images, texts = pairs(reward)
     together = reward(images, texts)
     alone = torch.cat([reward(images[k : k + 1], texts[k : k + 1]) for k in range(COUNT)])
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
@@ -105,14 +118,24 @@ def test_batched_is_the_single_ones(reward: Reward) -> None:
 
 
 def test_the_image_and_the_text_count(reward: Reward) -> None:
-    images, texts = pairs()
-    one_image = reward(images[:1].expand(COUNT, -1, -1, -1), texts)
+    images, texts = pairs(reward)
+    one_image = reward(images[:1].expand(COUNT, *images.shape[1:]), texts)
     assert (len(one_image.unique()) > 1) == getattr(reward, "reads_text", True)
     assert len(reward(images, texts[:1] * COUNT).unique()) > 1
 
 
+def test_the_other_media_are_refused(reward: Reward) -> None:
+    if not isinstance(reward, (PublishedReward, FrameMean)):
+        pytest.skip("a configuration that gives it other media is refused before")
+    images, texts = still_pairs()
+    if reward.settings.media == "image":
+        images = images[:, None]
+    with pytest.raises(UserError, match=r"but it was given (images|clips): "):
+        reward(images, texts)
+
+
 def test_as_many_texts_as_images(reward: Reward) -> None:
-    images, texts = pairs()
+    images, texts = pairs(reward)
     with pytest.raises((ValueError, UserError)):
         reward(images, texts[:-1])
 
