@@ -11,7 +11,7 @@ import torch
 from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 
-HEAD_WIDTH = 64
+HEAD_WIDTH = 64  # 1024 numbers in 16 heads, 768 in 12
 OWN_POSITIONS = 20  # Long-CLIP keeps CLIP's first 20 and stretches the rest
 
 

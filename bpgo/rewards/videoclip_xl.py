@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo import hub
 from bpgo.errors import UserError
@@ -28,9 +28,8 @@ from bpgo.rewards.published import CosineReward, PublishedVideoSettings, Sha256
 from bpgo.settings import Positive
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-HEAD_WIDTH = 64  # of both towers: 1024 numbers in 16 heads, 768 in 12
 VIDEO, TEXT = "vision_model.vision_encoder.", "text_model."
 UNUSED = ("vision_model.temp", "text_model.logit_scale")  # temperatures of the training
 
@@ -137,8 +136,8 @@ def _layers(state: dict[str, Tensor], tower: str) -> int:
     return 1 + max((int(match[1]) for match in found if match), default=0)
 
 
-def build(size: dict[str, int]) -> nn.ModuleDict:
-    """The two towers on the meta device, without weights."""
+def build(size: dict[str, int]) -> Any:
+    """The two towers, `video` and `text`, on the meta device, without weights."""
     from accelerate import init_empty_weights
     from torch import nn
 
