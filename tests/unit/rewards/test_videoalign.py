@@ -233,3 +233,27 @@ def test_other_bases(root: Path, spoilt: Path) -> None:
 def test_images_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match="'VideoAlign TA' scores clips, but it was given images"):
         reward_of(root)(clips(2, 1).squeeze(1), TEXTS[:2])
+
+
+def test_the_published_file_holds_these_tensors() -> None:
+    """Qwen2-VL-2B with 151660 words, its LoRA, both heads, two bytes a number: 5,031,072,529."""
+    from tiny_video_rewards import qwen2_vl_config
+    from transformers import Qwen2VLConfig
+
+    from bpgo.rewards.qwen_vl import build
+
+    text = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28}
+    heads = {"num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151_660}
+    vision = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "hidden_size": 1536}
+    values = qwen2_vl_config(1000)
+    values["rope_scaling"] = {"type": "mrope", "mrope_section": [16, 24, 24]}
+    values |= {**text, **heads, "vision_config": {**values["vision_config"], **vision}}
+    model = build("Qwen2VLModel", Qwen2VLConfig.from_dict(values))
+    sizes = {name: value.shape for name, value in model.named_parameters()}
+    numbers = sum(shape.numel() for shape in sizes.values())
+    targets = [v for k, v in sizes.items() if k.startswith("language_") and "_proj.weight" in k]
+    assert len(targets) == 28 * 7
+    numbers += sum(64 * sum(shape) for shape in targets)  # A and B of rank 64
+    numbers += 1536 * (151_660 + 1)  # of words and of the reward
+    names = 5_031_072_529 - 2 * numbers  # what the file holds besides
+    assert 0 < names < 400_000
