@@ -74,10 +74,10 @@ class Workspace:
         """Run Snakemake; `extra` are further configuration files, laid over the first."""
         files = [str(self.configfile), *map(str, extra)]
         place = ["--directory", str(self.folder), "--cores", str(cores)]
-        return snakemake(["--configfile", *files, *place, *arguments])
+        return run_forked("snakemake", ["--configfile", *files, *place, *arguments])
 
     def bpgo(self, *arguments: str | Path) -> Outcome:
-        return run([sys.executable, "-m", "bpgo", *map(str, arguments)])
+        return run_forked("bpgo", [*map(str, arguments)])
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -106,11 +106,11 @@ def run(command: list[str], cwd: Path = REPOSITORY) -> Outcome:
 
 
 @cache
-def snakemake_server() -> subprocess.Popen[bytes]:
-    """See `snakemake_server.py`; it ends with this process, which closes its input."""
+def fork_server(program: str) -> subprocess.Popen[bytes]:
+    """See `fork_server.py`; it ends with this process, which closes its input."""
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("snakemake_server.py"))],
+        [sys.executable, str(Path(__file__).with_name("fork_server.py")), program],
         env=os.environ | {"PYTHONPATH": paths},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -118,9 +118,9 @@ def snakemake_server() -> subprocess.Popen[bytes]:
     )
 
 
-def snakemake(arguments: list[str]) -> Outcome:
-    """As `run`, for `python -m snakemake ARGUMENTS`, whose start is most of a dry run."""
-    server = snakemake_server()
+def run_forked(program: str, arguments: list[str]) -> Outcome:
+    """As `run`, for `python -m PROGRAM ARGUMENTS`, whose imports are most of many calls."""
+    server = fork_server(program)
     with tempfile.NamedTemporaryFile("r") as output:
         request = {"arguments": arguments, "folder": str(REPOSITORY), "output": output.name}
         request["environment"] = dict(os.environ)
@@ -129,10 +129,10 @@ def snakemake(arguments: list[str]) -> Outcome:
         try:
             ended, _, _ = select.select([server.stdout], [], [], TIMEOUT)
             if not ended:
-                raise subprocess.TimeoutExpired(["snakemake", *arguments], TIMEOUT)
+                raise subprocess.TimeoutExpired([program, *arguments], TIMEOUT)
         except BaseException:
             os.killpg(group, signal.SIGKILL)
-            snakemake_server.cache_clear()  # the next call gets another one
+            fork_server.cache_clear()  # the next call gets another one
             raise
         return Outcome(int(server.stdout.readline()), output.read())
 

@@ -22,11 +22,20 @@ ANALYSIS = {"statistics", "tables", "plots", "grids", "report"}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace in which the smoke DAG has run."""
+    """A workspace in which the smoke DAG has run, every job of it, each with less to do."""
     workspace = workspace_in(tmp_path_factory.mktemp("smoke"))
+    workspace.edit(shrink)
     outcome = workspace.snakemake("smoke")
     assert outcome.code == 0, outcome.text
     return workspace
+
+
+def shrink(values: dict) -> None:
+    """The same experiments, arms and seeds; few prompts and samples."""
+    smoke = values["smoke"]
+    values["rollout"].update(prompts_per_iteration=4, group_size=4)
+    smoke["evaluation"].update(prompts=12, curve_prompts=6)
+    smoke["calibration"].update(prompts=8, samples_per_prompt=4)
 
 
 @contextmanager

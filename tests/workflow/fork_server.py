@@ -1,4 +1,6 @@
-"""Snakemake without its start-up: the imports are made once, each call is a fork.
+"""`python -m PROGRAM` without its start-up: the imports are made once, each call is a fork.
+
+usage: python fork_server.py snakemake|bpgo
 
 Reads one JSON object a line: `arguments`, `folder`, `environment`, `output` (a file). Answers with
 the number of the process, which leads a group of its own, and at its end with its exit code.
@@ -9,21 +11,31 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
-import snakemake.cli
+# Where `main` is, and what most calls import late.
+PROGRAMS = {
+    "snakemake": [
+        "snakemake.cli",
+        "snakemake.executors.local",
+        "snakemake.report.html_reporter",
+        "snakemake.workflow",
+        "bpgo.analysis",  # by the Snakefile
+        "bpgo.config",
+    ],
+    "bpgo": [
+        "bpgo.cli",
+        "bpgo.config",
+        "bpgo.prompts",
+        "bpgo.evaluation.calibrate",
+        "bpgo.training",
+    ],
+}
 
-# What the Snakefile imports; the modules of Snakemake that a run imports late.
-import snakemake.executors.local
-import snakemake.report.html_reporter
-import snakemake.workflow
 
-import bpgo.analysis
-import bpgo.config  # noqa: F401
-
-
-def call(request: dict[str, Any]) -> None:
-    """Become `python -m snakemake ARGUMENTS`, as far as anything can tell."""
+def call(program: Any, request: dict[str, Any]) -> None:
+    """Become `python -m PROGRAM ARGUMENTS`, as far as anything can tell."""
     os.setsid()
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number, file in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
@@ -31,18 +43,18 @@ def call(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    sys.argv = [snakemake.cli.__file__, *request["arguments"]]
-    snakemake.cli.main()
+    sys.argv = [program.__file__, *request["arguments"]]
+    program.main()
 
 
-def forked(request: dict[str, Any]) -> int:
+def forked(program: Any, request: dict[str, Any]) -> int:
     """Start the call; its process number."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
-        call(request)
+        call(program, request)
         code = 0
     except SystemExit as error:
         if error.code is not None and not isinstance(error.code, int):
@@ -59,8 +71,9 @@ def forked(request: dict[str, Any]) -> int:
 
 def main() -> None:
     """Serve until the input ends."""
+    program, *_ = [import_module(name) for name in PROGRAMS[sys.argv[1]]]
     for line in sys.stdin:
-        child = forked(json.loads(line))
+        child = forked(program, json.loads(line))
         print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
