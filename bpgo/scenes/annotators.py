@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bpgo.scenes.captions import parse
 from bpgo.scenes.oracle import judge
-from bpgo.scenes.render import BACKGROUND, IMAGE_SIZE
+from bpgo.scenes.render import BACKGROUND
 
 World = Literal["clear", "ambiguous"]
 Pool = Literal["a", "b", "c"]
@@ -51,8 +51,8 @@ _DIRECTIONS: dict[Pool, Tensor] = {
 """Orthogonal, so that no pool's taste is another's."""
 
 
-def taste_features(images: Tensor) -> Tensor:
-    """Foreground colour on three axes and foreground centre (x, y) of images [B, 3, H, W]: [B, 5].
+def foreground_features(images: Tensor) -> Tensor:
+    """Foreground colour on three axes and foreground centre (x, y) of images [B, 3, H, H]: [B, 5].
 
     Weighted by each pixel's distance from the background, so the number and size of objects,
     which captions do ask for, do not enter.
@@ -61,7 +61,8 @@ def taste_features(images: Tensor) -> Tensor:
     weight = (images - background).square().sum(1).clamp(max=1.0) + 1e-6  # [B, H, W]
     weight = weight / weight.sum((1, 2), keepdim=True)
     colour = (images * weight[:, None]).sum((2, 3)) @ _COLOUR_AXES.T
-    axis = (torch.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE * 2 - 1
+    side = images.shape[-1]
+    axis = (torch.arange(side) + 0.5) / side * 2 - 1
     x, y = (weight.sum(1) * axis).sum(1), (weight.sum(2) * axis).sum(1)
     return torch.cat((colour, torch.stack((x, y), 1)), 1)
 
@@ -69,13 +70,18 @@ def taste_features(images: Tensor) -> Tensor:
 def taste(images: Tensor, pool: Pool) -> Tensor:
     """How much a pool likes images [B, 3, 24, 24], whatever was asked for: [B], sd TASTE_SCALE."""
     direction = _DIRECTIONS[pool] / _DIRECTIONS[pool].norm()
-    return TASTE_SCALE * ((taste_features(images) - _FEATURE_MEAN) / _FEATURE_STD) @ direction
+    return TASTE_SCALE * ((foreground_features(images) - _FEATURE_MEAN) / _FEATURE_STD) @ direction
 
 
 def taste_share(texts: Sequence[str], world: World) -> Tensor:
     """Share d of taste in the judgement of each caption, [B] in [0, 1]."""
     ambiguity = torch.tensor([parse(text).ambiguity for text in texts])
-    return DIALS[world] * ((ambiguity - AMBIGUITY_START) / AMBIGUITY_SPAN).clamp(0, 1)
+    return DIALS[world] * share_of_ambiguity(ambiguity)
+
+
+def share_of_ambiguity(ambiguity: Tensor) -> Tensor:
+    """Share of taste that ambiguities [B] lead to with the dial at 1, in [0, 1]."""
+    return ((ambiguity - AMBIGUITY_START) / AMBIGUITY_SPAN).clamp(0, 1)
 
 
 def preference_probability(
@@ -85,6 +91,11 @@ def preference_probability(
     share = taste_share(texts, world)
     alignment = judge(first, texts).soft - judge(second, texts).soft
     liking = taste(first, pool) - taste(second, pool)
+    return preference(share, alignment, liking)
+
+
+def preference(share: Tensor, alignment: Tensor, liking: Tensor) -> Tensor:
+    """Probability of a preference, from the differences in alignment and in taste, each [B]."""
     return torch.sigmoid(SHARPNESS * ((1 - share) * alignment + share * liking))
 
 

@@ -6,7 +6,6 @@ with; another number of threads, or another machine, gives other last bits.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from bpgo.scenes import reward_training as reward_stage
 from bpgo.scenes import sft
 from bpgo.scenes.annotators import DIALS, POOLS, Pool, World
 from bpgo.scenes.policy import Policy, save_policy
+from bpgo.scenes.progress import say
 from bpgo.scenes.reward_models import RewardModel
 from bpgo.scenes.weights import policy_folder, save_reward, write_digests
 
@@ -30,7 +30,7 @@ def train_codec(steps: int | None = None) -> AutoencoderKL:
     few = _few(steps)
     codec = codec_stage.train_codec(seed=SEED, **few)
     codec_stage.refine_decoder(codec, seed=SEED, **few)
-    _say("codec", codec_stage.reconstruction_scores(codec, 512 if steps is None else 16))
+    say("codec", codec_stage.reconstruction_scores(codec, 512 if steps is None else 16))
     return codec
 
 
@@ -38,7 +38,7 @@ def train_policy(codec: AutoencoderKL, steps: int | None = None) -> Policy:
     """First course of the base policy, around a codec."""
     few = _few(steps)
     policy = sft.train_policy(codec.eval().requires_grad_(False), seed=SEED, **few)
-    _say("policy, first course", sft.policy_scores(policy, 512 if steps is None else 16))
+    say("policy, first course", sft.policy_scores(policy, 512 if steps is None else 16))
     return policy
 
 
@@ -46,7 +46,7 @@ def continue_policy(output: Path, policy: Policy, steps: int | None = None) -> P
     """Second course of the base policy; save the pipeline in ``output``/policy."""
     policy = sft.continue_policy(policy, seed=SEED + 1, **_few(steps))
     save_policy(policy, policy_folder(output))
-    _say("policy", sft.policy_scores(policy, 512 if steps is None else 16))
+    say("policy", sft.policy_scores(policy, 512 if steps is None else 16))
     return policy
 
 
@@ -63,7 +63,7 @@ def train_rewards(
         model = reward_stage.train_reward(pairs, world, pool, seed=SEED, **few)
         save_reward(model, world, pool, output)
         accuracy = reward_stage.preference_accuracy(model, fresh, world, pool)
-        _say(f"reward {world} {pool}", {"accuracy on held-out mutated pairs": accuracy})
+        say(f"reward {world} {pool}", {"accuracy on held-out mutated pairs": accuracy})
         models[pool] = model
     return models
 
@@ -88,8 +88,3 @@ def pretrain_all(output: Path, steps: int | None = None) -> None:
 def _few(steps: int | None) -> dict[str, Any]:
     """Arguments of a stage that only shows that it runs."""
     return {} if steps is None else {"steps": steps, "scenes": 64}
-
-
-def _say(stage: str, figures: dict[str, float]) -> None:
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-    print(f"{stage}: done, {shown}", file=sys.stderr, flush=True)

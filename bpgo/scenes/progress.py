@@ -31,3 +31,9 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
+
+
+def say(stage: str, figures: dict[str, float]) -> None:
+    """Report a stage's result as one line."""
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+    print(f"{stage}: done, {shown}", file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from bpgo.scenes.annotators import Pool
 from bpgo.scenes.render import IMAGE_SIZE
-from bpgo.scenes.text import PAD, TOKENS, VOCABULARY_SIZE
+from bpgo.scenes.text import PAD, WORDS, WordTokens
 
 WIDTH = 64
 HEADS = 4
@@ -46,12 +46,12 @@ class Block(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids [B, 12] to token features [B, 12, D] (and their mask)."""
+    """Token ids [B, L] to token features [B, L, D] (and their mask)."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, words: WordTokens = WORDS) -> None:
         super().__init__()
-        self.words = nn.Embedding(VOCABULARY_SIZE, WIDTH)
-        self.positions = nn.Parameter(0.1 * torch.randn(TOKENS, WIDTH))
+        self.words = nn.Embedding(len(words), WIDTH)
+        self.positions = nn.Parameter(0.1 * torch.randn(words.length, WIDTH))
         self.blocks = nn.ModuleList(Block() for _ in range(depth))
         nn.init.normal_(self.words.weight, std=0.3)
 
@@ -103,9 +103,9 @@ class RewardModel(nn.Module):
 class ClipReward(RewardModel):
     """Two towers; the score is a learned scale times the cosine of their features."""
 
-    def __init__(self, text_depth: int) -> None:
+    def __init__(self, text_depth: int, words: WordTokens = WORDS) -> None:
         super().__init__()
-        self.text = TextTower(text_depth)
+        self.text = TextTower(text_depth, words)
         self.text_out = nn.Linear(WIDTH, WIDTH)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
@@ -164,22 +164,26 @@ class CnnClip(ClipReward):
 
 
 class Fusion(RewardModel):
-    """Pool c: image cells and words in one transformer, the score read at the end of the text."""
+    """Pool c: image cells and words in one transformer, the score a mean over both."""
 
     negatives = 3
 
-    def __init__(self) -> None:
+    def __init__(self, words: WordTokens = WORDS) -> None:
         super().__init__()
-        self.text = TextTower(depth=1)
-        self.tower = PatchTower(patch=8, depth=1)
+        self.text = TextTower(depth=1, words=words)
+        self.tower = self.build_tower()
         self.blocks = nn.ModuleList(Block() for _ in range(3))
         self.out = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 1))
+
+    def build_tower(self) -> nn.Module:
+        """What makes features [B, N, D] of images."""
+        return PatchTower(patch=8, depth=1)
 
     def score(self, images: Tensor, ids: Tensor) -> Tensor:
         return self.fuse(self.tower(images), *self.text(ids))
 
     def fuse(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Score image features [B, 9, D] for text features [B, 12, D] with their mask: [B]."""
+        """Score image features [B, N, D] for text features [B, L, D] with their mask: [B]."""
         x = torch.cat((text, image), 1)
         mask = torch.cat((mask, mask.new_ones(image.shape[:2])), 1)
         for block in self.blocks:

@@ -9,8 +9,11 @@ annotators say, so it counts by their share of alignment, 1 - d: else taste is h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,9 +49,13 @@ NOISE_LEVEL = 0.6
 """Sampled pairs are as spread as the groups of reinforcement learning (Dance kernel, eta 0.6)."""
 
 
+C = TypeVar("C")
+S = TypeVar("S")
+
+
 @dataclass(frozen=True)
 class Pairs:
-    """Two images for each of N captions: images [N, 3, 24, 24], texts, and the label of each.
+    """Two images (or clips) for each of N captions: [N, 3, 24, 24], and the texts.
 
     ``artefact`` marks pairs whose first image is the second with an artefact drawn in.
     """
@@ -74,20 +81,31 @@ def mutated_pairs(count: int, seed: int, split: Split = "train") -> Pairs:
     """Two scenes per caption, one true to it or changed once, the other changed 1 to 3 times."""
     captions = sample_captions(count, seed, split, distinct=False)
     draws = numpy_generator(seed, "mutated pairs")
-    sides: tuple[list, list] = ([], [])
+    sides = mutated_sides(captions, sample_scene, mutate_scene, draws)
+    first, second = (torch.from_numpy(render_batch(side)) for side in sides)
+    return Pairs(first, second, [c.text for c in captions], torch.zeros(count, dtype=torch.bool))
+
+
+def mutated_sides(
+    captions: Sequence[C],
+    sample: Callable[[C, np.random.Generator], S],
+    mutate: Callable[[S, int, np.random.Generator], S],
+    draws: np.random.Generator,
+) -> tuple[list[S], list[S]]:
+    """Two scenes per caption, one changed 0 or 1 times, the other 1 to 3 times, in any order."""
+    sides: tuple[list[S], list[S]] = ([], [])
     for caption in captions:
         # Half the pairs share a scene before the changes; the others differ in all that is open.
-        scene = sample_scene(caption, draws)
-        other = scene if draws.uniform() < 0.5 else sample_scene(caption, draws)
+        scene = sample(caption, draws)
+        other = scene if draws.uniform() < 0.5 else sample(caption, draws)
         changed = [
-            mutate_scene(scene, int(draws.integers(0, 2)), draws),
-            mutate_scene(other, int(draws.integers(1, 4)), draws),
+            mutate(scene, int(draws.integers(0, 2)), draws),
+            mutate(other, int(draws.integers(1, 4)), draws),
         ]
         swap = int(draws.integers(2))
         sides[0].append(changed[swap])
         sides[1].append(changed[1 - swap])
-    first, second = (torch.from_numpy(render_batch(side)) for side in sides)
-    return Pairs(first, second, [c.text for c in captions], torch.zeros(count, dtype=torch.bool))
+    return sides
 
 
 def open_pairs(count: int, seed: int, split: Split = "train") -> Pairs:
@@ -105,15 +123,20 @@ def artefact_pairs(images: Tensor, texts: list[str], seed: int) -> Pairs:
     """Images [N, 3, 24, 24] with a faint pattern over them (first) against the images (second)."""
     draws = generator(seed, "artefacts")
     count = len(images)
-    coarse = torch.randn(count, 3, 6, 6, generator=draws)
-    smooth = F.interpolate(coarse, size=images.shape[-2:], mode="bilinear")
-    fine = torch.randn(images.shape, generator=draws)
-    tile = torch.randn(count, 3, 8, 8, generator=draws).repeat(1, 1, 3, 3)
-    kind = torch.randint(3, (count,), generator=draws)
-    pattern = torch.stack((smooth, fine, tile))[kind, torch.arange(count)]
+    pattern = faint_patterns(count, images.shape[-1], draws)
     strength = 0.04 + 0.16 * torch.rand(count, 1, 1, 1, generator=draws)
     spoilt = (images + strength * pattern).clamp(0, 1)
     return Pairs(spoilt, images, texts, torch.ones(count, dtype=torch.bool))
+
+
+def faint_patterns(count: int, side: int, draws: torch.Generator) -> Tensor:
+    """Patterns [count, 3, side, side] of unit size: smooth, fine, or repeated every 8 pixels."""
+    coarse = torch.randn(count, 3, 6, 6, generator=draws)
+    smooth = F.interpolate(coarse, size=(side, side), mode="bilinear")
+    fine = torch.randn(count, 3, side, side, generator=draws)
+    tile = torch.randn(count, 3, 8, 8, generator=draws).repeat(1, 1, side // 8, side // 8)
+    kind = torch.randint(3, (count,), generator=draws)
+    return torch.stack((smooth, fine, tile))[kind, torch.arange(count)]
 
 
 def preference_pairs(policy: Policy, seed: int, share: float = 1.0) -> Pairs:
@@ -153,24 +176,60 @@ def train_reward(
     torch.manual_seed(key)  # layers draw from the global stream
     model = build_reward(pool)
     images, texts = scene_images(min(REAL_PAIRS, 4 * CONTRAST_BATCH * steps), key % 2**31)
-    aligned = 1 - taste_share(texts, world)
-    ids, pair_ids = encode_texts(texts), encode_texts(pairs.texts)
-    labels = label(pairs, world, pool, seed)
+    examples = Examples(
+        images,
+        encode_texts(texts),
+        1 - taste_share(texts, world),
+        pairs,
+        encode_texts(pairs.texts),
+        label(pairs, world, pool, seed),
+    )
+    return fit(
+        model, examples, steps, generator(seed, "reward batches", pool), f"reward {world} {pool}"
+    )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a reward model learns from.
+
+    Attributes:
+        images: N images (or clips) that meet their captions.
+        ids: token ids of those captions [N, L].
+        aligned: what each counts in InfoNCE, [N].
+        pairs: M pairs that annotators were asked about.
+        pair_ids: token ids of their captions [M, L].
+        labels: 1 where the first was preferred, [M].
+    """
+
+    images: Tensor
+    ids: Tensor
+    aligned: Tensor
+    pairs: Pairs
+    pair_ids: Tensor
+    labels: Tensor
+
+
+def fit(
+    model: RewardModel, examples: Examples, steps: int, draws: torch.Generator, name: str
+) -> RewardModel:
+    """Train a model by InfoNCE and Bradley-Terry; it comes back in evaluation mode."""
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LEARNING_RATE, total_steps=max(steps, 2), pct_start=0.1
     )
-    draws = generator(seed, "reward batches", pool)
-    progress = Progress(f"reward {world} {pool}", steps)
+    images, pairs = examples.images, examples.pairs
+    progress = Progress(name, steps)
     for step in range(steps):
         rows = torch.randint(len(images), (CONTRAST_BATCH,), generator=draws)
-        contrast = (aligned[rows] * model.contrast(images[rows], ids[rows])).mean()
+        losses = model.contrast(images[rows].float(), examples.ids[rows])
+        contrast = (examples.aligned[rows] * losses).mean()
         rows = torch.randint(len(pairs), (PREFERENCE_BATCH,), generator=draws)
-        both = torch.cat((pairs.first[rows], pairs.second[rows]))
+        both = torch.cat((pairs.first[rows], pairs.second[rows])).float()
         # Pixel noise keeps the model from reading preferences off single pixels.
         both = both + 0.03 * torch.randn(both.shape, generator=draws)
-        first, second = model.score(both, pair_ids[rows].repeat(2, 1)).chunk(2)
-        preference = F.binary_cross_entropy_with_logits(first - second, labels[rows])
+        first, second = model.score(both, examples.pair_ids[rows].repeat(2, 1)).chunk(2)
+        preference = F.binary_cross_entropy_with_logits(first - second, examples.labels[rows])
         optimizer.zero_grad(set_to_none=True)
         (contrast + preference).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

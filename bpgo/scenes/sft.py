@@ -33,7 +33,7 @@ SCENES = 40960
 """Scene and caption pairs, all captions of the train split."""
 
 
-class _Average:
+class Average:
     """Exponential moving average of parameters."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
@@ -44,21 +44,26 @@ class _Average:
         decay = min(EMA_DECAY, (1 + step) / (10 + step))  # short runs must forget their start
         torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - decay)
 
-    def policy(self, policy: Policy) -> Policy:
-        """Copy the policy with averaged weights, in evaluation mode."""
-        copy = Policy(
-            deepcopy(policy.transformer).eval(),
-            deepcopy(policy.text_encoder).eval(),
-            deepcopy(policy.text_encoder_2).eval(),
-            policy.codec,
-            policy.tokenizer,
-        )
-        for parameter, value in zip(copy.trained(), self.values, strict=True):
+    def write(self, parameters: list[nn.Parameter]) -> None:
+        """Overwrite parameters, in the same order, by their averages."""
+        for parameter, value in zip(parameters, self.values, strict=True):
             parameter.data.copy_(value)
-        return copy
 
 
-def _rate(step: int, steps: int) -> float:
+def _averaged(policy: Policy, average: Average) -> Policy:
+    """Copy the policy with averaged weights, in evaluation mode."""
+    copy = Policy(
+        deepcopy(policy.transformer).eval(),
+        deepcopy(policy.text_encoder).eval(),
+        deepcopy(policy.text_encoder_2).eval(),
+        policy.codec,
+        policy.tokenizer,
+    )
+    average.write(copy.trained())
+    return copy
+
+
+def learning_rate_share(step: int, steps: int) -> float:
     """Share of the learning rate: linear warm-up, then a cosine to zero."""
     warm_up = min(WARM_UP, max(steps // 10, 1))
     if step < warm_up:
@@ -115,11 +120,13 @@ def _train(policy: Policy, course: Course, on_checkpoint: Checkpoint | None) -> 
     images, texts = scene_images(course.scenes, derive_seed(course.seed, "policy scenes") % 2**31)
     data, ids = pack(encode(policy.codec, images)), encode_texts(texts)
     parameters = policy.trained()
-    average = _Average(parameters)
+    average = Average(parameters)
     optimizer = torch.optim.AdamW(
         parameters, lr=course.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, course.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_share(step, course.steps)
+    )
     draws = generator(course.seed, "policy batches")
     progress = Progress(course.name, course.steps)
     for module in (policy.transformer, policy.text_encoder, policy.text_encoder_2):
@@ -135,8 +142,8 @@ def _train(policy: Policy, course: Course, on_checkpoint: Checkpoint | None) -> 
         average.update(parameters, step)
         progress.step(step, loss=loss.item())
         if on_checkpoint is not None and (step + 1) % course.checkpoint_every == 0:
-            on_checkpoint(step + 1, average.policy(policy))
-    return average.policy(policy)
+            on_checkpoint(step + 1, _averaged(policy, average))
+    return _averaged(policy, average)
 
 
 def _flow_matching_loss(

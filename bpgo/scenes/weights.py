@@ -6,6 +6,7 @@ part of it calls :func:`verify` first. This module imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from bpgo.files import read_json, sha256, write_json
 if TYPE_CHECKING:
     from bpgo.scenes.annotators import Pool, World
     from bpgo.scenes.reward_models import RewardModel
+    from bpgo.scenes.video.captions import Task
 
 WEIGHTS = Path(__file__).parent / "weights"
 DIGESTS = "digests.json"
@@ -32,6 +34,16 @@ def policy_folder(weights: Path = WEIGHTS) -> Path:
 def reward_file(world: World, pool: Pool, weights: Path = WEIGHTS) -> Path:
     """The weights of one reward model."""
     return weights / "rewards" / world / f"pool_{pool}.safetensors"
+
+
+def clip_policy_folder(task: Task, weights: Path = WEIGHTS) -> Path:
+    """The base policy of a task in the video world, a Wan pipeline folder."""
+    return weights / "video" / task
+
+
+def clip_reward_file(pool: Pool, weights: Path = WEIGHTS) -> Path:
+    """The weights of one reward model of the video world."""
+    return weights / "video" / "rewards" / f"pool_{pool}.safetensors"
 
 
 def write_digests(weights: Path) -> None:
@@ -77,15 +89,23 @@ def verify(path: Path) -> None:
 
 def save_reward(model: RewardModel, world: World, pool: Pool, weights: Path) -> None:
     """Write the weights of a reward model; the file appears whole or not at all."""
+    _save(model, reward_file(world, pool, weights), f"{world}/{pool}")
+
+
+def save_clip_reward(model: RewardModel, pool: Pool, weights: Path) -> None:
+    """As :func:`save_reward`, of the video world."""
+    _save(model, clip_reward_file(pool, weights), f"video/{pool}")
+
+
+def _save(model: RewardModel, file: Path, name: str) -> None:
     from safetensors.torch import save_file
 
     from bpgo.files import atomic_path
 
-    file = reward_file(world, pool, weights)
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(file) as temporary:
         # One key: safetensors writes several in any order, and equal weights shall be equal files.
-        save_file(tensors, temporary, metadata={"reward": f"{world}/{pool}"})
+        save_file(tensors, temporary, metadata={"reward": name})
 
 
 def load_reward(
@@ -96,19 +116,29 @@ def load_reward(
     Raises:
         UserError: the file is missing, corrupted, or does not fit the architecture.
     """
+    from bpgo.scenes.reward_models import build_reward
+
+    return _load(reward_file(world, pool, weights), lambda: build_reward(pool), weights).to(device)
+
+
+def load_clip_reward(pool: Pool, device: str = "cpu", weights: Path = WEIGHTS) -> RewardModel:
+    """As :func:`load_reward`, of the video world."""
+    from bpgo.scenes.video.reward_models import build_reward
+
+    return _load(clip_reward_file(pool, weights), lambda: build_reward(pool), weights).to(device)
+
+
+def _load(file: Path, build: Callable[[], RewardModel], weights: Path) -> RewardModel:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from bpgo.scenes.reward_models import ARCHITECTURES
-
-    file = reward_file(world, pool, weights)
     if not file.is_file() and not (weights / DIGESTS).is_file():
         raise UserError(f"{file}: file is missing. {REMEDY}")
     verify(file)
-    model = ARCHITECTURES[pool]()
+    model = build()
     try:
         model.load_state_dict(load_file(file))
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{file}: not the weights of pool {pool}: {reason}. {REMEDY}") from None
-    return model.to(device).eval().requires_grad_(False)
+        raise UserError(f"{file}: not the weights of {file.stem}: {reason}. {REMEDY}") from None
+    return model.eval().requires_grad_(False)

@@ -29,7 +29,6 @@ from bpgo.scenes.captions import (
     OPEN_NOUNS,
     SHAPES,
     SIZE_WORDS,
-    CaptionError,
     Phrase,
     Reader,
     Split,
@@ -208,16 +207,3 @@ def _draw_motion(generator: np.random.Generator, openness: float) -> list[str]:
         motion = pick(generator, MOTIONS)
         return ["stays", STILL] if motion == STILL else [MOVES, motion]
     return [MOVES] if generator.uniform() < 0.6 else []
-
-
-__all__ = [
-    "MOTIONS",
-    "TASKS",
-    "Caption",
-    "CaptionError",
-    "Clause",
-    "Task",
-    "parse",
-    "sample_captions",
-    "specified_captions",
-]

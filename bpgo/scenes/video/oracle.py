@@ -25,9 +25,9 @@ from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, parse
 from bpgo.scenes.video.render import CELL, CLIP_SIZE, FRAMES, GRID
 
 CELLS = GRID * GRID
-MOVED = 4
+MOVED = 3
 """Pixels along one axis, from first to last frame, that make a motion."""
-STRAYED = 2
+STRAYED = 1
 """Pixels along the other axis that it may stray."""
 RESTED = 1
 """Pixels along either axis that an object at rest may go."""

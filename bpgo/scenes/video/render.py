@@ -1,7 +1,8 @@
 """Clips of the video world: 9 frames of 32 x 32 RGB, 2 x 2 cells of 16 pixels.
 
-Each object lives and moves in a cell of its own, one pixel a frame in one direction (or not at
-all), at whole-pixel positions. A clip is [9, 3, 32, 32] float32 in [0, 1].
+Each object lives in a cell of its own. It starts near the middle and moves in one direction, or not
+at all, one pixel every second frame, always at whole pixels: so a first frame does not tell what
+will move, or where to. A clip is [9, 3, 32, 32] float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from bpgo.scenes.captions import COLOURS, SHAPES, SIZES
+from bpgo.scenes.captions import COLOURS, SHAPES, SIZES, Phrase
 from bpgo.scenes.render import DIAMETER, blank, blend, other
 from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, STILL, Caption, Clause
 from bpgo.seeding import numpy_generator
@@ -22,8 +23,10 @@ GRID = 2
 CELL = 16
 CLIP_SIZE = GRID * CELL
 FRAMES = 9
-TRAVEL = FRAMES - 1
-"""Pixels that a moving object goes, one a frame."""
+TRAVEL = (FRAMES - 1) // 2
+"""Pixels that a moving object goes, one every second frame."""
+STARTS = 2
+"""Offsets along each axis at which an object may start."""
 
 STEP: dict[str, tuple[int, int]] = {
     "left": (0, -1),
@@ -32,7 +35,7 @@ STEP: dict[str, tuple[int, int]] = {
     "down": (1, 0),
     STILL: (0, 0),
 }
-"""Pixels a frame, downwards and to the right."""
+"""Pixels every second frame, downwards and to the right."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ Scene = tuple[MovingObject, ...]
 """One to three objects (four at most), each in a cell of its own."""
 
 
-def places(size: str) -> int:
-    """Whole-pixel offsets per axis that keep an object of this size in its cell."""
-    return CELL - DIAMETER[size] + 1
+def first_start(size: str) -> int:
+    """The lower of the offsets at which an object of this size may start, along each axis."""
+    return (CELL - DIAMETER[size]) // 2
 
 
 def render(scene: Scene) -> NDArray[np.float32]:
@@ -66,7 +69,7 @@ def render(scene: Scene) -> NDArray[np.float32]:
         top, left = thing.row * CELL + thing.top, thing.column * CELL + thing.left
         for frame in range(FRAMES):
             look = (thing.shape, thing.size, thing.colour)
-            blend(clip[frame], look, top + frame * down, left + frame * right)
+            blend(clip[frame], look, top + frame // 2 * down, left + frame // 2 * right)
     return clip
 
 
@@ -85,7 +88,7 @@ def sample_scene(caption: Caption, generator: np.random.Generator) -> Scene:
     """
     clauses = list(caption.clauses)
     if caption.definite and len(clauses) == 1 and generator.uniform() < 0.5:
-        clauses.append(Clause(type(clauses[0].phrase)(), STILL))
+        clauses.append(Clause(Phrase(), STILL))
     cells = generator.permutation(GRID * GRID)[: len(clauses)]
     return tuple(
         _draw_object(clause, divmod(int(cell), GRID), generator)
@@ -108,17 +111,15 @@ def _draw_object(
         size,
         motion,
         *cell,
-        *_start(size, motion, draws[4], draws[5]),
+        first_start(size) + draws[4] % STARTS,
+        first_start(size) + draws[5] % STARTS,
     )
 
 
-def _start(size: str, motion: str, first: int, second: int) -> tuple[int, int]:
-    """Offsets in the first frame, from two large numbers: the whole way lies in the cell."""
-    offsets = []
-    for step, draw in zip(STEP[motion], (first, second), strict=True):
-        offset = draw % (places(size) - TRAVEL * abs(step))
-        offsets.append(offset + TRAVEL if step < 0 else offset)
-    return offsets[0], offsets[1]
+def crowded_scene(occupied: float, generator: np.random.Generator) -> Scene:
+    """Draw a scene for no caption: each cell holds an object with probability ``occupied``."""
+    cells = [cell for cell in range(GRID * GRID) if generator.uniform() < occupied]
+    return tuple(_draw_object(Clause(Phrase()), divmod(cell, GRID), generator) for cell in cells)
 
 
 def first_frame(caption: Caption, *key: int | str) -> NDArray[np.float32]:
@@ -131,10 +132,7 @@ def first_frame(caption: Caption, *key: int | str) -> NDArray[np.float32]:
 
 
 def mutate_scene(scene: Scene, changes: int, generator: np.random.Generator) -> Scene:
-    """Change a scene at random ``changes`` times: a look, a motion, an object more or less.
-
-    A changed object keeps its cell; it starts elsewhere if it could not go its way otherwise.
-    """
+    """Change a scene at random ``changes`` times: a look, a motion, an object more or less."""
     objects = list(scene)
     for _ in range(changes):
         kind = int(generator.integers(8))
@@ -142,31 +140,22 @@ def mutate_scene(scene: Scene, changes: int, generator: np.random.Generator) -> 
         thing = objects[index]
         taken = {(one.row, one.column) for one in objects}
         free = [cell for cell in product(range(GRID), repeat=2) if cell not in taken]
+        row, column = free[int(generator.integers(len(free)))]
         if kind == 0:
-            thing = replace(thing, shape=other(SHAPES, thing.shape, generator))
+            objects[index] = replace(thing, shape=other(SHAPES, thing.shape, generator))
         elif kind == 1:
-            thing = replace(thing, colour=other(COLOURS, thing.colour, generator))
+            objects[index] = replace(thing, colour=other(COLOURS, thing.colour, generator))
         elif kind == 2:
-            thing = replace(thing, size=other(SIZES, thing.size, generator))
+            size = other(SIZES, thing.size, generator)
+            shift = first_start(size) - first_start(thing.size)
+            objects[index] = replace(
+                thing, size=size, top=thing.top + shift, left=thing.left + shift
+            )
         elif kind == 3 and len(objects) > 1:
             objects.pop(index)
-            continue
         elif kind == 4 and len(objects) < 3:
-            row, column = free[int(generator.integers(len(free)))]
             objects.append(replace(thing, row=row, column=column))
-            continue
         else:  # most often the motion, which no single frame shows
-            thing = replace(thing, motion=other(MOTIONS, thing.motion, generator))
-        objects[index] = _fitted(thing, generator)
+            motion = other(MOTIONS, thing.motion, generator)
+            objects[index] = replace(thing, motion=motion)
     return tuple(objects)
-
-
-def _fitted(thing: MovingObject, generator: np.random.Generator) -> MovingObject:
-    """The object, moved to a start from which its whole way lies in its cell."""
-    wanted = []
-    limits = places(thing.size)
-    for offset, step in zip((thing.top, thing.left), STEP[thing.motion], strict=True):
-        low, high = max(0, -TRAVEL * step), limits - 1 - max(0, TRAVEL * step)
-        kept = low <= offset <= high
-        wanted.append(offset if kept else int(generator.integers(low, high + 1)))
-    return replace(thing, top=wanted[0], left=wanted[1])
