@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -226,14 +226,23 @@ def pretrain(
     output: Output,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fewer, for a try.")] = None,
     threads: Threads = 1,
+    world: Annotated[
+        Literal["images", "video"] | None, typer.Option("--world", help="Only its part.")
+    ] = None,
+    parts: Annotated[
+        list[Path] | None, typer.Option("--part", help="Parts to put together, made before.")
+    ] = None,
 ) -> None:
-    """Make the embedded world's weights again, from nothing."""
+    """Make the embedded worlds' weights again, from nothing."""
     import torch
 
-    from bpgo.scenes.pretrain import pretrain_all
+    from bpgo.scenes.pretrain import join, pretrain_all
 
     torch.set_num_threads(threads)
-    pretrain_all(output, steps)
+    if parts:
+        join(parts, output)
+    else:
+        pretrain_all(output, steps, world)
 
 
 @app.command()

@@ -28,6 +28,8 @@ REWARDS = {
     "weighted_sum": "bpgo.rewards.weighted_sum",
     "scenes_preference": "bpgo.rewards.scenes",
     "scenes_oracle": "bpgo.rewards.scenes_oracle",
+    "scenes_video_preference": "bpgo.rewards.scenes_video",
+    "scenes_video_oracle": "bpgo.rewards.scenes_video_oracle",
     "image_reward": "bpgo.rewards.image_reward",
     "image_reward_official": "bpgo.rewards.image_reward_official",
     "frame_mean": "bpgo.rewards.frame_mean",
@@ -46,6 +48,7 @@ MODELS = {
 # The module of a prompt set exports its class as `PROMPTS`.
 PROMPTS = {
     "scenes": "bpgo.prompt_sets.scenes",
+    "scenes_video": "bpgo.prompt_sets.scenes_video",
     "file": "bpgo.prompt_sets.file",
 }
 

@@ -1,4 +1,4 @@
-"""Makes the embedded world's weights from nothing: codec, policy, reward models.
+"""Makes the embedded worlds' weights from nothing: codec, policy, reward models; then video's.
 
 The defaults are the settings that made the shipped weights. One thread is what they were made
 with; another number of threads, or another machine, gives other last bits.
@@ -6,12 +6,14 @@ with; another number of threads, or another machine, gives other last bits.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKL
 
+from bpgo.errors import UserError
 from bpgo.files import atomic_directory
 from bpgo.scenes import codec as codec_stage
 from bpgo.scenes import reward_training as reward_stage
@@ -20,7 +22,11 @@ from bpgo.scenes.annotators import DIALS, POOLS, Pool, World
 from bpgo.scenes.policy import Policy, save_policy
 from bpgo.scenes.progress import say
 from bpgo.scenes.reward_models import RewardModel
-from bpgo.scenes.weights import policy_folder, save_reward, write_digests
+from bpgo.scenes.video.pretrain import pretrain_video
+from bpgo.scenes.weights import policy_folder, save_reward, verify, write_digests
+
+Part = Literal["images", "video"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 SEED = 0
 
@@ -68,20 +74,44 @@ def train_rewards(
     return models
 
 
-def pretrain_all(output: Path, steps: int | None = None) -> None:
+def pretrain_all(output: Path, steps: int | None = None, world: Part | None = None) -> None:
     """Make the whole weights folder; ``output`` appears at the end, whole or not at all.
 
     Args:
         output: replaced if it exists.
         steps: training steps of every stage, on a few scenes, for a test; None for the real thing.
+        world: make the part of one world only, for :func:`join`; None makes both.
     """
     torch.set_num_threads(1)
     with atomic_directory(Path(output)) as folder:
-        policy = train_policy(train_codec(steps), steps)
-        # As published reward models do, these learn from images of an earlier generator.
-        for world in DIALS:
-            train_rewards(folder, policy, world, steps)
-        continue_policy(folder, policy, steps)
+        if world in (None, "images"):
+            _pretrain_images(folder, steps)
+        if world in (None, "video"):
+            pretrain_video(folder, steps)
+        write_digests(folder)
+
+
+def _pretrain_images(folder: Path, steps: int | None) -> None:
+    policy = train_policy(train_codec(steps), steps)
+    # As published reward models do, these learn from images of an earlier generator.
+    for world in DIALS:
+        train_rewards(folder, policy, world, steps)
+    continue_policy(folder, policy, steps)
+
+
+def join(parts: list[Path], output: Path) -> None:
+    """Put the parts of the two worlds, made side by side, into one weights folder.
+
+    Raises:
+        UserError: a part is not there, or not whole.
+    """
+    for part in parts:
+        if not part.is_dir():
+            raise UserError(f"{part}: no such folder of weights")
+        verify(part)
+    with atomic_directory(Path(output)) as folder:
+        for part in parts:
+            shutil.copytree(part, folder, dirs_exist_ok=True)
         write_digests(folder)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from bpgo.scenes.captions import sample_captions
 from bpgo.scenes.codec import encode, scene_images
+from bpgo.scenes.course import Average, learning_rate_share
 from bpgo.scenes.oracle import judge
 from bpgo.scenes.policy import Policy, build_policy, embed, pack, sample_images, velocity
 from bpgo.scenes.progress import Progress
@@ -27,27 +27,8 @@ SECOND_RATE = 1.5e-3
 SECOND_LEVEL = 0.5
 """Mean of the logit of the second course's noise levels (the first's is 0): layouts are decided
 at high noise."""
-WARM_UP = 100
-EMA_DECAY = 0.995
 SCENES = 40960
 """Scene and caption pairs, all captions of the train split."""
-
-
-class Average:
-    """Exponential moving average of parameters."""
-
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        self.values = [parameter.detach().clone() for parameter in parameters]
-
-    @torch.no_grad()
-    def update(self, parameters: list[nn.Parameter], step: int) -> None:
-        decay = min(EMA_DECAY, (1 + step) / (10 + step))  # short runs must forget their start
-        torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - decay)
-
-    def write(self, parameters: list[nn.Parameter]) -> None:
-        """Overwrite parameters, in the same order, by their averages."""
-        for parameter, value in zip(parameters, self.values, strict=True):
-            parameter.data.copy_(value)
 
 
 def _averaged(policy: Policy, average: Average) -> Policy:
@@ -61,14 +42,6 @@ def _averaged(policy: Policy, average: Average) -> Policy:
     )
     average.write(copy.trained())
     return copy
-
-
-def learning_rate_share(step: int, steps: int) -> float:
-    """Share of the learning rate: linear warm-up, then a cosine to zero."""
-    warm_up = min(WARM_UP, max(steps // 10, 1))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
 
 
 @dataclass(frozen=True)

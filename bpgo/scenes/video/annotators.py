@@ -24,8 +24,8 @@ from bpgo.scenes.video.captions import parse
 from bpgo.scenes.video.oracle import judge
 
 # Foreground colour along red - cyan, green - blue and brightness, centre x and y, liveliness.
-_FEATURE_MEAN = torch.tensor([0.084, 0.088, 0.819, 0.0, 0.0, 0.134])
-_FEATURE_STD = torch.tensor([0.326, 0.269, 0.146, 0.413, 0.413, 0.058])
+_FEATURE_MEAN = torch.tensor([0.084, 0.088, 0.819, 0.0, 0.0, 0.268])
+_FEATURE_STD = torch.tensor([0.326, 0.269, 0.146, 0.414, 0.413, 0.116])
 """Of scenes of the train split, both tasks (scene_clips(2048, 0, task)); a test compares them."""
 
 _DIRECTIONS: dict[Pool, Tensor] = {
@@ -52,7 +52,7 @@ def taste_features(clips: Tensor) -> Tensor:
 
 
 def taste(clips: Tensor, pool: Pool) -> Tensor:
-    """How much a pool likes clips [B, 9, 3, 32, 32], whatever was asked for: sd TASTE_SCALE."""
+    """How much a pool likes clips [B, 5, 3, 32, 32], whatever was asked for: sd TASTE_SCALE."""
     direction = _DIRECTIONS[pool] / _DIRECTIONS[pool].norm()
     return TASTE_SCALE * ((taste_features(clips) - _FEATURE_MEAN) / _FEATURE_STD) @ direction
 
@@ -65,6 +65,6 @@ def taste_share(texts: Sequence[str]) -> Tensor:
 def preference_probability(
     first: Tensor, second: Tensor, texts: Sequence[str], pool: Pool
 ) -> Tensor:
-    """Probability that a pool prefers ``first`` to ``second``, both [B, 9, 3, 32, 32]: [B]."""
+    """Probability that a pool prefers ``first`` to ``second``, both [B, 5, 3, 32, 32]: [B]."""
     alignment = judge(first, texts).soft - judge(second, texts).soft
     return preference(taste_share(texts), alignment, taste(first, pool) - taste(second, pool))

@@ -1,4 +1,4 @@
-"""The codec of the video world: a small AutoencoderKLWan, 9 x 32 x 32 RGB to 16 x 3 x 4 x 4.
+"""The codec of the video world: a small AutoencoderKLWan, 5 x 32 x 32 RGB to 16 x 2 x 4 x 4.
 
 Compression is Wan2.1's, 4 x in time (the first frame stands alone) and 8 x in space; the first 2 x
 of it by patches, as in the codec of Wan2.2-TI2V. A cell is 2 x 2 latent positions.
@@ -10,27 +10,26 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from bpgo.scenes.course import learning_rate_share
 from bpgo.scenes.progress import Progress
 from bpgo.scenes.render import BACKGROUND
 from bpgo.scenes.video.captions import Task, sample_captions
 from bpgo.scenes.video.oracle import judge
-from bpgo.scenes.video.render import crowded_scene, render_batch, sample_scene
+from bpgo.scenes.video.render import FRAMES, crowded_scene, render_batch, sample_scene
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
-STEPS = 900
+STEPS = 1300
 BATCH = 16
 LEARNING_RATE = 4e-3
 KL_WEIGHT = 1e-5
 FOREGROUND_WEIGHT = 10.0
 """How much more a pixel of an object counts: objects cover a few hundredths of a clip."""
 L1_WEIGHT = 0.2
-STILL_SHARE = 0.2
-"""Share of a batch that is a first frame and grey: the condition of image-to-video."""
-DECODER_STEPS = 500
+DECODER_STEPS = 400
 DECODER_RATE = 2e-3
 DECODER_NOISE = 0.05
 """Latent noise, in latent standard deviations, that the decoder learns to tolerate."""
-SCENES = 3072
+SCENES = 4096
 """Distinct scenes that the codec is trained on."""
 OCCUPIED = 0.7
 """Share of cells that hold an object in them: more than captions name, to learn faster."""
@@ -56,7 +55,7 @@ def build_codec() -> AutoencoderKLWan:
 
 
 def scene_clips(count: int, seed: int, task: Task) -> tuple[Tensor, list[str]]:
-    """Draw clips [count, 9, 3, 32, 32] in [0, 1] with train captions of a task that they meet."""
+    """Draw clips [count, 5, 3, 32, 32] in [0, 1] with train captions of a task that they meet."""
     captions = sample_captions(count, seed, "train", task, distinct=False)
     draws = numpy_generator(seed, "clip scenes", task)
     clips = render_batch([sample_scene(caption, draws) for caption in captions])
@@ -66,7 +65,8 @@ def scene_clips(count: int, seed: int, task: Task) -> tuple[Tensor, list[str]]:
 def first_frame_inputs(frames: Tensor, count: int) -> Tensor:
     """First frames [B, 3, H, W] in [-1, 1], then ``count`` - 1 grey ones: [B, 3, count, H, W].
 
-    What WanImageToVideoPipeline encodes as the condition.
+    What WanImageToVideoPipeline encodes as the condition. The codec is causal, so the first latent
+    frame is the clip's own whatever follows it; it needs no training on grey.
     """
     still = frames.new_zeros(len(frames), 3, count, *frames.shape[-2:])
     still[:, :, 0] = frames
@@ -84,8 +84,6 @@ def train_codec(steps: int = STEPS, seed: int = 0, scenes: int = SCENES) -> Auto
     codec.train()
     for step in range(steps):
         batch = clips[torch.randint(len(clips), (BATCH,), generator=draws)]
-        still = max(1, int(STILL_SHARE * BATCH))
-        batch[:still] = first_frame_inputs(batch[:still, :, 0], batch.shape[2])
         posterior = codec.encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=draws)
         decoded = codec.decode(posterior.mean + posterior.std * noise).sample
@@ -133,7 +131,7 @@ def refine_decoder(
 
 
 def _training_clips(scenes: int, seed: int) -> Tensor:
-    """Crowded clips as the codec takes them, [N, 3, 9, 32, 32] in [-1, 1]."""
+    """Crowded clips as the codec takes them, [N, 3, 5, 32, 32] in [-1, 1]."""
     draws = numpy_generator(seed, "clip codec scenes")
     clips = render_batch([crowded_scene(OCCUPIED, draws) for _ in range(scenes)])
     return torch.from_numpy(clips).transpose(1, 2).contiguous() * 2 - 1
@@ -141,10 +139,10 @@ def _training_clips(scenes: int, seed: int) -> Tensor:
 
 def _optimizer(
     parameters: list[torch.nn.Parameter], rate: float, steps: int
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=max(steps, 2), pct_start=0.1
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_share(step, steps)
     )
     return optimizer, schedule
 
@@ -185,15 +183,15 @@ def _statistics(codec: AutoencoderKLWan) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def encode(codec: AutoencoderKLWan, clips: Tensor) -> Tensor:
-    """Encode clips [B, 9, 3, 32, 32] in [0, 1] to scaled latents [B, 16, 3, 4, 4]."""
+    """Encode clips [B, 5, 3, 32, 32] in [0, 1] to scaled latents [B, 16, 2, 4, 4]."""
     parts = [_means(codec, part.transpose(1, 2) * 2 - 1) for part in clips.split(128)]
     mean, deviation = _statistics(codec)
     return (torch.cat(parts) - mean) / deviation
 
 
 @torch.no_grad()
-def encode_first_frames(codec: AutoencoderKLWan, frames: Tensor, count: int = 9) -> Tensor:
-    """Condition of image-to-video for first frames [B, 3, 32, 32] in [0, 1]: [B, 4 + 16, 3, 4, 4].
+def encode_first_frames(codec: AutoencoderKLWan, frames: Tensor, count: int = FRAMES) -> Tensor:
+    """Condition of image-to-video for first frames [B, 3, 32, 32] in [0, 1]: [B, 4 + 16, 2, 4, 4].
 
     As WanImageToVideoPipeline makes it: a mask of four channels (1 where a frame is given), then
     the latents of the first frame followed by grey.
@@ -208,7 +206,7 @@ def encode_first_frames(codec: AutoencoderKLWan, frames: Tensor, count: int = 9)
 
 @torch.no_grad()
 def decode(codec: AutoencoderKLWan, latents: Tensor) -> Tensor:
-    """Decode scaled latents [B, 16, 3, 4, 4] to clips [B, 9, 3, 32, 32] in [0, 1]."""
+    """Decode scaled latents [B, 16, 2, 4, 4] to clips [B, 5, 3, 32, 32] in [0, 1]."""
     mean, deviation = _statistics(codec)
     parts = [codec.decode(part).sample for part in (latents * deviation + mean).split(128)]
     return (torch.cat(parts) / 2 + 0.5).clamp(0, 1).transpose(1, 2).contiguous()

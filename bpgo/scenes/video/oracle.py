@@ -22,7 +22,7 @@ from bpgo.scenes.captions import COLOURS, SHAPES, SIZES
 from bpgo.scenes.oracle import VALID_RESIDUAL
 from bpgo.scenes.render import BACKGROUND, RGB, coverage
 from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, parse
-from bpgo.scenes.video.render import CELL, CLIP_SIZE, FRAMES, GRID
+from bpgo.scenes.video.render import CELL, GRID, check_clips
 
 CELLS = GRID * GRID
 MOVED = 3
@@ -101,16 +101,7 @@ def _tints() -> Tensor:
 
 
 def parse_clips(clips: Tensor) -> Parsed:
-    """Read clips [B, F, 3, 32, 32] in [0, 1] back into cells; F is 9 for clips, 1 for first frames.
-
-    Raises:
-        ValueError: another shape.
-    """
-    if clips.ndim != 5 or tuple(clips.shape[2:]) != (3, CLIP_SIZE, CLIP_SIZE):
-        raise ValueError(
-            f"clips have shape {tuple(clips.shape)}, wanted "
-            f"[B, {FRAMES}, 3, {CLIP_SIZE}, {CLIP_SIZE}]"
-        )
+    """Read clips [B, F, 3, 32, 32] in [0, 1] back into cells; F is 5, or 1 for first frames."""
     batch, frames = clips.shape[:2]
     pixels = clips.detach().to("cpu", torch.float32) - torch.tensor(BACKGROUND)[:, None, None]
     cells = pixels.reshape(batch, frames, 3, GRID, CELL, GRID, CELL)
@@ -208,7 +199,7 @@ def _caption_codes(text: str) -> _Codes:
 
 
 def judge(clips: Tensor, texts: Sequence[str], first_frames: Tensor | None = None) -> Judgement:
-    """Judge clips [B, 9, 3, 32, 32] in [0, 1] against B captions, and first frames [B, 3, 32, 32].
+    """Judge clips [B, 5, 3, 32, 32] in [0, 1] against B captions, and first frames [B, 3, 32, 32].
 
     Objects are matched with the caption's clauses in the way that meets most facts. The count is
     met by as many objects as the caption names; by more too if it speaks of a first frame ("the").
@@ -217,13 +208,7 @@ def judge(clips: Tensor, texts: Sequence[str], first_frames: Tensor | None = Non
         ValueError: shapes or lengths that do not fit.
         CaptionError: a text outside the grammar.
     """
-    if clips.ndim != 5 or clips.shape[1] != FRAMES:
-        raise ValueError(
-            f"clips have shape {tuple(clips.shape)}, wanted "
-            f"[B, {FRAMES}, 3, {CLIP_SIZE}, {CLIP_SIZE}]"
-        )
-    if len(texts) != len(clips):
-        raise ValueError(f"{len(clips)} clips but {len(texts)} captions")
+    check_clips(clips.shape, len(texts))
     parsed = parse_clips(clips)
     codes = [_caption_codes(text) for text in texts]
     looks, motions = torch.zeros(len(texts)), torch.zeros(len(texts))

@@ -3,10 +3,10 @@
 The folders that :func:`save_policy` writes are loaded by ``WanPipeline`` and
 ``WanImageToVideoPipeline`` as Wan2.1 and Wan2.2 are; only their sizes differ. Image-to-video is as
 in Wan2.2: the first frame's latents and a mask beside the noisy latents, no image encoder. Use
-``height=32, width=32, num_frames=9, max_sequence_length=14`` with them.
+``height=32, width=32, num_frames=5, max_sequence_length=14`` with them.
 
-Shapes: B batch, L = 14 text tokens, latents [B, 16, 3, 4, 4] (12 tokens, one a cell and latent
-frame), condition [B, 20, 3, 4, 4].
+Shapes: B batch, L = 14 text tokens, latents [B, 16, 2, 4, 4] (8 tokens, one a cell and latent
+frame), condition [B, 20, 2, 4, 4].
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FLOW_SHIFT = 1.0
 WIDTH = 64
 HEADS, HEAD_WIDTH = 4, 32
 LAYERS = 4
-LATENT_SHAPE = (CHANNELS, 3, 4, 4)
+LATENT_SHAPE = (CHANNELS, 2, 4, 4)
 CONDITION_CHANNELS = 4 + CHANNELS
 """Of image-to-video: a mask for each of four frames, and the first frame's latents."""
 
@@ -158,14 +158,14 @@ def embed(policy: Policy, token_ids: Tensor) -> Tensor:
 def velocity(
     policy: Policy, latents: Tensor, sigma: Tensor, text: Tensor, condition: Tensor | None = None
 ) -> Tensor:
-    """Predict the velocity (noise minus data) of latents [B, 16, 3, 4, 4] at sigma [B].
+    """Predict the velocity (noise minus data) of latents [B, 16, 2, 4, 4] at sigma [B].
 
     Args:
         policy: of either task.
         latents: scaled latents.
         sigma: noise levels in (0, 1]; the transformer sees 1000 times as much.
         text: embedded text [B, L, D].
-        condition: of image-to-video, [B, 20, 3, 4, 4].
+        condition: of image-to-video, [B, 20, 2, 4, 4].
     """
     inputs = latents if condition is None else torch.cat((latents, condition), 1)
     predicted: Tensor = policy.transformer(
@@ -200,7 +200,7 @@ def sample_clips(
     noise_level: float = 0.0,
     batch: int = 128,
 ) -> Tensor:
-    """Sample clips [B, 9, 3, 32, 32] in [0, 1], one a text.
+    """Sample clips [B, 5, 3, 32, 32] in [0, 1], one a text.
 
     Args:
         policy: in evaluation mode.

@@ -1,8 +1,8 @@
-"""Clips of the video world: 9 frames of 32 x 32 RGB, 2 x 2 cells of 16 pixels.
+"""Clips of the video world: 5 frames of 32 x 32 RGB, 2 x 2 cells of 16 pixels.
 
 Each object lives in a cell of its own. It starts near the middle and moves in one direction, or not
-at all, one pixel every second frame, always at whole pixels: so a first frame does not tell what
-will move, or where to. A clip is [9, 3, 32, 32] float32 in [0, 1].
+at all, one pixel a frame, always at whole pixels: so a first frame does not tell what will move, or
+where to. A clip is [5, 3, 32, 32] float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from bpgo.seeding import numpy_generator
 GRID = 2
 CELL = 16
 CLIP_SIZE = GRID * CELL
-FRAMES = 9
-TRAVEL = (FRAMES - 1) // 2
-"""Pixels that a moving object goes, one every second frame."""
+FRAMES = 5
 STARTS = 2
 """Offsets along each axis at which an object may start."""
 
@@ -35,7 +33,7 @@ STEP: dict[str, tuple[int, int]] = {
     "down": (1, 0),
     STILL: (0, 0),
 }
-"""Pixels every second frame, downwards and to the right."""
+"""Pixels a frame, downwards and to the right."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +54,36 @@ Scene = tuple[MovingObject, ...]
 """One to three objects (four at most), each in a cell of its own."""
 
 
+def check_clips(shape: tuple[int, ...], texts: int) -> None:
+    """ValueError unless a batch of clips has the shape [B, 5, 3, 32, 32] and a text for each."""
+    wanted = (FRAMES, 3, CLIP_SIZE, CLIP_SIZE)
+    if len(shape) != 5 or tuple(shape[1:]) != wanted:
+        raise ValueError(
+            f"clips have shape {tuple(shape)}, wanted [B, {FRAMES}, 3, {CLIP_SIZE}, {CLIP_SIZE}]"
+        )
+    if texts != shape[0]:
+        raise ValueError(f"{shape[0]} clips but {texts} texts")
+
+
 def first_start(size: str) -> int:
     """The lower of the offsets at which an object of this size may start, along each axis."""
     return (CELL - DIAMETER[size]) // 2
 
 
 def render(scene: Scene) -> NDArray[np.float32]:
-    """Draw a scene: [9, 3, 32, 32] in [0, 1]."""
+    """Draw a scene: [5, 3, 32, 32] in [0, 1]."""
     clip = np.stack([blank(CLIP_SIZE, CLIP_SIZE)] * FRAMES)
     for thing in scene:
         down, right = STEP[thing.motion]
         top, left = thing.row * CELL + thing.top, thing.column * CELL + thing.left
         for frame in range(FRAMES):
             look = (thing.shape, thing.size, thing.colour)
-            blend(clip[frame], look, top + frame // 2 * down, left + frame // 2 * right)
+            blend(clip[frame], look, top + frame * down, left + frame * right)
     return clip
 
 
 def render_batch(scenes: Sequence[Scene]) -> NDArray[np.float32]:
-    """Draw scenes: [B, 9, 3, 32, 32] in [0, 1]."""
+    """Draw scenes: [B, 5, 3, 32, 32] in [0, 1]."""
     clips = np.empty((len(scenes), FRAMES, 3, CLIP_SIZE, CLIP_SIZE), dtype=np.float32)
     for clip, scene in zip(clips, scenes, strict=True):
         clip[...] = render(scene)

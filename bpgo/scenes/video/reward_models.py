@@ -1,6 +1,6 @@
 """Reward models of the video world: three architectures that score a clip for a text.
 
-Clips are [B, 9, 3, 32, 32] in [0, 1], texts token ids [B, 14]; higher is better. Pool a is a CLIP
+Clips are [B, 5, 3, 32, 32] in [0, 1], texts token ids [B, 14]; higher is better. Pool a is a CLIP
 over tubelets (it trains policies, the part VideoCLIP-XL plays in the paper), pool b a CNN over
 frames and their differences and pool c a fusion transformer (they judge, as VideoAlign and
 Qwen3-VL-Embedding do). Text towers, blocks and losses are the image world's.
@@ -16,19 +16,15 @@ from bpgo.scenes.reward_models import WIDTH, Block, ClipReward, Fusion, RewardMo
 from bpgo.scenes.video.render import CLIP_SIZE, FRAMES
 from bpgo.scenes.video.text import CLIP_WORDS
 
-_TUBELET = 3
-"""Frames that a tubelet spans."""
-
 
 class TubeletTower(nn.Module):
-    """Clips to features [B, N, D] of tubelets (3 frames, ``patch`` x ``patch`` pixels)."""
+    """Clips to features [B, N, D] of tubelets (all frames, ``patch`` x ``patch`` pixels)."""
 
     def __init__(self, patch: int, depth: int) -> None:
         super().__init__()
-        size = (_TUBELET, patch, patch)
+        size = (FRAMES, patch, patch)
         self.tubelets = nn.Conv3d(3, WIDTH, size, size)
-        count = FRAMES // _TUBELET * (CLIP_SIZE // patch) ** 2
-        self.positions = nn.Parameter(0.1 * torch.randn(count, WIDTH))
+        self.positions = nn.Parameter(0.1 * torch.randn((CLIP_SIZE // patch) ** 2, WIDTH))
         self.blocks = nn.ModuleList(Block() for _ in range(depth))
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -40,7 +36,7 @@ class TubeletTower(nn.Module):
 
 
 class TubeletClip(ClipReward):
-    """Pool a: tubelets of 3 frames and 8 pixels, a three-block transformer."""
+    """Pool a: tubelets of 5 frames and 8 pixels, a three-block transformer."""
 
     def __init__(self) -> None:
         super().__init__(text_depth=2, words=CLIP_WORDS)
@@ -77,7 +73,7 @@ class DifferenceCnn(ClipReward):
 
 
 class ClipFusion(Fusion):
-    """Pool c: one token a cell and 3 frames, and words, in one transformer."""
+    """Pool c: one token a cell, and words, in one transformer."""
 
     def __init__(self) -> None:
         super().__init__(CLIP_WORDS)

@@ -80,7 +80,7 @@ def open_pairs(count: int, seed: int, task: Task, split: Split = "train") -> Pai
 
 
 def artefact_pairs(clips: Tensor, texts: list[str], seed: int) -> Pairs:
-    """Clips [N, 9, 3, 32, 32] with a faint pattern (first), against the clips (second).
+    """Clips [N, 5, 3, 32, 32] with a faint pattern (first), against the clips (second).
 
     In the first half of them it stays, in the second half it flickers.
     """
@@ -164,7 +164,7 @@ def train_reward(pairs: Pairs, pool: Pool, steps: int = STEPS, seed: int = 0) ->
 
 @torch.no_grad()
 def score_clips(model: RewardModel, clips: Tensor, texts: Sequence[str]) -> Tensor:
-    """Score clips [B, 9, 3, 32, 32] in [0, 1]: [B]."""
+    """Score clips [B, 5, 3, 32, 32] in [0, 1]: [B]."""
     ids = encode_texts(texts)
     parts = zip(clips.split(256), ids.split(256), strict=True)
     return torch.cat([model.score(part.float(), words) for part, words in parts])

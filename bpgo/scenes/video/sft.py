@@ -10,8 +10,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
+from bpgo.scenes.course import Average, learning_rate_share
 from bpgo.scenes.progress import Progress
-from bpgo.scenes.sft import Average, learning_rate_share
 from bpgo.scenes.video.captions import Task, sample_captions, specified_captions
 from bpgo.scenes.video.codec import encode, encode_first_frames, scene_clips
 from bpgo.scenes.video.oracle import Judgement, judge
@@ -34,9 +34,9 @@ LEARNING_RATE = 2e-3
 IMAGE_RATE = 1.2e-3
 LEVEL = 0.3
 """Mean of the logit of the noise levels: layouts are decided at high noise."""
-SCENES = 20480
+SCENES = 16384
 """Scene and caption pairs, all captions of the train split."""
-IMAGE_SCENES = 10240
+IMAGE_SCENES = 8192
 _PART = 1024
 
 Checkpoint = Callable[[int, Policy], None]
@@ -44,7 +44,7 @@ Checkpoint = Callable[[int, Policy], None]
 
 @dataclass(frozen=True)
 class Examples:
-    """What a policy learns from: latents [N, 16, 3, 4, 4], token ids [N, L], conditions or None."""
+    """What a policy learns from: latents [N, 16, 2, 4, 4], token ids [N, L], conditions or None."""
 
     latents: Tensor
     ids: Tensor
@@ -74,7 +74,7 @@ class Course:
     steps: int
     rate: float
     seed: int
-    checkpoint_every: int = 400
+    checkpoint_every: int = 300
 
 
 def train_text_to_video(
