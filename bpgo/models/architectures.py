@@ -8,11 +8,12 @@ Stability-AI/sd3.5 `sd3_infer.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bpgo.files import read_json, repository_root
+from bpgo.models.architectures_wan import UMT5_PARAMETERS, WAN
 from bpgo.settings import ModelSettings
 
 
@@ -20,8 +21,9 @@ from bpgo.settings import ModelSettings
 class Architecture:
     """The configurations of a pipeline's parts.
 
-    `pipeline` is the class that `model_index.json` names; `text_parameters` counts the parameters
-    of the largest text encoder.
+    `pipeline` is the class that `model_index.json` names, and `index` what else it says;
+    `text_parameters` counts the parameters of the largest text encoder, `image_parameters` those of
+    an image encoder.
     """
 
     pipeline: str
@@ -29,6 +31,13 @@ class Architecture:
     vae: dict[str, Any]
     scheduler: dict[str, Any]
     text_parameters: int
+    image_parameters: int = 0
+    index: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def experts(self) -> int:
+        """Transformers, of which one works at a noise level."""
+        return 2 if (self.index.get("transformer_2") or [None])[0] else 1
 
 
 # The 16-channel codec of both models; only the scaling of the latents differs.
@@ -95,6 +104,12 @@ PUBLISHED = {
         {"num_train_timesteps": 1000, "shift": 3.0},
         text_parameters=4_762_310_656,
     ),
+    **{
+        name: Architecture(
+            pipeline, transformer, vae, scheduler, UMT5_PARAMETERS, image_parameters, index
+        )
+        for name, (pipeline, transformer, vae, scheduler, index, image_parameters) in WAN.items()
+    },
 }
 
 
@@ -112,14 +127,18 @@ def architecture_of(model: ModelSettings, place: Path | None = None) -> Architec
 
 
 def _read(folder: Path, bytes_each: int) -> Architecture:
-    encoders = [
-        sum(file.stat().st_size for file in part.glob("*.safetensors"))
-        for part in folder.glob("text_encoder*")
-    ]
+    encoders, index = folder.glob("text_encoder*"), read_json(folder / "model_index.json")
+    largest = max((_weight_bytes(part) for part in encoders), default=0)
     return Architecture(
-        read_json(folder / "model_index.json")["_class_name"],
+        index["_class_name"],
         read_json(folder / "transformer" / "config.json"),
         read_json(folder / "vae" / "config.json"),
         read_json(folder / "scheduler" / "scheduler_config.json"),
-        text_parameters=max(encoders, default=0) // bytes_each,
+        text_parameters=largest // bytes_each,
+        image_parameters=_weight_bytes(folder / "image_encoder") // bytes_each,
+        index=index,
     )
+
+
+def _weight_bytes(part: Path) -> int:
+    return sum(file.stat().st_size for file in part.glob("*.safetensors"))

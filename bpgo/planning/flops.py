@@ -9,128 +9,46 @@ Letters: d width, L tokens (image and text), B = 1 sample.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from bpgo.planning.flops_wan import wan, wan_decoder, wan_tokens
+from bpgo.planning.layers import Layers, Transformer
+
+WAN = ("WanPipeline", "WanImageToVideoPipeline")
 TIMESTEP_CHANNELS = 256  # of the sinusoidal embedding, in FLUX and Stable Diffusion 3
 DUAL_SHARE = 0.4  # of a block's memory for activations, what a second attention adds
 
 
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer: its name in the model, its widths, the vectors a sample sends through it."""
-
-    name: str
-    inputs: int
-    outputs: int
-    rows: int
-
-    def matches(self, target: str) -> bool:
-        """Whether an adapter's target names it (peft: the whole name or its last parts)."""
-        return self.name == target or self.name.endswith(f".{target}")
-
-
-@dataclass(frozen=True)
-class Transformer:
-    """One sample's forward pass, taken apart.
-
-    `attention` lists (width, tokens) of each softmax attention; `norms` counts the parameters that
-    belong to no linear layer; `blocks` counts attention blocks, a second attention as part of one.
-    """
-
-    width: int
-    tokens: int
-    linears: list[Linear]
-    attention: list[tuple[int, int]]
-    norms: int
-    blocks: float
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that a checkpoint holds, position tables left out."""
-        return self.norms + sum(
-            layer.inputs * layer.outputs + layer.outputs for layer in self.linears
-        )
-
-    @property
-    def linear_flops(self) -> float:
-        """Products with weights."""
-        return sum(2.0 * layer.rows * layer.inputs * layer.outputs for layer in self.linears)
-
-    @property
-    def attention_flops(self) -> float:
-        """Queries x keys and weights x values."""
-        return sum(4.0 * tokens**2 * width for width, tokens in self.attention)
-
-    @property
-    def forward_flops(self) -> float:
-        """One forward pass."""
-        return self.linear_flops + self.attention_flops
-
-    def training_flops(self, lora: bool) -> float:
-        """Forward and backward pass, without what gradient checkpointing computes again.
-
-        Backward is a product for the inputs' gradients and, for trained weights, one for theirs:
-        an adapter (LoRA) leaves the second out. Both operands of attention get a gradient.
-        """
-        return (
-            self.forward_flops + (1 if lora else 2) * self.linear_flops + (2 * self.attention_flops)
-        )
-
-    def lora_parameters(self, rank: int, targets: list[str]) -> int:
-        """Parameters of an adapter on the layers that `targets` name."""
-        return sum(
-            rank * (layer.inputs + layer.outputs)
-            for layer in self.linears
-            if any(layer.matches(target) for target in targets)
-        )
-
-
-def image_tokens(pipeline: str, transformer: dict[str, Any], vae: dict[str, Any], side: int) -> int:
-    """Tokens of an image of `side` x `side` pixels."""
+def image_tokens(
+    pipeline: str,
+    transformer: dict[str, Any],
+    vae: dict[str, Any],
+    rows: int,
+    columns: int,
+    frames: int = 1,
+) -> int:
+    """Tokens of an image, or of a clip, of `rows` x `columns` pixels."""
+    if pipeline in WAN:
+        return wan_tokens(transformer, vae, rows, columns, frames)
     pixels = 2 ** (len(vae["block_out_channels"]) - 1)  # one latent along each side
     patch = 2 if pipeline == "FluxPipeline" else transformer["patch_size"]  # FLUX packs 2 x 2
-    return (side // pixels // patch) ** 2
+    return (rows // pixels // patch) * (columns // pixels // patch)
 
 
 def transformer(pipeline: str, config: dict[str, Any], image: int, text: int) -> Transformer:
     """A transformer's layers and what they cost.
 
     Args:
-        pipeline: `FluxPipeline` or `StableDiffusion3Pipeline`.
-        config: the transformer's `config.json`.
-        image: image tokens.
+        pipeline: `FluxPipeline`, `StableDiffusion3Pipeline` or one of `WAN`.
+        config: the transformer's `config.json`; of Wan also the index's `expand_timesteps`.
+        image: tokens of the image or clip.
         text: text tokens (of Stable Diffusion 3: CLIP's 77 and T5's together).
 
     Raises:
         KeyError: for another pipeline.
     """
-    return {"FluxPipeline": _flux, "StableDiffusion3Pipeline": _sd3}[pipeline](config, image, text)
-
-
-class _Layers:
-    """Collects linear layers under a name."""
-
-    def __init__(self) -> None:
-        self.found: list[Linear] = []
-
-    def add(self, name: str, inputs: int, outputs: int, rows: int) -> None:
-        self.found.append(Linear(name, inputs, outputs, rows))
-
-    def embed(self, name: str, inputs: int, width: int) -> None:
-        """Two layers for a vector a sample (timestep, guidance, pooled text)."""
-        self.add(f"time_text_embed.{name}.linear_1", inputs, width, 1)
-        self.add(f"time_text_embed.{name}.linear_2", width, width, 1)
-
-    def attend(self, block: str, names: tuple[str, ...], width: int, rows: int) -> None:
-        """Queries, keys, values, and the output where there is one."""
-        for name in names:
-            self.add(f"{block}.{name}", width, width, rows)
-
-    def feed_forward(self, block: str, width: int, rows: int) -> None:
-        """Two layers, 4 d wide between."""
-        self.add(f"{block}.net.0.proj", width, 4 * width, rows)
-        self.add(f"{block}.net.2", 4 * width, width, rows)
+    kinds = {"FluxPipeline": _flux, "StableDiffusion3Pipeline": _sd3, **dict.fromkeys(WAN, wan)}
+    return kinds[pipeline](config, image, text)
 
 
 _IMAGE = ("to_q", "to_k", "to_v", "to_out.0")
@@ -142,7 +60,7 @@ def _flux(config: dict[str, Any], image: int, text: int) -> Transformer:
     head, double, single = (
         config[key] for key in ("attention_head_dim", "num_layers", "num_single_layers")
     )
-    width, tokens, layers = config["num_attention_heads"] * head, image + text, _Layers()
+    width, tokens, layers = config["num_attention_heads"] * head, image + text, Layers()
     channels, out = config["in_channels"], config.get("out_channels") or config["in_channels"]
     layers.add("x_embedder", channels, width, image)
     layers.add("context_embedder", config["joint_attention_dim"], width, text)
@@ -166,7 +84,7 @@ def _flux(config: dict[str, Any], image: int, text: int) -> Transformer:
         layers.add(f"{block}.proj_out", 5 * width, width, tokens)
     layers.add("norm_out.linear", width, 2 * width, 1)
     layers.add("proj_out", width, config["patch_size"] ** 2 * out, image)
-    attention = [(width, tokens)] * (double + single)
+    attention = [(width, tokens, tokens)] * (double + single)
     norms = (4 * double + 2 * single) * head  # of queries and keys
     return Transformer(width, tokens, layers.found, attention, norms, double + single)
 
@@ -174,7 +92,7 @@ def _flux(config: dict[str, Any], image: int, text: int) -> Transformer:
 def _sd3(config: dict[str, Any], image: int, text: int) -> Transformer:
     """Diffusers `SD3Transformer2DModel`."""
     head, patch, count = (config[key] for key in ("attention_head_dim", "patch_size", "num_layers"))
-    width, tokens, layers = config["num_attention_heads"] * head, image + text, _Layers()
+    width, tokens, layers = config["num_attention_heads"] * head, image + text, Layers()
     dual = [index for index in config.get("dual_attention_layers") or () if index < count]
     layers.add("pos_embed.proj", config["in_channels"] * patch**2, width, image)
     layers.add(
@@ -196,17 +114,23 @@ def _sd3(config: dict[str, Any], image: int, text: int) -> Transformer:
             layers.attend(f"{block}.attn2", _IMAGE, width, image)
     layers.add("norm_out.linear", width, 2 * width, 1)
     layers.add("proj_out", width, patch**2 * config["out_channels"], image)
-    attention = [(width, tokens)] * count + [(width, image)] * len(dual)
+    attention = [(width, tokens, tokens)] * count + [(width, image, image)] * len(dual)
     norms = (4 * count + 2 * len(dual)) * head if config.get("qk_norm") else 0
     blocks = count + DUAL_SHARE * len(dual)
     return Transformer(width, tokens, layers.found, attention, norms, blocks)
 
 
-def decoder_flops(config: dict[str, Any], side: int) -> tuple[float, int]:
-    """Decoding one image of `side` x `side` pixels (diffusers `AutoencoderKL`).
+def decoder_flops(
+    config: dict[str, Any], rows: int, columns: int, frames: int = 1
+) -> tuple[float, int]:
+    """Decoding one image or clip: operations, and the decoder's parameters."""
+    if "z_dim" in config:  # diffusers `AutoencoderKLWan`
+        return wan_decoder(config, rows, columns, frames)
+    return _image_decoder(config, rows)
 
-    Operations, and the decoder's parameters.
-    """
+
+def _image_decoder(config: dict[str, Any], side: int) -> tuple[float, int]:
+    """Of one image of `side` x `side` pixels (diffusers `AutoencoderKL`)."""
     widths = list(reversed(config["block_out_channels"]))
     here = side // 2 ** (len(widths) - 1)
     operations, parameters = 0.0, 0

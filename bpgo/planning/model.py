@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from bpgo import hub
 from bpgo.errors import UserError
 from bpgo.models.architectures import Architecture, architecture_of
-from bpgo.planning.flops import Transformer, decoder_flops, image_tokens, transformer
+from bpgo.planning.flops import WAN, decoder_flops, image_tokens, transformer
+from bpgo.planning.flops_wan import CLIP_TOKENS as IMAGE_TOKENS
+from bpgo.planning.flops_wan import latent_frames
+from bpgo.planning.layers import Transformer
 from bpgo.planning.work import passes
 from bpgo.settings import Settings
 
@@ -20,8 +23,14 @@ TRAINED_BYTES = {"adamw": 16, "adamw_8bit": 10}
 # Values that a block keeps for its backward pass, per token and width of the model; measured on
 # FLUX.1-dev's and Stable Diffusion 3.5's architectures without weights (`saved_tensors_hooks`).
 KEPT = {"full": 30, "lora": 18}
+# Wan's, whose norms and residuals are float32; measured in the same way, on blocks of its shapes.
+WAN_KEPT = {"full": 49, "lora": 26}
 # What the codec keeps at its fullest moment: about eight times its narrowest width for each pixel.
 CODEC_WIDTHS = 8
+# Of Wan's codec: it decodes four frames at a time, and each of its convolutions keeps two frames.
+# Estimated from its layers, not measured.
+WAN_CODEC_WIDTHS = 56
+TILE = 256  # pixels along one side, where the codec decodes in tiles
 PROCESS = 1.0  # gigabytes: Python with its libraries
 # Of a GPU's memory, what the driver, kernels and fragments leave.
 USABLE = 0.92
@@ -53,12 +62,13 @@ class ModelSize:
 
     architecture: Architecture
     transformer: Transformer
-    decoder_flops: float  # for one image
+    decoder_flops: float  # for one image or clip
     decoder_parameters: int
     lora: bool  # whether an adapter is trained, or all weights
     trained: int  # parameters
     text_tokens: int
-    pixels: int  # of an image
+    pixels: int  # of an image, or of all frames of a clip
+    condition: int  # values that a first frame adds to a text's embeddings
     bytes: int  # of a value of the computation
 
     @property
@@ -75,8 +85,9 @@ class ModelSize:
     def embedding_bytes(self) -> int:
         """Of one text's embeddings."""
         config = self.architecture.transformer
-        tokens = self.text_tokens * config["joint_attention_dim"]
-        return self.bytes * int(tokens + config["pooled_projection_dim"])
+        width = config.get("joint_attention_dim") or config["text_dim"]
+        values = self.text_tokens * width + config.get("pooled_projection_dim", 0)
+        return self.bytes * int(values + self.condition)
 
 
 def model_size(settings: Settings) -> ModelSize:
@@ -102,24 +113,42 @@ def model_size(settings: Settings) -> ModelSize:
 def size_of(settings: Settings, found: Architecture) -> ModelSize:
     """The size of an architecture at a configuration's resolution, text length and adapter."""
     model = settings.model
-    image = image_tokens(found.pipeline, found.transformer, found.vae, model.resolution)
+    form = (model.resolution, model.columns, model.frames)
+    expand = {"expand_timesteps": found.index.get("expand_timesteps", False)}
+    image = image_tokens(found.pipeline, found.transformer, found.vae, *form)
     clip = CLIP_TOKENS if found.pipeline == "StableDiffusion3Pipeline" else 0
-    layers = transformer(found.pipeline, found.transformer, image, model.prompt_tokens + clip)
-    operations, parameters = decoder_flops(found.vae, model.resolution)
+    text = model.prompt_tokens + clip
+    layers = transformer(found.pipeline, found.transformer | expand, image, text)
+    operations, parameters = decoder_flops(found.vae, *form)
     lora = settings.training.parameters == "lora"
+    adapter = layers.lora_parameters(model.lora.rank, model.lora.targets)
     return ModelSize(
         architecture=found,
         transformer=layers,
         decoder_flops=operations,
         decoder_parameters=parameters,
         lora=lora,
-        trained=layers.lora_parameters(model.lora.rank, model.lora.targets)
-        if lora
-        else layers.parameters,
-        text_tokens=model.prompt_tokens + clip,
-        pixels=model.resolution**2,
+        trained=found.experts * (adapter if lora else layers.parameters),
+        text_tokens=text,
+        pixels=model.resolution * model.columns * model.frames,
+        condition=_condition(settings, found),
         bytes=BYTES[model.dtype],
     )
+
+
+def _condition(settings: Settings, found: Architecture) -> int:
+    """Values of what a first frame becomes; 0 where there is none."""
+    model, vae = settings.model, found.vae
+    if model.task != "i2v":
+        return 0
+    rows, columns = (
+        side // vae["scale_factor_spatial"] for side in (model.resolution, model.columns)
+    )
+    if found.index.get("expand_timesteps"):  # the first latents alone
+        return int(vae["z_dim"] * rows * columns)
+    channels = vae["scale_factor_temporal"] + vae["z_dim"]
+    beside = channels * latent_frames(vae, model.frames) * rows * columns
+    return int(beside + IMAGE_TOKENS * (found.transformer.get("image_dim") or 0))
 
 
 def memory(settings: Settings, size: ModelSize) -> Memory:
@@ -132,7 +161,9 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         weights = 0 if size.bytes == 4 else weights
         if any(getattr(arm, "kl_weight", 0) for arm in settings.arms.values()):
             weights += 4 * layers.parameters  # the frozen reference
-    blocks, kept = layers.blocks, KEPT["lora" if size.lora else "full"]
+    weights *= _experts_on_device(settings, size)
+    table = WAN_KEPT if size.architecture.pipeline in WAN else KEPT
+    blocks, kept = layers.blocks, table["lora" if size.lora else "full"]
     values = layers.tokens * layers.width
     if getattr(
         settings.model, "gradient_checkpointing", False
@@ -156,6 +187,7 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
     }
     passing = {
         "text encoder": size.bytes * size.architecture.text_parameters,
+        "image encoder": 4 * size.architecture.image_parameters,
         "decoding": _decoding_bytes(settings, size),
     }
     copies = passes(settings, settings.rollout.guidance_scale)
@@ -170,6 +202,7 @@ def host_gigabytes(settings: Settings, size: ModelSize) -> float:
     """Memory of the host for one job: Python, the weights while they load, the text embeddings."""
     texts = max(settings.prompts.train, settings.evaluation.prompts)
     weights = (size.bytes if size.lora else 4) * size.transformer.parameters
+    weights *= size.architecture.experts
     return PROCESS + (weights + texts * size.embedding_bytes) / GB
 
 
@@ -179,5 +212,29 @@ def _decoding_bytes(settings: Settings, size: ModelSize) -> int:
     images = max(1, model.decode_pixels // size.pixels)
     if isinstance(batch, int):
         images = min(images, batch)
-    width = int(size.architecture.vae["block_out_channels"][0])
+    vae = size.architecture.vae
+    if size.architecture.pipeline in WAN:
+        return images * _clip_bytes(settings, size)
+    width = int(vae["block_out_channels"][0])
     return BYTES[model.vae_dtype] * CODEC_WIDTHS * width * images * size.pixels
+
+
+def _experts_on_device(settings: Settings, size: ModelSize) -> int:
+    """Experts whose weights the device holds at a time.
+
+    Both where none waits on the host, or where the samples of an update sit at different steps.
+    """
+    steps = {getattr(arm, "step_selection", "shared") for arm in settings.arms.values()}
+    one = settings.model.offload_expert and "per_sample" not in steps
+    return 1 if one else size.architecture.experts
+
+
+def _clip_bytes(settings: Settings, size: ModelSize) -> int:
+    """Of Wan's codec while it decodes a clip, which it gathers frame by frame (two copies)."""
+    model, vae = settings.model, size.architecture.vae
+    sides = (model.resolution, model.columns)
+    rows, columns = (min(side, TILE) if model.tile_vae else side for side in sides)
+    patch = vae.get("patch_size") or 1  # it works on patches of so many pixels along each side
+    width = (vae.get("decoder_base_dim") or vae["base_dim"]) / patch**2
+    working = WAN_CODEC_WIDTHS * width * rows * columns
+    return int(BYTES[model.vae_dtype] * (working + 2 * 3 * size.pixels))

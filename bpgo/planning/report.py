@@ -46,7 +46,7 @@ def _header(plan: Plan) -> Text:
     return Text(
         f"Plan: {settings.title}, {settings.scale} scale\n"
         f"{settings.model.title}: {size.transformer.parameters:,} parameters, {trained},"
-        f" {settings.model.resolution} x {settings.model.resolution} pixels\n"
+        f" {_size(settings)}\n"
         f"{sum(plan.work.jobs.values())} jobs, {len(settings.runs())} training runs"
     )
 

@@ -15,7 +15,10 @@ from bpgo.settings import BASE_ARM, MAIN, Run, Settings, strongest
 
 # Jobs that happen once (workflow/rules/analysis.smk and evaluation.smk).
 ONCE = ("collect", "statistics", "tables", "plots", "grids", "report")
-TRUE_GUIDANCE = ("stable_diffusion_3",)  # kinds of model whose guidance is a second forward pass
+TRUE_GUIDANCE = (
+    "stable_diffusion_3",
+    "wan",
+)  # kinds of model whose guidance is a second forward pass
 
 
 @dataclass(frozen=True)

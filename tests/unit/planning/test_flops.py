@@ -12,7 +12,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bpgo.models.architectures import PUBLISHED, architecture_of
-from bpgo.planning.flops import Transformer, decoder_flops, image_tokens, transformer
+from bpgo.planning.flops import decoder_flops, image_tokens, transformer
+from bpgo.planning.layers import Transformer
 from bpgo.settings import ModelSettings
 
 FLUX, SD35 = "black-forest-labs/FLUX.1-dev", "stabilityai/stable-diffusion-3.5-medium"
@@ -20,6 +21,7 @@ FEW = {
     FLUX: {"num_layers": 2, "num_single_layers": 1},
     SD35: {"num_layers": 3, "dual_attention_layers": [0]},
 }
+IMAGES = [FLUX, SD35]
 SIDE, TEXT = 256, 40  # pixels, text tokens
 
 
@@ -53,11 +55,11 @@ def inputs(name: str, config: dict[str, Any], tokens: int) -> dict[str, torch.Te
 def counted(name: str) -> tuple[Transformer, dict[str, Any], int]:
     chosen = PUBLISHED[name]
     config = chosen.transformer | FEW[name]
-    tokens = image_tokens(chosen.pipeline, config, chosen.vae, SIDE)
+    tokens = image_tokens(chosen.pipeline, config, chosen.vae, SIDE, SIDE)
     return transformer(chosen.pipeline, config, tokens, TEXT), config, tokens
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", IMAGES)
 def test_operations_are_torchs(name: str) -> None:
     ours, config, tokens = counted(name)
     model = on_meta(name, **FEW[name])
@@ -71,7 +73,7 @@ def test_operations_are_torchs(name: str) -> None:
     assert backward == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", IMAGES)
 def test_operations_of_an_adapter(name: str) -> None:
     """Only attention's and the inputs' gradients: the adapter itself adds little."""
     from peft import LoraConfig
@@ -96,7 +98,7 @@ def test_parameters_of_the_published_models(name: str, published: float) -> None
     assert ours == pytest.approx(published, rel=0.01)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_decoder(name: str) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -105,7 +107,7 @@ def test_the_decoder(name: str) -> None:
         latents = torch.empty(1, 16, SIDE // 8, SIDE // 8)
     with FlopCounterMode(display=False) as counter:
         model.decode(latents)
-    operations, parameters = decoder_flops(PUBLISHED[name].vae, SIDE)
+    operations, parameters = decoder_flops(PUBLISHED[name].vae, SIDE, SIDE)
     assert operations == counter.get_total_flops()
     assert parameters == sum(parameter.numel() for parameter in model.decoder.parameters())
 
@@ -119,7 +121,9 @@ def test_a_folder_tells_its_architecture() -> None:
     assert found is not None
     layers = transformer(found.pipeline, found.transformer, 9, 12)
     assert layers.parameters == 468_832  # as the published benchmark says
-    assert image_tokens(found.pipeline, found.transformer, found.vae, 24) == 9  # of 8 x 8 pixels
+    assert (
+        image_tokens(found.pipeline, found.transformer, found.vae, 24, 24) == 9
+    )  # of 8 x 8 pixels
     assert found.text_parameters > 0
 
 
