@@ -20,7 +20,6 @@ from bpgo.settings import (
     RewardSettings,
     Settings,
     SweepSettings,
-    sweep_arm,
 )
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -243,7 +242,7 @@ def _resolve_arms(
         for value in sweep.values:
             changed = {**arms[sweep.arm].model_dump(mode="json"), sweep.setting: value}
             changed["title"] = f"{changed['title']}, {sweep.setting} = {value:g}"
-            arms[sweep_arm(sweep, value)] = validate(
+            arms[sweep.arm_at(value)] = validate(
                 type(arms[sweep.arm]), changed, file, f"sweeps.{name}"
             )
     return arms

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
 from bpgo.digests import digest_of
 from bpgo.files import text_digest
+from bpgo.runs import Run
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
 MAIN = "main"  # the environment that trains, and whose rewards the base policy is calibrated on
@@ -271,25 +271,10 @@ class SweepSettings(Strict):
     setting: str
     values: Annotated[list[Number], Field(min_length=1)]
 
-
-@dataclass(frozen=True, order=True)
-class Run:
-    """Experiment x arm x seed."""
-
-    experiment: str
-    arm: str
-    seed: int
-
-    @property
-    def folder(self) -> str:
-        """`experiment/arm/seed_1`, below `runs`, `samples` or `scores`."""
-        return f"{self.experiment}/{self.arm}/seed_{self.seed}"
-
-
-def sweep_arm(sweep: SweepSettings, value: float) -> str:
-    """The arm's name at one value of a sweep: `bpgo_ras_alpha_0p1`."""
-    text = f"{value:g}".replace(".", "p").replace("-", "m").replace("+", "")
-    return f"{sweep.arm}_{sweep.setting}_{text}"
+    def arm_at(self, value: float) -> str:
+        """The arm's name at one value: `bpgo_ras_alpha_0p1`."""
+        text = f"{value:g}".replace(".", "p").replace("-", "m").replace("+", "")
+        return f"{self.arm}_{self.setting}_{text}"
 
 
 class Settings(Strict):
@@ -326,7 +311,7 @@ class Settings(Strict):
         for sweep in self.sweeps.values():
             seeds = self.experiments[sweep.experiment].seeds
             for value in sweep.values:
-                found += [Run(sweep.experiment, sweep_arm(sweep, value), seed) for seed in seeds]
+                found += [Run(sweep.experiment, sweep.arm_at(value), seed) for seed in seeds]
         return list(dict.fromkeys(found))
 
     def base_runs(self) -> list[Run]:
@@ -404,8 +389,3 @@ class Settings(Strict):
             "rewards": self.settings_of(self.rewards_of(experiment)),
         }
         return digest_of(parts)
-
-
-def strongest(guidance: float | list[float]) -> float:
-    """The larger of two experts' scales, or the one there is."""
-    return max(guidance) if isinstance(guidance, list) else guidance

@@ -17,7 +17,7 @@ import pandas as pd
 
 from bpgo.analysis import roles
 from bpgo.analysis.roles import HELD_OUT, ORACLE, TRAINING, arm_title, reward_title
-from bpgo.settings import BASE_ARM, Settings, sweep_arm
+from bpgo.settings import BASE_ARM, Settings
 
 SUPPORTED, CONTRADICTED, UNRESOLVED = "supported", "contradicted", "not resolved"
 COST_MARGIN = 1.05  # "next to nothing": at most 5 % more time per iteration (our choice)
@@ -212,7 +212,7 @@ def _alpha(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator
         if not lower or not higher:
             continue
         for end in (min(lower), max(higher)):
-            pair = (experiment, sweep.arm, sweep_arm(sweep, end), metric)
+            pair = (experiment, sweep.arm, sweep.arm_at(end), metric)
             yield from _difference(settings, frame, pair, "alpha")
 
 

@@ -14,7 +14,8 @@ from bpgo.analysis.bootstrap import Floats, rows_rank_correlation, standardized
 from bpgo.analysis.roles import oracle_of
 from bpgo.errors import UserError
 from bpgo.files import atomic_path, read_json, write_json
-from bpgo.settings import Run, Settings
+from bpgo.runs import Run
+from bpgo.settings import Settings
 
 RUN_COLUMNS = ["experiment", "arm", "seed"]
 GROUP_KEYS = [*RUN_COLUMNS, "iteration", "prompt_id"]

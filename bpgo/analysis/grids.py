@@ -13,7 +13,8 @@ from bpgo.clips import BrokenClipError, read_clip
 from bpgo.contact_sheet import TILE, enlarge, evenly_spaced, frames_of
 from bpgo.errors import UserError
 from bpgo.files import atomic_path
-from bpgo.settings import BASE_ARM, Run, Settings
+from bpgo.runs import Run
+from bpgo.settings import BASE_ARM, Settings
 
 ROWS = 6  # prompts, from the least to the most ambiguous
 SEEDS = 3

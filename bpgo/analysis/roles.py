@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bpgo.settings import BASE_ARM, Settings, sweep_arm
+from bpgo.settings import BASE_ARM, Settings
 
 # Arms that the paper's claims are about, by the names of their files in config/arms.
 BPGO, RAS, CRT, SHUFFLED = "bpgo", "bpgo_ras", "bpgo_crt", "bpgo_ras_shuffled"
@@ -47,7 +47,7 @@ def swept_arms(settings: Settings, experiment: str) -> list[str]:
     """Arms that only a sweep adds to an experiment."""
     listed = settings.experiments[experiment].arms
     found = [
-        sweep_arm(sweep, value)
+        sweep.arm_at(value)
         for sweep in settings.sweeps.values()
         if sweep.experiment == experiment
         for value in sweep.values
@@ -81,7 +81,7 @@ def sweep_values(
     found: dict[float, str] = {}
     for sweep in settings.sweeps.values():
         if (sweep.experiment, sweep.arm, sweep.setting) == (experiment, arm, setting):
-            found |= {value: sweep_arm(sweep, value) for value in sweep.values}
+            found |= {value: sweep.arm_at(value) for value in sweep.values}
     listed = settings.experiments[experiment].arms
     if arm in listed and hasattr(settings.arms[arm], setting):
         found[float(getattr(settings.arms[arm], setting))] = arm

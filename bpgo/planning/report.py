@@ -12,6 +12,7 @@ from rich.text import Text
 from bpgo.planning.cost import Time
 from bpgo.planning.run import Plan, as_json, check_scale, make_plan
 from bpgo.screen import duration, gigabytes, show, table
+from bpgo.settings import Settings
 
 RULES = {
     "calibrate": "base policy's rewards",
@@ -38,6 +39,13 @@ def report(plan: Plan) -> RenderableType:
     return Group(
         _header(plan), "", _work(plan), "", _cost(plan), "", *[Text(line) for line in _notes(plan)]
     )
+
+
+def _size(settings: Settings) -> str:
+    """Of a sample."""
+    model = settings.model
+    frames = f"{model.frames} frames of " if model.makes == "video" else ""
+    return f"{frames}{model.columns} x {model.resolution} pixels"
 
 
 def _header(plan: Plan) -> Text:

@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from bpgo.settings import BASE_ARM, MAIN, Run, Settings, strongest
+from bpgo.runs import Run
+from bpgo.settings import BASE_ARM, MAIN, Settings
 
 # Jobs that happen once (workflow/rules/analysis.smk and evaluation.smk).
 ONCE = ("collect", "statistics", "tables", "plots", "grids", "report")
@@ -79,7 +80,12 @@ def work_of(settings: Settings) -> Work:
 
 def passes(settings: Settings, guidance_scale: float | list[float]) -> int:
     """Forward passes for one velocity: 2 where guidance is one of its own (CFG)."""
-    return 2 if settings.model.kind in TRUE_GUIDANCE and strongest(guidance_scale) > 1 else 1
+    return 2 if settings.model.kind in TRUE_GUIDANCE and _strongest(guidance_scale) > 1 else 1
+
+
+def _strongest(guidance: float | list[float]) -> float:
+    """The larger of two experts' scales, or the one there is."""
+    return max(guidance) if isinstance(guidance, list) else guidance
 
 
 def trained_steps(settings: Settings, arm: str) -> int:

@@ -33,6 +33,7 @@ class ScenesVideoOracle:
         self.settings = settings
         self.device = device
         self.needs_first_frames = settings.output == "first_frame"
+        self.reads_text = settings.output not in ("first_frame", "steadiness")
 
     def __call__(
         self, images: Tensor, texts: list[str], first_frames: Tensor | None = None

@@ -16,6 +16,7 @@ from tiny_world import CALIBRATION, CAPTIONS, tiny_settings
 
 from bpgo import registry
 from bpgo.core.trainer import Trainer
+from bpgo.errors import RatioError
 from bpgo.files import repository_root
 from bpgo.models.wan import WanPolicy
 from bpgo.records import Calibration, PromptBatch
@@ -135,3 +136,23 @@ def test_the_first_frames_prior_is_the_calibrations(
     (given,) = trainer.diagnostics["near"].seen  # type: ignore[attr-defined]
     reds = [40 * int(prompt[1:]) / 255 for prompt in prompts.ids for _ in range(group)]
     assert given[:, 0, 0, 0].tolist() == pytest.approx(reds)
+
+
+def test_another_boundary_than_in_the_rollout_is_refused(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two experts: the ratios would compare two policies."""
+    file = repository_root() / "config" / "arms" / "grpo.yaml"
+    trainer = make(folders, "t2v", yaml.safe_load(file.read_text(encoding="utf-8")), tmp_path)
+    before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
+    draw = trainer._rollout
+
+    def then_changed(*arguments: Any) -> Any:
+        found = draw(*arguments)
+        trainer.policy.boundary = 0.875
+        return found
+
+    monkeypatch.setattr(trainer, "_rollout", then_changed)
+    with pytest.raises(RatioError, match=r"was None in the rollout and is 0\.875 in the update"):
+        trainer.iterate(1)
+    assert all(torch.equal(p, before[name]) for name, p in trainer.parameters.items())

@@ -213,4 +213,4 @@ def test_shipped_settings(file: Path) -> None:
     policy: Policy = registry.load_model_class(settings.kind)(settings, "full", "cpu")
     with torch.no_grad():
         noise = initial_noise(policy.latent_shape, 1, "contract", [("p", 0)])
-        assert policy.decode(noise).shape == (1, 3, settings.resolution, settings.resolution)
+        assert policy.decode(noise).shape == (1, *decoded_shape(settings))

@@ -17,7 +17,7 @@ from tiny_video_rewards import build_tiny_video_rewards
 from torch import Tensor
 
 from bpgo import config, registry
-from bpgo.core.interfaces import Reward
+from bpgo.core.interfaces import Reward, call_reward, needs_first_frames
 from bpgo.errors import UserError
 from bpgo.files import repository_root
 from bpgo.records import Calibration
@@ -61,11 +61,25 @@ def reward(request: pytest.FixtureRequest, tiny: dict[str, dict[str, Any]]) -> R
     }
     scales = {name: {"mean": 0.1, "std": 0.5} for name in parts}
     calibration = Calibration(0.0, 1.0, -3.0, parts=scales)
-    return load_rewards({**parts, "it": settings}, ["it"], calibration=calibration)["it"]
+    found = load_rewards({**parts, "it": settings}, ["it"], calibration=calibration)["it"]
+    return WithFirstFrames(found) if needs_first_frames(found) else found
+
+
+class WithFirstFrames:
+    """A reward that compares with a first frame, here the clip's own last one."""
+
+    def __init__(self, reward: Any) -> None:
+        self.reward, self.settings = reward, reward.settings
+        self.reads_text = getattr(reward, "reads_text", True)
+
+    def __call__(self, clips: Tensor, texts: list[str]) -> Tensor:
+        return call_reward(self.reward, clips, texts, clips[:, -1])
 
 
 def pairs(reward: Any) -> tuple[Tensor, list[str]]:
     """Scenes that meet their caption, and two images of noise; for a reward of clips, moving."""
+    if reward.settings.kind.startswith("scenes_video"):
+        return moving_pairs()
     images, texts = still_pairs()
     if reward.settings.media == "video":
         images = torch.stack([images.roll(frame, -1) for frame in range(FRAMES)], dim=1)
@@ -82,6 +96,19 @@ def still_pairs() -> tuple[Tensor, list[str]]:
     noise = torch.rand(2, 3, 24, 24, generator=generator(1, "contract"))
     images = torch.cat([torch.from_numpy(render_batch(scenes)).float(), noise])
     return images, [caption.text for caption in captions]
+
+
+@cache
+def moving_pairs() -> tuple[Tensor, list[str]]:
+    """Clips of the embedded world that meet their caption, and two of noise."""
+    from bpgo.scenes.video.captions import sample_captions
+    from bpgo.scenes.video.render import render_batch, sample_scene
+
+    draws, captions = numpy_generator(1, "contract"), sample_captions(COUNT, 1, "evaluation")
+    scenes = [sample_scene(caption, draws) for caption in captions[:-2]]
+    noise = torch.rand(2, FRAMES, 3, 32, 32, generator=generator(1, "contract"))
+    clips = torch.cat([torch.from_numpy(render_batch(scenes)).float(), noise])
+    return clips, [caption.text for caption in captions]
 
 
 def test_every_kind_has_a_file() -> None:

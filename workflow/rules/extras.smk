@@ -13,7 +13,7 @@ rule pretrain_world:
         "../envs/main.yaml"
     threads: 1
     shell:
-        "python -m bpgo pretrain --world {wildcards.world} --output {output:q}"
+        "python -m bpgo pretrain --world {wildcards.world:q} --output {output:q}"
         " --threads {threads} >> {log:q} 2>&1"
 
 

@@ -25,7 +25,6 @@ from bpgo.settings import (
     Strict,
     SweepSettings,
     TrainingSettings,
-    sweep_arm,
 )
 
 TITLES = {
@@ -125,7 +124,7 @@ def make_settings(
         known.setdefault("bpgo_ras", FakeArm(title=TITLES["bpgo_ras"]))
         for value in entry.values:
             title = f"{TITLES['bpgo_ras']}, alpha = {value:g}"
-            known[sweep_arm(entry, value)] = FakeArm(title=title, alpha=value)
+            known[entry.arm_at(value)] = FakeArm(title=title, alpha=value)
     return Settings(
         title="Synthetic <suite> & co",
         model=ModelSettings(

@@ -13,7 +13,7 @@ from bpgo.analysis.data import load_collected
 from bpgo.analysis.statistics import compute_statistics
 from bpgo.errors import UserError
 from bpgo.files import read_json, write_json
-from bpgo.settings import Run
+from bpgo.runs import Run
 
 TINY = {
     "arms": ("grpo", "bpgo"),

@@ -22,7 +22,7 @@ from bpgo.clips import write_clip
 from bpgo.contact_sheet import enlarge
 from bpgo.errors import UserError
 from bpgo.files import repository_root
-from bpgo.settings import Run
+from bpgo.runs import Run
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -394,14 +393,3 @@ def test_same_update_twice_is_the_same_to_the_bit(tiny_folder: Path) -> None:
     assert first.update().means() == second.update().means()
     again = second.weights()
     assert all(torch.equal(value, again[name]) for name, value in first.weights().items())
-
-
-def test_another_boundary_than_in_the_rollout_is_refused(tiny_folder: Path) -> None:
-    """Two experts: the ratios would compare two policies."""
-    case = Case(tiny_folder)
-    before = case.weights()
-    case.batch = replace(case.batch, boundary=0.9)
-    case.policy.boundary = 0.875
-    with pytest.raises(RatioError, match=r"was 0\.9 in the rollout and is 0\.875 in the update"):
-        case.update()
-    assert all(torch.equal(value, before[name]) for name, value in case.weights().items())
