@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Literal
 
 from bpgo.settings import RewardSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from bpgo.scenes.video.oracle import Parsed
+
+REMEMBERED = 256
+"""Batches whose contents are kept: all outputs of one process read a clip once."""
+
+_parsed: dict[bytes, Parsed] = {}
 
 
 class VideoOracleSettings(RewardSettings):
@@ -47,12 +55,27 @@ class ScenesVideoOracle:
             ValueError: shapes that do not fit, or no first frames where they are needed.
         """
         from bpgo.scenes.video.oracle import judge
+        from bpgo.scenes.video.render import check_clips
 
+        check_clips(images.shape, len(texts))
         if self.needs_first_frames and first_frames is None:
             raise ValueError("the output first_frame needs first frames")
-        judged = judge(images, texts, first_frames if self.needs_first_frames else None)
+        given = first_frames if self.needs_first_frames else None
+        judged = judge(images, texts, given, _contents(images))
         scores: Tensor = getattr(judged, self.settings.output)
         return scores
+
+
+def _contents(clips: Tensor) -> Parsed:
+    """What clips [B, 5, 3, 32, 32] hold."""
+    from bpgo.scenes.video.oracle import parse_clips
+
+    name = hashlib.sha256(clips.detach().cpu().contiguous().numpy()).digest()
+    if name not in _parsed:
+        if len(_parsed) == REMEMBERED:
+            _parsed.clear()
+        _parsed[name] = parse_clips(clips)
+    return _parsed[name]
 
 
 REWARD = ScenesVideoOracle
