@@ -1,4 +1,4 @@
-"""Every training stage runs for a few steps, and equal seeds give equal weights."""
+"""Every training stage of the image world runs for a few steps; equal seeds, equal weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXTS = ["a red circle", "two large green crosses and a small yellow square"]
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrain") / "weights"
-    pretrain_all(folder, steps=2)
+    pretrain_all(folder, steps=2, world="images")
     return folder
 
 
@@ -47,7 +47,7 @@ def test_whole_folder_from_nothing(pretrained):
 
 
 def test_equal_seeds_equal_weights(pretrained, tmp_path):
-    pretrain_all(tmp_path / "again", steps=2)
+    pretrain_all(tmp_path / "again", steps=2, world="images")
     first, second = (folder / "digests.json" for folder in (pretrained, tmp_path / "again"))
     assert first.read_text() == second.read_text()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bpgo.scenes.captions import CaptionError, Phrase
+from bpgo.scenes.captions import COLOURS, SHAPES, CaptionError, Phrase, pick, split_of
+from bpgo.scenes.video import captions
 from bpgo.scenes.video.captions import (
     MAX_WORDS,
     VOCABULARY,
@@ -66,10 +67,10 @@ def test_drawn_captions(task):
     texts = {split: {caption.text for caption in found} for split, found in splits.items()}
     assert all(len(found) == 150 for found in texts.values())
     assert not texts["train"] & (texts["held_out"] | texts["evaluation"])
-    captions = [caption for found in splits.values() for caption in found]
-    assert {caption.definite for caption in captions} == {task == "i2v"}
-    assert {word for caption in captions for word in caption.text.split()} <= set(VOCABULARY)
-    ambiguity = np.array([caption.ambiguity for caption in captions])
+    drawn = [caption for found in splits.values() for caption in found]
+    assert {caption.definite for caption in drawn} == {task == "i2v"}
+    assert {word for caption in drawn for word in caption.text.split()} <= set(VOCABULARY)
+    ambiguity = np.array([caption.ambiguity for caption in drawn])
     assert 0.35 < ambiguity.mean() < 0.6
     assert ((ambiguity < 0.3).mean() > 0.2) & ((ambiguity > 0.7).mean() > 0.15)
     again = sample_captions(150, 3, "train", task)
@@ -78,11 +79,18 @@ def test_drawn_captions(task):
 
 
 def test_specified_captions_leave_nothing_open():
-    captions = specified_captions(40, 0, "held_out")
-    assert {caption.ambiguity for caption in captions} == {0.0}
-    assert {caption.count for caption in captions} == {1, 2}
+    drawn = specified_captions(40, 0, "held_out")
+    assert {caption.ambiguity for caption in drawn} == {0.0}
+    assert {caption.count for caption in drawn} == {1, 2}
 
 
-def test_more_captions_than_there_are():
-    with pytest.raises(ValueError, match="could not find 30000 distinct"):
-        sample_captions(30000, 0, "held_out", "i2v")
+def test_more_captions_than_there_are(monkeypatch):
+    texts = [f"the {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    monkeypatch.setattr(captions, "_draw_text", lambda generator, task: pick(generator, texts))
+    there_are = [text for text in texts if split_of(text) == "train"]
+    found = sample_captions(len(there_are), 0, "train", "i2v")
+    assert sorted(caption.text for caption in found) == sorted(there_are)
+    one_more = len(there_are) + 1
+    with pytest.raises(ValueError, match=f"could not find {one_more} distinct captions in .*train"):
+        sample_captions(one_more, 0, "train", "i2v")
+    assert len(sample_captions(one_more, 0, "train", "i2v", distinct=False)) == one_more

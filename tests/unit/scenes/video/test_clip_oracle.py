@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bpgo.scenes.captions import CaptionError
+from bpgo.scenes.captions import SIZES, CaptionError
 from bpgo.scenes.video.captions import MOTIONS, parse, sample_captions
 from bpgo.scenes.video.oracle import judge, parse_clips
 from bpgo.scenes.video.render import (
@@ -16,6 +16,7 @@ from bpgo.scenes.video.render import (
     STEP,
     MovingObject,
     first_frame,
+    first_start,
     mutate_scene,
     render,
     render_batch,
@@ -62,7 +63,10 @@ def test_wrong_captions_are_near_chance(task, scenes):
     texts, _, clips = scenes[task]
     judged = judge(clips, texts[1:] + texts[:1], clips[:, 0].roll(1, 0))
     assert 0.4 < judged.soft.mean() < 0.65
-    assert judged.strict.mean() < 0.15
+    # An open caption may fit another's clip, and more so where the clip may hold more objects.
+    ambiguity = torch.tensor([parse(text).ambiguity for text in texts[1:] + texts[:1]])
+    assert judged.strict[ambiguity <= 0.5].mean() < 0.1
+    assert judged.strict[ambiguity > 0.5].mean() < 0.4
     assert judged.motion.mean() < 0.7
     assert judged.first_frame.mean() < 0.1
 
@@ -171,18 +175,16 @@ def test_first_frames_follow_from_text_and_key():
 
 
 def test_first_frames_do_not_tell_the_motion():
-    left, right = (
-        {
-            tuple(parse_clips(torch.from_numpy(frame)[None, None]).places[0, 0, 0].tolist())
-            for key in range(60)
-            if (frame := first_frame(parse(f"the large red circle moves {way}"), key))[
-                :, :16, :16
-            ].max()
-            > 0.8
-        }
-        for way in ("left", "right")
-    )
-    assert left == right
+    """Whatever an object will do, it starts at one of the same places of its cell."""
+    for motion in ("moves left", "moves right", "moves up", "moves down", "stays still"):
+        caption = parse(f"the large red circle {motion}")
+        starts = set()
+        for key in range(40):
+            parsed = parse_clips(torch.from_numpy(first_frame(caption, key))[None, None])
+            for cell in torch.nonzero(parsed.present[0]).flatten().tolist():
+                middle = first_start(SIZES[int(parsed.size[0, cell])])
+                starts.add(tuple((parsed.places[0, cell, 0] - middle).tolist()))
+        assert starts == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
 def test_bad_input(scenes):
