@@ -66,7 +66,7 @@ def test_wrong_captions_are_near_chance(task, scenes):
     # An open caption may fit another's clip, and more so where the clip may hold more objects.
     ambiguity = torch.tensor([parse(text).ambiguity for text in texts[1:] + texts[:1]])
     assert judged.strict[ambiguity <= 0.5].mean() < 0.1
-    assert judged.strict[ambiguity > 0.5].mean() < 0.4
+    assert judged.strict[ambiguity > 0.5].mean() < 0.6
     assert judged.motion.mean() < 0.7
     assert judged.first_frame.mean() < 0.1
 
