@@ -251,15 +251,23 @@ def bench(
     configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
     repeats: Annotated[int | None, typer.Option("--repeats", min=1)] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="flux or sd3: its architecture, without weights.")
+        str | None,
+        typer.Option("--model", help="flux, sd3 or wan21: its architecture, without weights."),
     ] = None,
     random_weights: Annotated[bool, typer.Option("--random-weights")] = False,
     size: Annotated[str, typer.Option("--size", help="full or tiny")] = "full",
     dtype: Annotated[str, typer.Option("--dtype", help="bfloat16 or float32")] = "bfloat16",
-    resolution: Annotated[int | None, typer.Option("--resolution", min=8, help="Pixels.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option("--resolution", min=8, help="Pixels, the height.")
+    ] = None,
+    width: Annotated[int | None, typer.Option("--width", min=8, help="Pixels, of a clip.")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Of a clip.")] = None,
     prompts: Annotated[int, typer.Option("--prompts", min=1, help="In an iteration.")] = 2,
     group_size: Annotated[int, typer.Option("--group-size", min=2)] = 4,
-    steps: Annotated[int, typer.Option("--steps", min=2, help="Sampling steps.")] = 6,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=2, help="Sampling steps. Default: as the model trains."),
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Default: as many as fit.")
     ] = None,
@@ -282,9 +290,20 @@ def bench(
         run_bench(configfile, output, repeats or 5)
         return
     from bpgo.bench.large import bench_command
-    from bpgo.bench.random_policy import Sizes
+    from bpgo.bench.large_models import Sizes
 
-    sizes = Sizes(model, size, dtype, resolution, prompts, group_size, steps, checkpointing)
+    sizes = Sizes(
+        model,
+        size,
+        dtype,
+        resolution,
+        prompts,
+        group_size,
+        steps,
+        checkpointing,
+        width,
+        frames,
+    )
     bench_command(
         sizes, output, random_weights, parameters, compiled, batch_size, reward, repeats or 2
     )

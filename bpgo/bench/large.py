@@ -18,37 +18,39 @@ import torch
 
 from bpgo import loading, machine
 from bpgo.bench.figures import iteration_figures, rollout_figures
-from bpgo.bench.large_report import markdown
-from bpgo.bench.measure import trusted_clock
-from bpgo.bench.random_policy import (
+from bpgo.bench.large_models import (
     METHOD,
-    MODELS,
     REFERENCE,
     Sizes,
     architecture,
-    brightness,
-    clip_reward,
+    check_choice,
+    check_sizes,
+    settings_of,
+)
+from bpgo.bench.large_report import markdown
+from bpgo.bench.measure import trusted_clock
+from bpgo.bench.random_policy import (
+    REWARDS,
     compile_blocks,
     random_embeddings,
     random_policy,
-    settings_of,
+    stand_in_reward,
 )
 from bpgo.core.interfaces import Policy, Reward
 from bpgo.core.progress import Progress
 from bpgo.core.trainer import Trainer
-from bpgo.errors import UserError, suggest
+from bpgo.errors import UserError
 from bpgo.files import write_json, write_text
 from bpgo.manifest import manifest
 from bpgo.models.architectures import Architecture
 from bpgo.planning.devices import known_gpu
-from bpgo.planning.model import USABLE, ModelSize, memory, size_of
+from bpgo.planning.model import USABLE, ModelSize, memory, sample_size, size_of
 from bpgo.planning.work import passes, trained_steps
 from bpgo.records import Calibration, PromptBatch
 from bpgo.registry import load_arm_class
 from bpgo.screen import gigabytes
 from bpgo.settings import Settings
 
-REWARDS = ("brightness", "clip_h14")
 PROMPTS = 8  # prompts of the set; each iteration takes some
 
 
@@ -133,18 +135,10 @@ def run_model_bench(
 
 
 def _check(sizes: Sizes, options: Options) -> None:
-    for option, value, allowed in (
-        ("--model", sizes.model, list(MODELS)),
-        ("--size", sizes.size, ["full", "tiny"]),
-        ("--dtype", sizes.dtype, ["float32", "bfloat16"]),
-        ("--reward", options.reward, list(REWARDS)),
-        *(("--parameters", case.parameters, ["lora", "full"]) for case in options.cases),
-    ):
-        if value not in allowed:
-            raise UserError(
-                f"{option}: '{value}' is unknown.{suggest(value, allowed)}"
-                f" Allowed: {', '.join(allowed)}"
-            )
+    check_sizes(sizes)
+    check_choice("--reward", options.reward, list(REWARDS))
+    for case in options.cases:
+        check_choice("--parameters", case.parameters, ["lora", "full"])
 
 
 def _header(
@@ -155,7 +149,12 @@ def _header(
     layers = size.transformer
     return {
         **asdict(sizes),
+        "steps": settings.rollout.steps,
         "resolution": settings.model.resolution,
+        "width": settings.model.columns,
+        "frames": settings.model.frames,
+        "makes": settings.model.makes,
+        "sample": sample_size(settings),
         "pipeline": chosen.pipeline,
         "title": settings.model.title,
         "transformer_parameters": layers.parameters,
@@ -228,9 +227,7 @@ def _measure(
     policy = random_policy(settings, chosen, device)
     if case.compiled:
         compile_blocks(policy.transformer, options.backend)
-    reward: Reward = (
-        brightness if options.reward == "brightness" else clip_reward(device, sizes.size)
-    )
+    reward = stand_in_reward(options.reward, settings, device, sizes.size)
     with tempfile.TemporaryDirectory() as folder:
         trainers = _trainers(settings, policy, chosen, reward, Path(folder))
         _reset_peak(device)
@@ -244,6 +241,7 @@ def _measure(
         **figures,
         **speeds(settings, size, figures, known_peak(device, sizes.dtype)),
         "peak_gigabytes": {"rollout": peak_rollout, "iteration": peak_iteration},
+        "planned_gigabytes": memory(settings, size).training(batch),
     }
 
 

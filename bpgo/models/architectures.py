@@ -39,6 +39,17 @@ class Architecture:
         """Transformers, of which one works at a noise level."""
         return 2 if (self.index.get("transformer_2") or [None])[0] else 1
 
+    @property
+    def text_width(self) -> int:
+        """Numbers of a text token, as the transformer gets it."""
+        config = self.transformer
+        return int(config.get("joint_attention_dim") or config["text_dim"])
+
+    @property
+    def pooled_width(self) -> int | None:
+        """Numbers of a prompt's pooled embedding, where the transformer takes one."""
+        return self.transformer.get("pooled_projection_dim")
+
 
 # The 16-channel codec of both models; only the scaling of the latents differs.
 _VAE: dict[str, Any] = {

@@ -49,6 +49,10 @@ class Memory:
         """With one sample in a forward pass."""
         return sum(self.standing.values()) + max(*self.passing.values(), self.per_sample)
 
+    def training(self, batch: int) -> float:
+        """Of an iteration with `batch` samples in a forward pass; texts were encoded before."""
+        return sum(self.standing.values()) + max(self.passing["decoding"], batch * self.per_sample)
+
     def batch_that_fits(self, gigabytes: float) -> int:
         """Samples in one forward pass on a device of this size; 0 if not even one."""
         if gigabytes * USABLE < self.least:
@@ -84,9 +88,8 @@ class ModelSize:
     @property
     def embedding_bytes(self) -> int:
         """Of one text's embeddings."""
-        config = self.architecture.transformer
-        width = config.get("joint_attention_dim") or config["text_dim"]
-        values = self.text_tokens * width + config.get("pooled_projection_dim", 0)
+        found = self.architecture
+        values = self.text_tokens * found.text_width + (found.pooled_width or 0)
         return self.bytes * int(values + self.condition)
 
 
@@ -116,8 +119,7 @@ def size_of(settings: Settings, found: Architecture) -> ModelSize:
     form = (model.resolution, model.columns, model.frames)
     expand = {"expand_timesteps": found.index.get("expand_timesteps", False)}
     image = image_tokens(found.pipeline, found.transformer, found.vae, *form)
-    clip = CLIP_TOKENS if found.pipeline == "StableDiffusion3Pipeline" else 0
-    text = model.prompt_tokens + clip
+    text = text_tokens(settings, found)
     layers = transformer(found.pipeline, found.transformer | expand, image, text)
     operations, parameters = decoder_flops(found.vae, *form)
     lora = settings.training.parameters == "lora"
@@ -134,6 +136,19 @@ def size_of(settings: Settings, found: Architecture) -> ModelSize:
         condition=_condition(settings, found),
         bytes=BYTES[model.dtype],
     )
+
+
+def text_tokens(settings: Settings, found: Architecture) -> int:
+    """Tokens of a prompt as the transformer gets them."""
+    clip = CLIP_TOKENS if found.pipeline == "StableDiffusion3Pipeline" else 0
+    return settings.model.prompt_tokens + clip
+
+
+def sample_size(settings: Settings) -> str:
+    """Of a sample, in words."""
+    model = settings.model
+    frames = f"{model.frames} frames of " if model.makes == "video" else ""
+    return f"{frames}{model.columns} x {model.resolution} pixels"
 
 
 def _condition(settings: Settings, found: Architecture) -> int:

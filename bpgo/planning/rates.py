@@ -100,7 +100,11 @@ def _fits_utilization(bench: dict[str, Any], size: ModelSize, device: str) -> bo
     """Whether a benchmark of an architecture was made at full size on this kind of GPU."""
     here, there = known_gpu(device), known_gpu(str(bench.get("gpu", "")))
     way = "lora" if size.lora else "full"
-    same = bench.get("size") == "full" and bench.get("pipeline") == size.architecture.pipeline
+    same = (
+        bench.get("size") == "full"
+        and bench.get("pipeline") == size.architecture.pipeline
+        and bench.get("transformer_parameters") == size.transformer.parameters
+    )
     return same and here is not None and here == there and way in bench.get("utilization", {})
 
 
@@ -111,14 +115,16 @@ def _from_iteration(settings: Settings, bench: dict[str, Any], file: Path) -> Ra
     images = bench["prompts"] * bench["group_size"]
     steps = trained_steps(settings, bench["reference_arm"])
     decode = share["decode"] * times["total"]
+    scored = (share["training reward"] + share["diagnostics"]) * times["total"]
+    before = times["rollout"] + times["reward"]  # of the update: in which part decoding is differs
     return Rates(
         source=f"measured: {file.name} ({bench['machine']['hardware']['processor']},"
         f" {bench['device']})",
         measured=True,
-        forward=(times["rollout"] - decode) / (images * bench["steps"]),
+        forward=(before - decode - scored) / (images * bench["steps"]),
         update=times["update"] / (images * steps),
         decode=decode / images,
-        reward=times["reward"] / images,
+        reward=scored / images,
         startup={name: value["wall_seconds"] for name, value in bench["startup"].items()},
     )
 

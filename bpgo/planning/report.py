@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bpgo.planning.cost import Time
+from bpgo.planning.model import sample_size
 from bpgo.planning.run import Plan, as_json, check_scale, make_plan
 from bpgo.screen import duration, gigabytes, show, table
-from bpgo.settings import Settings
 
 RULES = {
     "calibrate": "base policy's rewards",
@@ -41,20 +41,13 @@ def report(plan: Plan) -> RenderableType:
     )
 
 
-def _size(settings: Settings) -> str:
-    """Of a sample."""
-    model = settings.model
-    frames = f"{model.frames} frames of " if model.makes == "video" else ""
-    return f"{frames}{model.columns} x {model.resolution} pixels"
-
-
 def _header(plan: Plan) -> Text:
     settings, size = plan.settings, plan.size
     trained = f"{size.trained:,} trained ({settings.training.parameters})"
     return Text(
         f"Plan: {settings.title}, {settings.scale} scale\n"
         f"{settings.model.title}: {size.transformer.parameters:,} parameters, {trained},"
-        f" {_size(settings)}\n"
+        f" {sample_size(settings)}\n"
         f"{sum(plan.work.jobs.values())} jobs, {len(settings.runs())} training runs"
     )
 

@@ -13,14 +13,8 @@ from large_model import write_configuration
 from bpgo import cli, config
 from bpgo.bench import large
 from bpgo.bench.large import Case, Options, bench_command, run_model_bench, speeds, utilization_of
-from bpgo.bench.random_policy import (
-    Sizes,
-    architecture,
-    brightness,
-    random_embeddings,
-    random_policy,
-    settings_of,
-)
+from bpgo.bench.large_models import Sizes, architecture, settings_of
+from bpgo.bench.random_policy import brightness, random_embeddings, random_policy
 from bpgo.errors import UserError
 from bpgo.planning.model import size_of
 from bpgo.planning.run import make_plan
@@ -43,7 +37,7 @@ def tiny(model: str, **changes: Any) -> Sizes:
     return Sizes(model, "tiny", **values)
 
 
-@pytest.mark.parametrize("model", ["flux", "sd3"])
+@pytest.mark.parametrize("model", ["flux", "sd3", "wan21"])
 def test_a_tiny_copy_goes_through_the_real_core(model: str, tmp_path: Path) -> None:
     options = Options((LORA, FULL), reward="clip_h14", repeats=1)
     found = run_model_bench(tiny(model), options, tmp_path, "cpu")
@@ -64,7 +58,9 @@ def test_a_tiny_copy_goes_through_the_real_core(model: str, tmp_path: Path) -> N
     text = (tmp_path / f"bench_{model}.md").read_text()
     for words in ("random weights, tiny copy", "peak unknown", "| lora", "| full", "transformer"):
         assert words in text
-    assert ("second pass" in text) == (model == "sd3")
+    assert ("second pass" in text) == (model != "flux")
+    assert ("clips/s" in text) == (model == "wan21")
+    assert ("5 frames of 32 x 32 pixels" in text) == (model == "wan21")
 
 
 def test_compiled_blocks(tmp_path: Path) -> None:
@@ -132,7 +128,11 @@ def test_what_is_far_too_large_is_not_tried(
 
 @pytest.mark.parametrize(
     ("model", "parameters", "trained"),
-    [("flux", 11_901_408_320, 149_422_080), ("sd3", 2_243_171_520, 18_776_064)],
+    [
+        ("flux", 11_901_408_320, 149_422_080),
+        ("sd3", 2_243_171_520, 18_776_064),
+        ("wan21", 1_418_996_800, 23_592_960),
+    ],
 )
 def test_the_real_architecture_without_memory(model: str, parameters: int, trained: int) -> None:
     """On the `meta` device: the adapter's policy, its types, and what is trained."""
@@ -142,20 +142,25 @@ def test_the_real_architecture_without_memory(model: str, parameters: int, train
     adapter = policy.trainable()
     frozen = [p for p in policy.transformer.parameters() if not p.requires_grad]
     assert sum(value.numel() for value in frozen) == parameters
-    assert {value.dtype for value in frozen} == {torch.bfloat16}
+    # As diffusers loads published weights, some of Wan's stay float32: norms, shifts and scales.
+    whole = {name for name, p in policy.transformer.named_parameters() if p.dtype == torch.float32}
+    assert {p.dtype for p in frozen} == {torch.bfloat16} | (
+        {torch.float32} if model == "wan21" else set()
+    )
+    assert any("scale_shift_table" in name for name in whole) == (model == "wan21")
     assert sum(value.numel() for value in adapter.values()) == trained
     assert {value.dtype for value in adapter.values()} == {torch.float32}
     assert size_of(settings, chosen).trained == trained
     assert torch.get_default_dtype() == torch.float32  # as it was
 
 
-@pytest.mark.parametrize("model", ["flux", "sd3"])
+@pytest.mark.parametrize("model", ["flux", "sd3", "wan21"])
 def test_embeddings_have_the_real_shapes(model: str) -> None:
     settings = settings_of(Sizes(model), "lora", 1)
     found = random_embeddings(settings, architecture(Sizes(model)), 3)
-    tokens, pooled = {"flux": (512, 768), "sd3": (77 + 256, 2048)}[model]
+    tokens, pooled = {"flux": (512, 768), "sd3": (77 + 256, 2048), "wan21": (512, None)}[model]
     assert found.tokens.shape == (3, tokens, 4096)
-    assert found.pooled.shape == (3, pooled)
+    assert (found.pooled is None) if pooled is None else (found.pooled.shape == (3, pooled))
     assert found.tokens.dtype == torch.bfloat16
     assert (found.negative_tokens is None) == (model == "flux")
 
@@ -173,9 +178,35 @@ def test_settings_are_the_model_files_own() -> None:
     assert changed.training.parameters == "full"
 
 
+def test_an_iteration_is_as_its_experiment_trains() -> None:
+    """Clips, noise levels and guidance of config/wan21_t2v.yaml, unless options say otherwise."""
+    settings = settings_of(Sizes("wan21"), "lora", 1)
+    model, rollout = settings.model, settings.rollout
+    assert (model.frames, model.columns, model.resolution) == (49, 832, 480)
+    assert (rollout.steps, rollout.guidance_scale) == (16, 5.0)
+    assert settings.arms["bpgo"].noise_level == settings.arms["grpo"].noise_level == 0.25
+    assert settings.arms["bpgo"].prior == "sft_mean"
+    changed = settings_of(Sizes("wan21", frames=17, width=416, resolution=240, steps=4), "lora", 1)
+    model = changed.model
+    assert (model.frames, model.columns, model.resolution) == (17, 416, 240)
+    assert changed.rollout.steps == 4
+    assert settings_of(Sizes("flux"), "lora", 1).arms["grpo"].noise_level == 0.3
+
+
+def test_the_scheduler_is_the_pipelines_own() -> None:
+    """Wan's noise levels, shifted by 3, come from UniPC; the last is 0."""
+    sizes = tiny("wan21")
+    policy = random_policy(settings_of(sizes, "lora", 1), architecture(sizes), "cpu")
+    assert type(policy.scheduler).__name__ == "UniPCMultistepScheduler"
+    sigmas = policy.sigmas(3)
+    even = torch.linspace(1, 0, 4)[1:3]
+    assert sigmas[1:3].tolist() == pytest.approx((3 * even / (1 + 2 * even)).tolist(), abs=2e-3)
+    assert sigmas[-1] == 0
+
+
 def test_speeds_by_hand() -> None:
     """8 images, 6 steps, 3 trained; a rollout of 3 s, then 1 s of decoding, an update of 5 s."""
-    sizes = Sizes("flux", resolution=512, gradient_checkpointing=True)
+    sizes = Sizes("flux", resolution=512, steps=6, gradient_checkpointing=True)
     settings = settings_of(sizes, "lora", 8)
     size = size_of(settings, architecture(sizes))
     figures = {
@@ -212,7 +243,9 @@ def test_the_plan_reads_what_the_benchmark_writes(tmp_path: Path) -> None:
     other = case | {"compiled": True, "utilization": dict.fromkeys(used, 0.9)}
     missing = {"parameters": "full", "compiled": False, "status": "out of memory: x"}
     found = run_model_bench(tiny("flux"), Options(()), tmp_path, "cpu")
+    size = size_of(settings_of(Sizes("flux"), "lora", 1), architecture(Sizes("flux")))
     found |= {"size": "full", "gpu": "NVIDIA H100 80GB HBM3"}
+    found |= {"transformer_parameters": size.transformer.parameters}
     found["utilization"] = utilization_of([case, other, missing])
     assert found["utilization"] == {"lora": used}
     (tmp_path / "bench_flux.json").write_text(json.dumps(found))
@@ -221,11 +254,17 @@ def test_the_plan_reads_what_the_benchmark_writes(tmp_path: Path) -> None:
     assert plan.rates.forward == pytest.approx(
         plan.size.transformer.forward_flops / (0.5 * 989.4e12)
     )
+    # A larger model of the same pipeline uses a GPU in another way.
+    (tmp_path / "bench_flux.json").write_text(json.dumps(found | {"transformer_parameters": 7}))
+    plan = make_plan(write_configuration(tmp_path / "again"), gpu="H100", folder=tmp_path)
+    assert not plan.rates.measured
 
 
 def test_a_cheap_reward_differs_between_images() -> None:
     images = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])
     assert brightness(images, ["a", "b"]).tolist() == [0.0, 1.0]
+    clips = torch.stack([images, 1 - images, torch.ones_like(images)])
+    assert brightness(clips, ["a", "b", "c"]).tolist() == [0.5, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +275,10 @@ def test_a_cheap_reward_differs_between_images() -> None:
         (Sizes("flux", dtype="int8"), Options((LORA,)), "--dtype: 'int8' is unknown"),
         (Sizes("flux"), Options((LORA,), reward="x"), "--reward: 'x' is unknown"),
         (Sizes("flux"), Options((Case("some", False),)), "--parameters: 'some' is unknown"),
+        (Sizes("flux", frames=9), Options((LORA,)), "--frames: 9 is for a model that makes clips"),
+        (Sizes("sd3", width=64), Options((LORA,)), "--width: 64 is for a model that makes clips"),
+        (Sizes("wan21", "tiny", frames=8), Options((LORA,)), "such as 5 or 9"),
+        (Sizes("wan21", "tiny", width=40), Options((LORA,)), "width: 40 is not a multiple of 16"),
     ],
 )
 def test_mistakes(sizes: Sizes, options: Options, words: str, tmp_path: Path) -> None:
@@ -253,13 +296,15 @@ def test_weights_must_be_random(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(large, "run_model_bench", lambda *given: seen.append(given))
-    line = "bpgo bench --model sd3 --random-weights --size tiny --parameters lora --steps 4"
-    monkeypatch.setattr("sys.argv", [*line.split(), "--output", str(tmp_path)])
+    line = "bpgo bench --model wan21 --random-weights --size tiny --parameters lora --steps 4"
+    line += f" --frames 9 --width 64 --resolution 32 --output {tmp_path}"
+    monkeypatch.setattr("sys.argv", line.split())
     with pytest.raises(SystemExit) as caught:
         cli.main()
         raise SystemExit(0)
     assert not caught.value.code
     sizes, options, output = seen[0]
-    assert (sizes.model, sizes.size, sizes.steps) == ("sd3", "tiny", 4)
+    assert (sizes.model, sizes.size, sizes.steps) == ("wan21", "tiny", 4)
+    assert (sizes.frames, sizes.width, sizes.resolution) == (9, 64, 32)
     assert options.cases == (Case("lora", False), Case("lora", True))
     assert output == tmp_path

@@ -115,6 +115,7 @@ def test_a_benchmark_of_the_same_model_and_gpu_is_used(
     bench: dict[str, Any] = {
         "pipeline": "FluxPipeline",
         "size": "full",
+        "transformer_parameters": 11_901_408_320,
         "gpu": "NVIDIA H100 80GB HBM3",
         "utilization": {"lora": {"rollout": 0.7, "update": 0.5, "decoder": 0.4}},
     }
