@@ -26,7 +26,8 @@ class StoredSamples:
     Args:
         folder: of the samples.
         paths: of each sample, below it: PNG or MP4.
-        shape: of each, `(3, H, W)` or `(F, 3, H, W)`; None: that of the first that is read.
+        shape: of each, `(3, H, W)` or `(F, 3, H, W)`; None: any, but the same for all that are read
+            at a time.
     """
 
     def __init__(
@@ -51,15 +52,15 @@ class StoredSamples:
         return self._kept[rows.start]
 
     def _decode(self, paths: list[str]) -> Tensor:
-        samples = []
+        samples, shape = [], self.shape
         for path in paths:
             file = self.folder / path
             sample = _read_clip(file) if file.suffix == ".mp4" else _read_image(file)
-            self.shape = self.shape or sample.shape
-            if sample.shape != self.shape:
+            shape = shape or sample.shape
+            if sample.shape != shape:
                 raise UnreadableSampleError(
                     f"{file}: is {_described(sample.shape)}, and the samples here are"
-                    f" {_described(self.shape)}; run `sample` again"
+                    f" {_described(shape)}; run `sample` again"
                 )
             samples.append(np.moveaxis(sample, -3, -1))
         # In memory the channels stay last, as in the files: a convolution's sums depend on it.

@@ -121,6 +121,26 @@ def test_an_image_of_another_size_is_named(
     assert str(path) in refusal(settings, spoilt, tmp_path)
 
 
+def test_images_of_several_sizes_are_scored_one_by_one(
+    tiny_folder: Path, spoilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that the official packages' scores were made with."""
+    monkeypatch.setattr(
+        scenes_oracle.ScenesOracle, "__call__", lambda _self, images, _texts: images[:, 0, 0, 0]
+    )
+    index = pd.read_parquet(spoilt / "index.parquet")
+    sizes = [(16 + row, 24) for row in range(len(index))]
+    for row, path in enumerate(index.path):
+        Image.new("RGB", sizes[row], (row, 0, 0)).save(spoilt / path)
+    single = tiny_settings(tiny_folder, evaluation={"batch_size": 1})
+    found = scored(single, spoilt, tmp_path / "scores.parquet")
+    levels = (found[found.reward == "oracle"].score * 255).round().tolist()
+    assert levels == list(range(len(index)))
+    pairs = tiny_settings(tiny_folder, evaluation={"batch_size": 2})
+    message = refusal(pairs, spoilt, tmp_path / "pairs")
+    assert f"{spoilt / index.path[1]}: is 24 x 17 pixels" in message
+
+
 def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path: Path) -> None:
     path = spoilt / "index.parquet"
     pd.read_parquet(path).drop(columns="path").to_parquet(path)
