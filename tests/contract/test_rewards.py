@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_rewards import build_tiny_rewards
-from tiny_video_rewards import build_tiny_video_rewards
+from tiny_rewards import build_tiny_rewards, tiny_overrides
+from tiny_video_rewards import build_tiny_video_rewards, video_overrides
 from torch import Tensor
 
 from bpgo import config, registry
@@ -33,6 +33,8 @@ COUNT = 24
 FRAMES = 5
 
 
+# Which have weights that are published, and so stand-ins.
+PUBLISHED = {*tiny_overrides(Path()), *video_overrides(Path())}
 # What a reward imports that the main environment need not have.
 PACKAGES = {"hpsv2": "hpsv2", "image_reward": "ImageReward"}
 
@@ -50,8 +52,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
-def reward(request: pytest.FixtureRequest, tiny: dict[str, dict[str, Any]]) -> Reward:
-    settings = settings_of(request.param, **tiny.get(request.param.stem, {}))
+def reward(request: pytest.FixtureRequest) -> Reward:
+    settings, tiny = settings_of(request.param), {}
+    if PUBLISHED & {request.param.stem, *settings.part_names(), *settings.inner_names()}:
+        tiny = request.getfixturevalue("tiny")
+        settings = settings_of(request.param, **tiny.get(request.param.stem, {}))
     package = PACKAGES.get(settings.environment)
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed; this reward runs in an environment of its own")
