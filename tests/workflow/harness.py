@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import atexit
 import os
 import re
-import select
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from fork_client import Call
 
-from bpgo.files import sha256
+from bpgo.files import sha256, write_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TIMEOUT = 600  # seconds; generous, for a machine with other work; a hang still fails
+TIMEOUT = 1200  # seconds; generous, for a machine with other work; a hang still fails
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,14 @@ class Workspace:
         path.write_text(yaml.safe_dump(values, sort_keys=False))
 
     def snakemake(self, *arguments: str, cores: int = 2, extra: Sequence[Path] = ()) -> Outcome:
-        """Run Snakemake; `extra` are further configuration files, laid over the first."""
+        """Run Snakemake; `extra` are further configuration files, laid over the first.
+
+        Its jobs are forked too, but with `--use-conda`, where each has a Python of its own.
+        """
         files = [str(self.configfile), *map(str, extra)]
         place = ["--directory", str(self.folder), "--cores", str(cores)]
-        return run_forked("snakemake", ["--configfile", *files, *place, *arguments])
+        options = {} if "--use-conda" in arguments else {"executable": python_of_jobs()}
+        return run_forked("snakemake", ["--configfile", *files, *place, *arguments], **options)
 
     def bpgo(self, *arguments: str | Path) -> Outcome:
         return run_forked("bpgo", [*map(str, arguments)])
@@ -106,35 +112,51 @@ def run(command: list[str], cwd: Path = REPOSITORY) -> Outcome:
 
 
 @cache
-def fork_server(program: str) -> subprocess.Popen[bytes]:
-    """See `fork_server.py`; it ends with this process, which closes its input."""
+def fork_server(program: str) -> tuple[str, subprocess.Popen[bytes]]:
+    """Its address; see `fork_server.py`. It ends with this process, which closes its input."""
+    address = str(Path(tempfile.mkdtemp(prefix="fork-"), "socket"))
+    atexit.register(shutil.rmtree, Path(address).parent)
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("fork_server.py")), program],
-        env=os.environ | {"PYTHONPATH": paths},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        bufsize=0,
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        number = listener.fileno()
+        script = str(Path(__file__).with_name("fork_server.py"))
+        return address, subprocess.Popen(
+            [sys.executable, script, program, str(number)],
+            env=os.environ | {"PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            pass_fds=[number],
+        )
+
+
+@cache
+def python_of_jobs() -> str:
+    """A `python` whose `-m bpgo` is forked; anything else is the real one's."""
+    address, _ = fork_server("bpgo")
+    client, python = Path(__file__).with_name("fork_client.py"), shlex.quote(sys.executable)
+    forked = f"exec {python} -I -S {shlex.quote(str(client))} {shlex.quote(address)}"
+    path = Path(address).with_name("python")
+    write_text(
+        path,
+        f'#!/bin/sh\nif [ "$1 $2" = "-m bpgo" ]; then shift 2; {forked} "$@"; fi\n'
+        f'exec {python} "$@"\n',
     )
+    path.chmod(0o755)
+    return str(path)
 
 
-def run_forked(program: str, arguments: list[str]) -> Outcome:
+def run_forked(program: str, arguments: list[str], **options: Any) -> Outcome:
     """As `run`, for `python -m PROGRAM ARGUMENTS`, whose imports are most of many calls."""
-    server = fork_server(program)
-    with tempfile.NamedTemporaryFile("r") as output:
-        request = {"arguments": arguments, "folder": str(REPOSITORY), "output": output.name}
-        request["environment"] = dict(os.environ)
-        server.stdin.write(json.dumps(request).encode() + b"\n")
-        group = int(server.stdout.readline())
-        try:
-            ended, _, _ = select.select([server.stdout], [], [], TIMEOUT)
-            if not ended:
-                raise subprocess.TimeoutExpired([program, *arguments], TIMEOUT)
-        except BaseException:
-            os.killpg(group, signal.SIGKILL)
-            fork_server.cache_clear()  # the next call gets another one
-            raise
-        return Outcome(int(server.stdout.readline()), output.read())
+    address, _ = fork_server(program)
+    request = {"arguments": arguments, "folder": str(REPOSITORY), "environment": dict(os.environ)}
+    with tempfile.TemporaryFile("w+") as output, Path(os.devnull).open() as nothing:
+        files = (nothing.fileno(), output.fileno(), output.fileno())
+        call = Call(address, request | options, files)
+        with call.connection:  # closed early, it ends the call
+            code = call.wait(TIMEOUT)
+        output.seek(0)
+        return Outcome(code, output.read())
 
 
 def workspace_in(folder: Path) -> Workspace:
