@@ -17,6 +17,16 @@ from hypothesis import settings as hypothesis_settings
 import bpgo  # noqa: F401  repairs torchvision before anything imports it
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+# Files that take minutes, the longest first: whole workflows.
+LONGEST = (
+    "test_slurm",
+    "test_published_video_models",
+    "test_video",
+    "test_published_models",
+    "test_smoke",
+    "test_conda",
+    "test_resume",
+)
 
 hypothesis_settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis_settings.load_profile("suite")
@@ -29,5 +39,14 @@ def repository() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: several workers then end at about the same time."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The longest files first, then other slow tests: several workers end at about the same time.
+
+    A worker takes whole files.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.stem in LONGEST:
+            return LONGEST.index(item.path.stem)
+        return len(LONGEST) + (item.get_closest_marker("slow") is None)
+
+    items.sort(key=rank)

@@ -26,7 +26,7 @@ from harness import REPOSITORY, Outcome, Workspace, digests, run, workspace_in
 
 pytestmark = pytest.mark.slow
 CONFIGURATION = Path("/etc/slurm/slurm.conf")  # where start_slurm.sh writes it
-LIMIT = 900  # seconds for one call of Snakemake; generous, for a machine with other work
+LIMIT = 1800  # seconds for one call of Snakemake; generous, for a machine with other work
 ROOT = "results/smoke"
 ARMS = ("grpo", "bpgo")
 QUICK = ["--seconds-between-status-checks", "2"]
