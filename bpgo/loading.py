@@ -25,6 +25,9 @@ def prepare_process(settings: Settings, threads: int) -> str:
     # Like torch.use_deterministic_algorithms, which would import the compiler: two seconds.
     torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # cuDNN's attention, which torch prefers on an H100, gives wrong gradients at some shapes
+    # (pytorch/pytorch#196678, huggingface/trl#7181); flash attention takes its place.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.training.parameters == "full" and settings.model.kind == "flux":
         from bpgo.models.lean_import import import_lean

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bpgo.bench.measure import Seconds, Stopwatch
+from bpgo.core.determinism import repeatable
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
 
@@ -54,7 +55,8 @@ class TransformerCalls:
             with torch.set_grad_enabled(with_gradient), torch.autocast(**precision):
                 output = self.transformer(*positional, **named)[0]
             if with_gradient:
-                output.backward(torch.ones_like(output))
+                with repeatable(output.device):
+                    output.backward(torch.ones_like(output))
                 self.transformer.zero_grad(set_to_none=True)
 
 

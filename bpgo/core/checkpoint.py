@@ -105,12 +105,13 @@ def _read(path: Path) -> tuple[Checkpoint, str]:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's per-parameter state, flat: `"{parameter index}.{name}"`."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, entry in state.items()
-        for name, value in entry.items()
-    }
+    found: dict[str, Tensor] = {}
+    for index, entry in optimizer.state_dict()["state"].items():
+        for name, value in entry.items():
+            # bitsandbytes hands out its 8-bit parts as one mapping, and takes them back as entries.
+            inner = value if isinstance(value, dict) else {name: value}
+            found |= {f"{index}.{part}": torch.as_tensor(each) for part, each in inner.items()}
+    return found
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bpgo.core import loss as losses
 from bpgo.core.arm import Arm
+from bpgo.core.determinism import repeatable
 from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.core.processes import Processes
@@ -178,7 +179,9 @@ class Updater:
             loss = loss + self.arm.settings.kl_weight * kl
             logged["kl"] = kl
         # Sharded gradients are averaged over the processes, others are summed.
-        (loss * (share * self.processes.count if self.sharded else share)).backward()
+        share *= self.processes.count if self.sharded else 1
+        with repeatable(self.policy.device):
+            (loss * share).backward()
         if batch.counted:
             report.add(len(batch.rows), **logged)
 
