@@ -70,7 +70,7 @@ def _contents(clips: Tensor) -> Parsed:
     """What clips [B, 5, 3, 32, 32] hold."""
     from bpgo.scenes.video.oracle import parse_clips
 
-    name = hashlib.sha256(clips.detach().cpu().contiguous().numpy()).digest()
+    name = hashlib.sha256(clips.detach().cpu().contiguous().numpy().data).digest()
     if name not in _parsed:
         if len(_parsed) == REMEMBERED:
             _parsed.clear()
