@@ -52,6 +52,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         start = run([*command, f"{tools}/start_slurm.sh", state, "2"])
         if start.code != 0:
             pytest.skip(f"Slurm cannot be started: {start.text[-500:]}")
+        remember_jobs()
         [partition] = scheduler("sinfo", "--noheader", "--format=%R")
         scheduler("scontrol", "update", f"PartitionName={partition}", "OverSubscribe=FORCE:8")
         yield
@@ -61,6 +62,13 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         end_processes_in(tmp_path_factory.getbasetemp())
         # With it, every start of Snakemake would wait nine seconds for the stopped controller.
         CONFIGURATION.unlink(missing_ok=True)
+
+
+def remember_jobs() -> None:
+    """The test looks at finished jobs when all are; on a busy machine that takes long."""
+    kept = re.sub(r"^MinJobAge=.*\n", "", CONFIGURATION.read_text(), flags=re.MULTILINE)
+    CONFIGURATION.write_text(f"{kept}\nMinJobAge={2 * LIMIT}\n")
+    scheduler("scontrol", "reconfigure")
 
 
 def end_processes_in(folder: Path) -> None:
