@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # One thread per process, as in the workflow's jobs: results do not depend on the machine's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Results are compared with those of a CPU, and processes side by side would share one GPU.
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if shutil.which("nvidia-smi"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")

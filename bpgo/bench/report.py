@@ -26,7 +26,7 @@ def _header(found: dict[str, Any]) -> str:
         f" {found['prompts']} prompts x {found['group_size']} samples = {batch},"
         f" {found['steps']} sampling steps, {found['optimizer_steps']} optimizer steps.\n\n"
         f"Machine: {hardware['processor']}, {hardware['cores']} cores, {hardware['system']};"
-        f" device `{found['device']}`, torch threads: {found['threads']};"
+        f" device `{found['gpu'] or found['device']}`, torch threads: {found['threads']};"
         f" Python {machine['python']}, {versions}.\n\n"
         f"Unless said otherwise: {clock} seconds, median with its 95 % interval (bootstrap) of"
         f" {found['share_outside_transformer']['n']} iterations."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from bpgo import config, loading
 from bpgo.bench.figures import iteration_figures, rollout_figures
@@ -160,6 +161,7 @@ def _header(
         "optimizer_steps": settings.training.optimizer_steps,
         "threads": threads,
         "device": device,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
         "clock": trusted_clock(trainer.policy.device),
         "machine": manifest(),
     }

@@ -106,11 +106,16 @@ def _read(path: Path) -> tuple[Checkpoint, str]:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's per-parameter state, flat: `"{parameter index}.{name}"`."""
     found: dict[str, Tensor] = {}
+    seen: set[int] = set()  # safetensors takes no tensor twice; weights share a table in 8 bit
     for index, entry in optimizer.state_dict()["state"].items():
         for name, value in entry.items():
             # bitsandbytes hands out its 8-bit parts as one mapping, and takes them back as entries.
             inner = value if isinstance(value, dict) else {name: value}
-            found |= {f"{index}.{part}": torch.as_tensor(each) for part, each in inner.items()}
+            for part, each in inner.items():
+                tensor = torch.as_tensor(each)
+                shared = tensor.data_ptr() in seen
+                seen.add(tensor.data_ptr())
+                found[f"{index}.{part}"] = tensor.clone() if shared else tensor
     return found
 
 

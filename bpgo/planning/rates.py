@@ -93,7 +93,10 @@ def _read(file: Path) -> dict[str, Any]:
 def _fits_iteration(bench: dict[str, Any], settings: Settings, device: str) -> bool:
     """Whether a benchmark of whole iterations was made with this model, on this kind of device."""
     same = bench.get("model") == settings.model.title and "iteration_seconds" in bench
-    return same and bench.get("device") == device
+    if device == "cpu":
+        return same and bench.get("device") == "cpu"
+    here = known_gpu(device)
+    return same and here is not None and here == known_gpu(str(bench.get("gpu", "")))
 
 
 def _fits_utilization(bench: dict[str, Any], size: ModelSize, device: str) -> bool:

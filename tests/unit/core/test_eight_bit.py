@@ -64,6 +64,8 @@ def test_it_gets_the_settings(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 class EightBit(torch.optim.SGD):
     """Keeps a state like that of bitsandbytes, which loads it without changing its types."""
 
+    table = torch.linspace(-1, 1, 256)  # one for all weights
+
     def step(self, closure: Any = None) -> None:
         for weight in self.param_groups[0]["params"]:
             state = self.state[weight]
@@ -71,6 +73,7 @@ class EightBit(torch.optim.SGD):
                 state["step"] = 0
                 state["state1"] = torch.arange(weight.numel(), dtype=torch.uint8)
                 state["absmax1"] = torch.tensor([0.5, 2.0])
+                state["qmap1"] = self.table
             state["step"] += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,3 +112,4 @@ def test_its_state_comes_back_with_its_types(tmp_path: Path) -> None:
         assert after["state1"].dtype == torch.uint8
         assert after["state1"].equal(before["state1"])
         assert after["absmax1"].equal(before["absmax1"])
+        assert after["qmap1"].equal(EightBit.table)

@@ -11,9 +11,10 @@ from large_model import write_configuration
 
 from bpgo import config, machine
 from bpgo.errors import UserError
-from bpgo.files import write_json
+from bpgo.files import read_json, write_json
 from bpgo.machine import GpuDevice
 from bpgo.planning.devices import known_gpu
+from bpgo.planning.rates import bench_folder
 from bpgo.planning.report import show_plan
 from bpgo.planning.run import Plan, as_json, make_plan
 
@@ -68,8 +69,13 @@ def test_gpus_of_one_run_share_its_work(tmp_path: Path, large: Path) -> None:
 
 
 def test_a_large_model_without_a_gpu_assumes_one_and_says_so(
-    large: Path, capsys: pytest.CaptureFixture[str]
+    large: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    assert make_plan(large).rates.measured  # the published benchmark
+    monkeypatch.setattr("bpgo.planning.run.bench_folder", lambda: tmp_path)
     plan = make_plan(large)
     assert (plan.device, plan.assumed) == ("H100", True)
     assert not plan.rates.measured
@@ -107,6 +113,17 @@ def test_what_does_not_fit_says_what_lowers_it(
     assert "It does not fit" in text
     assert "24.0 GB are there" in text
     assert "gradient_checkpointing" in text
+
+
+def test_a_benchmark_of_iterations_counts_for_its_gpu_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = read_json(bench_folder() / "bench.json")
+    write_json(tmp_path / "bench.json", bench | {"device": "cuda", "gpu": "NVIDIA H100 80GB HBM3"})
+    with_gpu(monkeypatch, "NVIDIA H100 80GB HBM3", 85.5)
+    assert make_plan(DEFAULT, folder=tmp_path).rates.measured
+    assert not make_plan(DEFAULT, gpu="A100", folder=tmp_path).rates.measured
+    assert not make_plan(DEFAULT, gpu="H100", folder=bench_folder()).rates.measured
 
 
 def test_a_benchmark_of_the_same_model_and_gpu_is_used(
