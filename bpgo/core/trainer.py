@@ -205,7 +205,9 @@ class Trainer:
             self.sharded is not None,
         )
         self.updater.batch_size = size
-        return [f"rollout.batch_size auto: {size} of {self._rows} samples at a time"]
+        return [
+            f"rollout.batch_size auto: {min(size, self._rows)} of {self._rows} samples at a time"
+        ]
 
     @property
     def _rows(self) -> int:
