@@ -93,7 +93,7 @@ def forest(settings: Settings, frames: Frames) -> Figure:
         return _only_text(f"No arm to compare with {arm_title(settings, reference)}.")
     columns = max(len(settings.rewards_of(name)) for name in shown)
     heights = [len(arms) + 1.2 for arms in shown.values()]
-    figure = style.new_figure(0.2 * sum(heights) + 0.5 * len(shown) + 0.4)
+    figure = style.new_figure(0.2 * sum(heights) + 0.5 * len(shown) + 0.4, style.width_for(columns))
     grid = figure.subplots(len(shown), columns, squeeze=False, sharex=True, height_ratios=heights)
     for row, (experiment, arms) in enumerate(shown.items()):
         rewards = settings.rewards_of(experiment)
@@ -140,7 +140,7 @@ def sweep(settings: Settings, frames: Frames) -> Figure:
     if not lines or frames["differences"].empty:
         return _only_text("No sweep in this configuration.")
     columns = max(len(settings.rewards_of(settings.sweeps[name].experiment)) for name in lines)
-    figure = style.new_figure(1.75 * len(lines) + 0.35)
+    figure = style.new_figure(1.75 * len(lines) + 0.35, style.width_for(columns))
     grid = figure.subplots(len(lines), columns, squeeze=False, sharex="row", sharey="row")
     for row, (name, values) in enumerate(lines.items()):
         entry = settings.sweeps[name]

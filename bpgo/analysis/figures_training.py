@@ -54,7 +54,7 @@ def score_curves(settings: Settings, frames: Frames) -> Figure:
     curves = frames["curves"]
     columns = max(len(_judges(settings, name)) for name in settings.experiments)
     names = list(settings.experiments)
-    figure = style.new_figure(1.9 * len(names) + 0.7)
+    figure = style.new_figure(1.9 * len(names) + 0.7, style.width_for(columns))
     grid = figure.subplots(len(names), columns, squeeze=False, sharex=True, sharey="row")
     handles: dict[str, Any] = {}
     for row, experiment in enumerate(names):

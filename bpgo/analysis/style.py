@@ -23,6 +23,7 @@ from bpgo.files import atomic_path
 from bpgo.settings import BASE_ARM
 
 WIDE = 7.0  # inches
+PANEL = 1.15  # inches of a narrow panel with a title
 DOTS_PER_INCH = 200
 GREY = "#767676"
 
@@ -84,6 +85,11 @@ def new_figure(height: float, width: float = WIDE) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained", dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     return figure
+
+
+def width_for(panels: int) -> float:
+    """The width of a figure with so many panels in a row, in inches: their titles stay apart."""
+    return max(WIDE, PANEL * panels)
 
 
 def zero_line(axes: Axes, vertical: bool = False) -> None:
