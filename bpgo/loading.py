@@ -29,10 +29,10 @@ def prepare_process(settings: Settings, threads: int) -> str:
     # (pytorch/pytorch#196678, huggingface/trl#7181); flash attention takes its place.
     torch.backends.cuda.enable_cudnn_sdp(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if settings.training.parameters == "full" and settings.model.kind == "flux":
+    if settings.training.parameters == "full":
         from bpgo.models.lean_import import import_lean
 
-        import_lean()
+        import_lean(settings.model.kind)
     return device
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from bpgo.files import write_json, write_text
 from bpgo.manifest import manifest
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts, write_prompts
+from bpgo.records import Calibration
 from bpgo.settings import Settings
 from bpgo.training import build_trainer
 
@@ -94,7 +96,8 @@ def _prepare(
     config.save_resolved(settings, files["config"])
     for split in ("train", "evaluation"):
         write_prompts(settings, split, files[split])
-    # One batch of the calibration is enough: its numbers change no cost.
+    # One batch of the calibration is enough: its numbers change no cost. But every prompt has a
+    # prior, or its group would be spared the method.
     few = settings.calibration.model_copy(
         update={"prompts": settings.rollout.prompts_per_iteration}
     )
@@ -105,6 +108,9 @@ def _prepare(
         files["calibration"].parent,
         threads,
     )
+    known = Calibration.load(files["calibration"])
+    priors = dict.fromkeys(read_prompts(files["train"]).ids, known.mean) | known.prompt_means
+    replace(known, prompt_means=priors).save(files["calibration"])
     policy = loading.load_policy(settings, device)
     prompts = read_prompts(files["evaluation"])[: settings.evaluation.prompts]
     prompt_embeddings(policy, prompts, loading.embedding_cache(files["evaluation"]))

@@ -2,8 +2,8 @@
 
 Asked for one model, `diffusers` imports every transformer it has, and transformers, peft, scipy
 and the compiler: seconds of start-up for every job of a workflow. `import_lean` loads the classes
-of `bpgo.models.flux` alone. Only a process that uses just those may call it (full weights, cached
-prompt embeddings); everything works without it, only later.
+of one model alone. Only a process that uses just those may call it (full weights, cached prompt
+embeddings); everything works without it, only later.
 """
 
 from __future__ import annotations
@@ -24,16 +24,29 @@ import torch
 EAGER_PACKAGES = ("diffusers.models.transformers", "diffusers.models.autoencoders")
 # Optional parts that diffusers does without when they cannot be imported.
 LEFT_OUT = ("torch._dynamo", "transformers", "peft", "scipy")
-MODULES = (
-    "diffusers.models.transformers.transformer_flux",
-    "diffusers.models.autoencoders.autoencoder_kl",
-    "diffusers.schedulers.scheduling_flow_match_euler_discrete",
-)
+EULER = "diffusers.schedulers.scheduling_flow_match_euler_discrete"
+MODULES = {  # of a model's file in bpgo/models, by its kind
+    "flux": (
+        "diffusers.models.transformers.transformer_flux",
+        "diffusers.models.autoencoders.autoencoder_kl",
+        EULER,
+    ),
+    "wan": (
+        "diffusers.models.transformers.transformer_wan",
+        "diffusers.models.autoencoders.autoencoder_kl_wan",
+        "diffusers.schedulers.scheduling_unipc_multistep",
+        EULER,
+    ),
+}
 
 
-def import_lean() -> None:
-    """Import the classes of `bpgo.models.flux` alone; does nothing if diffusers is loaded."""
-    if "diffusers" in sys.modules:
+def import_lean(kind: str) -> None:
+    """Import the classes of one kind of model; does nothing for others, or if diffusers is there.
+
+    Args:
+        kind: as in a model's configuration, such as `flux`.
+    """
+    if "diffusers" in sys.modules or kind not in MODULES:
         return
     # `torch.compiler.disable` marks functions for a compiler that is not loaded here. The map of
     # all installed files is read for packages whose name differs from their distribution's; none
@@ -46,7 +59,7 @@ def import_lean() -> None:
         utils = importlib.import_module("diffusers.utils.import_utils")
         flags = {f"_{name}_available": False for name in LEFT_OUT[1:]}
         with _replaced(utils, **flags), _stand_ins():
-            for module in MODULES:
+            for module in MODULES[kind]:
                 importlib.import_module(module)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,19 @@ CLIP = "transformers:CLIPTextModel"
 CLIP_WITH_PROJECTION = "transformers:CLIPTextModelWithProjection"
 T5 = "transformers:T5EncoderModel"
 UMT5 = "transformers:UMT5EncoderModel"
+
+
+def cleaned(text: str) -> str:
+    """A prompt as diffusers' Wan pipelines clean it (`prompt_clean`): entities and white space.
+
+    As there, ftfy mends broken characters where it is installed. Importing the pipeline for this
+    would bring in all of transformers.
+    """
+    if find_spec("ftfy"):
+        import ftfy
+
+        text = ftfy.fix_text(text)
+    return " ".join(html.unescape(html.unescape(text)).split())
 
 
 @torch.no_grad()

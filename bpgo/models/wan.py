@@ -15,7 +15,7 @@ from bpgo.errors import UserError
 from bpgo.models import lora
 from bpgo.models.parts import EULER, find_pipeline, names_part, read_config, read_index
 from bpgo.models.pipeline import Modules, PipelinePolicy, guided, one_scale
-from bpgo.models.text import UMT5, encode
+from bpgo.models.text import UMT5, cleaned, encode
 from bpgo.models.wan_condition import (
     Codec,
     channels_last,
@@ -144,15 +144,13 @@ class WanPolicy(PipelinePolicy):
         Raises:
             UserError: if first frames are missing, or one cannot be read.
         """
-        from diffusers.pipelines.wan.pipeline_wan import prompt_clean
-
         settings = self.settings
         paths = self._checked(texts, first_frames)
         (tokens,) = encode(
             UMT5,
             self.folder,
             self.ENCODERS[0],
-            [prompt_clean(text) for text in [*texts, settings.negative_prompt]],
+            [cleaned(text) for text in [*texts, settings.negative_prompt]],
             settings.prompt_tokens,
             lambda out: (out.last_hidden_state,),
             self.device,

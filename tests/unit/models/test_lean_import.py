@@ -7,28 +7,41 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
-from tiny_world import CAPTIONS, random_embeddings, tiny_policy
+from tiny_world import tiny_policy
 
+from bpgo import config, loading
+from bpgo.core.interfaces import Policy
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.files import repository_root
-from bpgo.models.flux import FluxPolicy
-from bpgo.models.lean_import import import_lean
+from bpgo.models.lean_import import MODULES, import_lean
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+TEXTS = ["a small red circle", "a blue square", "a shape"]
 
 
-def fingerprint(policy: FluxPolicy) -> str:
-    """Digest of velocity, gradient, decoded images and embeddings."""
+def policy_of(kind: str, folder: str) -> Policy:
+    """A tiny FLUX in `folder`, or the shipped Wan."""
+    if kind == "flux":
+        return tiny_policy(Path(folder))
+    settings = config.load(repository_root() / "config" / "scenes_t2v.yaml")
+    return loading.load_policy(settings, "cpu")
+
+
+def fingerprint(policy: Policy) -> str:
+    """Digest of embeddings, velocity, gradient and decoded samples."""
     torch.set_num_threads(1)
     latents = initial_noise(policy.latent_shape, 1, "latents", [("p", k) for k in range(3)])
-    prompts, sigma = random_embeddings(3), torch.tensor([0.9, 0.5, 0.1])
+    prompts, sigma = policy.encode_prompts(TEXTS), torch.tensor([0.9, 0.5, 0.1])
     velocity = policy.velocity(latents, sigma, prompts, 1.0)
     velocity.square().mean().backward()
     tensors = [velocity.detach(), *sample(policy, prompts, latents, policy.sigmas(3))]
-    tensors += [parameter.grad for parameter in policy.trainable().values()]
-    encoded = policy.encode_prompts(CAPTIONS)
-    tensors += [encoded.tokens, encoded.pooled]
+    gradients = [parameter.grad for parameter in policy.trainable().values()]
+    assert any(found is not None for found in gradients)
+    tensors += [
+        found for found in (*gradients, prompts.tokens, prompts.pooled) if found is not None
+    ]
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.numpy().tobytes())
@@ -38,44 +51,48 @@ def fingerprint(policy: FluxPolicy) -> str:
 SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
-from pathlib import Path
 from bpgo.models.lean_import import import_lean
-import_lean()
+import_lean({kind!r})
 loaded = {{"transformers", "peft", "scipy", "torch._dynamo"}} & set(sys.modules)
 assert not loaded, loaded
 assert not [name for name, module in sys.modules.items() if module is None]
 lean = {{
-    kind: vars(sys.modules[module])[kind]
-    for module, kind in (
-        ("diffusers.models.transformers.transformer_flux", "FluxTransformer2DModel"),
-        ("diffusers.models.autoencoders.autoencoder_kl", "AutoencoderKL"),
-    )
+    kind: found
+    for name, module in list(sys.modules.items())
+    for kind, found in vars(module).items()
+    if kind in {classes!r} and found.__module__ == name
 }}
-import_lean()
-from tiny_world import tiny_policy
-from test_lean_import import fingerprint
-print(fingerprint(tiny_policy(Path({folder!r}))))
+assert len(lean) == len({classes!r}), lean
+import_lean({kind!r})
+from test_lean_import import fingerprint, policy_of
+print(fingerprint(policy_of({kind!r}, {folder!r})))
 import diffusers
 assert all(getattr(diffusers, kind) is found for kind, found in lean.items())
 """
 
 
-def test_same_numbers_in_a_fresh_process(tiny_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [
+        ("flux", ["FluxTransformer2DModel", "AutoencoderKL"]),
+        ("wan", ["WanTransformer3DModel", "AutoencoderKLWan", "UniPCMultistepScheduler"]),
+    ],
+)
+def test_same_numbers_in_a_fresh_process(tiny_folder: Path, kind: str, classes: list[str]) -> None:
     paths = [str(repository_root()), str(FIXTURES), str(Path(__file__).parent)]
+    script = SCRIPT.format(paths=paths, kind=kind, classes=classes, folder=str(tiny_folder))
     found = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(paths=paths, folder=str(tiny_folder))],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert found.returncode == 0, found.stderr
-    assert found.stdout.split()[-1] == fingerprint(tiny_policy(tiny_folder))
+    assert found.stdout.split()[-1] == fingerprint(policy_of(kind, str(tiny_folder)))
 
 
-def test_nothing_happens_where_diffusers_is_loaded() -> None:
+@pytest.mark.parametrize("kind", MODULES)
+def test_nothing_happens_where_diffusers_is_loaded(kind: str) -> None:
     import diffusers
 
     before = dict(sys.modules)
-    import_lean()
+    import_lean(kind)
     assert sys.modules == before
     assert sys.modules["diffusers"] is diffusers

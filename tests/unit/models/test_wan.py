@@ -25,6 +25,8 @@ from wan_cases import (
     wan_noise,
 )
 
+from bpgo.models.text import cleaned
+
 
 @pytest.fixture(scope="module", params=WAN_CASES)
 def wan(request: pytest.FixtureRequest) -> WanCase:
@@ -131,3 +133,10 @@ def test_another_shift(wan_folders: WanFolders) -> None:
     euler = WAN_CASES["euler, no guidance"]
     shifted = euler.policy(wan_folders(euler), flow_shift=2.0).sigmas(STEPS)
     assert shifted[1] < euler.policy(wan_folders(euler)).sigmas(STEPS)[1]
+
+
+@pytest.mark.parametrize("text", ["  a  cat\n&amp;amp; a dog ", "plain", "", "&lt;b&gt;\u00a0x"])
+def test_prompts_are_cleaned_as_in_diffusers(text: str) -> None:
+    from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+    assert cleaned(text) == prompt_clean(text)
