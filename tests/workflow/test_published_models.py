@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 from harness import REPOSITORY, workspace_in
-
-from bpgo.files import read_json
+from published_checks import check_run, check_scores
 
 pytestmark = pytest.mark.slow
 sys.path.append(str(REPOSITORY / "tests" / "fixtures"))
@@ -51,7 +49,7 @@ def test_flux_from_prompts_to_the_report(paths: dict[str, Any], tmp_path: Path) 
     outcome = workspace.with_config("flux_t2i").snakemake("smoke", extra=[mine])
     assert outcome.code == 0, outcome.text
     root = workspace.path("results/flux_t2i/smoke")
-    check_scores(pd.read_parquet(root / "collected" / "scores.parquet"), {"grpo", "bpgo"})
+    check_scores(root, {"grpo", "bpgo"}, JUDGES)
     for arm in ("grpo", "bpgo"):
         check_run(root / "runs" / "hpsv2" / arm / "seed_1")
     assert "BPGO (paper)" in (root / "tables" / "main.md").read_text()
@@ -75,28 +73,9 @@ def test_stable_diffusion_3_from_prompts_to_the_tables(
     outcome = workspace.with_config("sd35_t2i").snakemake(main, extra=[mine])
     assert outcome.code == 0, outcome.text
     root = workspace.path("results/sd35_t2i/smoke")
-    check_scores(pd.read_parquet(root / "collected" / "scores.parquet"), {"flow_grpo"})
+    check_scores(root, {"flow_grpo"}, JUDGES)
     check_run(root / "runs" / "pickscore" / "flow_grpo" / "seed_1")
     assert "BPGO (paper)" not in workspace.path(main).with_suffix(".md").read_text()
-
-
-def check_scores(scores: pd.DataFrame, arms: set[str]) -> None:
-    assert set(scores["arm"]) == arms | {"base"}
-    assert set(scores["reward"]) == JUDGES
-    final = scores[(scores["iteration"] == 2) | (scores["arm"] == "base")]
-    assert (final.groupby(["arm", "reward"], observed=True).size() == 4).all(), "4 prompts"
-    spread = scores.groupby("reward", observed=True)["score"].std()
-    assert (spread > 0).all(), "a reward that judges all images alike judges nothing"
-
-
-def check_run(folder: Path) -> None:
-    """A LoRA in the layout that the pipelines load, and first ratios within the tolerance."""
-    assert read_json(folder / "manifest.json")["config_digest"]
-    assert (folder / "policy" / "pytorch_lora_weights.safetensors").is_file()
-    metrics = pd.read_parquet(folder / "metrics.parquet")
-    assert len(metrics) == 2
-    assert (metrics["ratio_deviation"] <= 1e-3).all()
-    assert (metrics["gradient_norm"] > 0).all()
 
 
 def test_the_full_scale_is_planned(paths: dict[str, Any], tmp_path: Path) -> None:

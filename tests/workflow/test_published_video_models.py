@@ -15,10 +15,10 @@ import pytest
 import yaml
 from harness import REPOSITORY, Workspace, workspace_in
 from PIL import Image
+from published_checks import check_run, check_scores
 
 from bpgo.clips import read_clip
 from bpgo.config import load_resolved
-from bpgo.files import read_json
 
 pytestmark = pytest.mark.slow
 sys.path.append(str(REPOSITORY / "tests" / "fixtures"))
@@ -68,7 +68,7 @@ def run_smoke(folder: Path, name: str, overrides: dict[str, Any]) -> tuple[Works
 def test_wan21_from_prompts_to_the_report(overrides: dict[str, Any], tmp_path: Path) -> None:
     _, root = run_smoke(tmp_path, "wan21_t2v", overrides)
     arms = {"grpo", "bpgo", "bpgo_ras", "bpgo_ras_alpha_0p9"}
-    check_scores(root, arms)
+    check_scores(root, arms, JUDGES)
     check_clips(root, arms, (9, 3, 128, 128))
     for arm in arms:
         check_run(root / "runs" / "videoclip_xl" / arm / "seed_1")
@@ -82,7 +82,7 @@ def test_wan22_from_first_frames_to_the_report(overrides: dict[str, Any], tmp_pa
     """Two experts: an adapter for each."""
     _, root = run_smoke(tmp_path, "wan22_i2v", overrides)
     arms = {"grpo", "bpgo"}
-    check_scores(root, arms)
+    check_scores(root, arms, JUDGES)
     check_clips(root, arms, (9, 3, 128, 224))
     for arm in arms:
         folder = root / "runs" / "videoclip_xl" / arm / "seed_1"
@@ -93,32 +93,11 @@ def test_wan22_from_first_frames_to_the_report(overrides: dict[str, Any], tmp_pa
     assert "BPGO (paper)" in (root / "tables" / "main.md").read_text()
 
 
-def check_scores(root: Path, arms: set[str]) -> None:
-    """Of every arm and the untrained policy by every judge."""
-    scores = pd.read_parquet(root / "collected" / "scores.parquet")
-    assert set(scores["arm"]) == arms | {"base"}
-    assert set(scores["reward"]) == JUDGES
-    final = scores[(scores["iteration"] == 2) | (scores["arm"] == "base")]
-    assert (final.groupby(["arm", "reward"], observed=True).size() == 4).all(), "4 prompts"
-    spread = scores.groupby("reward", observed=True)["score"].std()
-    assert (spread > 0).all(), "a reward that judges all clips alike judges nothing"
-
-
 def check_clips(root: Path, arms: set[str], shape: tuple[int, ...]) -> None:
     for arm in [*arms, "base"]:
         folder = root / "samples" / "videoclip_xl" / arm / "seed_1"
         for path in pd.read_parquet(folder / "index.parquet")["path"]:
             assert read_clip(folder / path).shape == shape
-
-
-def check_run(folder: Path) -> None:
-    """A LoRA in the layout that the pipelines load, and first ratios within the tolerance."""
-    assert read_json(folder / "manifest.json")["config_digest"]
-    assert (folder / "policy" / "pytorch_lora_weights.safetensors").is_file()
-    metrics = pd.read_parquet(folder / "metrics.parquet")
-    assert len(metrics) == 2
-    assert (metrics["ratio_deviation"] <= 1e-3).all()
-    assert (metrics["gradient_norm"] > 0).all()
 
 
 def check_report(root: Path) -> None:
