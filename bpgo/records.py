@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bpgo.errors import UserError
 from bpgo.files import read_json, write_json
@@ -43,18 +43,64 @@ class PromptBatch:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How the B samples of one iteration are drawn and trained; an arm makes it.
+
+    - `stochastic` `[B, T]` bool: the steps at which a sample takes the arm's kernel; the others are
+      ODE steps.
+    - `noise_of` `[B, T+1]`: which sample of its group (0 to G-1) a sample has its start (column 0)
+      and its noise at each step (column t+1) from. Samples that share both up to a step are one
+      path until then, so a tree is a linear rollout with shared noise.
+    - `trained` `[B, K]`: the steps of each sample that are trained, in training order. An arm whose
+      samples are noised again trains the noise levels of these steps.
+    - `noise_scale` `[T]`: louder noise than the kernel's own, by step; None: as the kernel says.
+    - `fresh_of` `[B, K]`: as `noise_of`, for samples that are noised again; None: each its own.
+    """
+
+    stochastic: Tensor
+    noise_of: Tensor
+    trained: Tensor
+    noise_scale: Tensor | None = None
+    fresh_of: Tensor | None = None
+
+    def part(self, rows: slice) -> Plan:
+        """The plan of some samples."""
+        fresh = None if self.fresh_of is None else self.fresh_of[rows]
+        return Plan(
+            self.stochastic[rows], self.noise_of[rows], self.trained[rows], self.noise_scale, fresh
+        )
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward passes of the transformer for one sample in one iteration.
+
+    `rollout`: while it is drawn; `trained`: in the update, with gradient; `others`: in the update,
+    without (reference and average policies). Classifier-free guidance doubles each.
+    """
+
+    rollout: int
+    trained: int
+    others: int = 0
+
+
+@dataclass(frozen=True)
 class Rollout:
     """One batch of trajectories.
 
-    `latents` `[B, T+1, ...]` from noise to sample, `log_probs` `[B, T]` under the policy that drew
-    them (0 where a step is deterministic), `sigmas` `[T+1]`; `boundary` is the policy's, the noise
-    level between its two experts (None: it has one).
+    `latents` `[B, T+1, ...]` from noise to sample; `log_probs` `[B, T]` under the policy that drew
+    them, or one value a latent site `[B, T, *sites]` (0 where a step is deterministic); `sigmas`
+    `[T+1]`; `boundary` is the policy's, the noise level between its two experts (None: it has one).
+    `noise` `[B, T+1, ...]` is what was drawn: the start, then each step's, on the host; `fresh`
+    `[B, K, ...]` what samples are noised with again, where an arm does that.
     """
 
     latents: Tensor
     log_probs: Tensor
     sigmas: Tensor
     boundary: float | None = None
+    noise: Tensor | None = None
+    fresh: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,33 +137,53 @@ class Calibration:
 
 @dataclass(frozen=True)
 class GroupRewards:
-    """What an arm sees of a batch: `rewards` `[P, G]` raw, and where its prior may come from.
+    """What an arm and its trust rule see of a batch: `rewards` `[P, G]`, and what helps to judge.
 
-    `first_frame` `[P]` is the text alignment of the given first frame (image-to-video only).
+    - `first_frame` `[P]`: the text alignment of the given first frame (image to video only).
+    - `parts`: of a sum of rewards each part's `[P, G]` by name, on the scale on which they are
+      added up; `part_weights`: their weights in the sum.
+    - `ambiguity` `[P]`: how open each prompt is, 0 to 1 (NaN where nobody knows).
+    - `reference`: diagnostics `[P, G]` by name, given only to a trust rule that names them.
+    - `features` `[P, G, ...]`: what an arm observed of the decoded samples (`Arm.observe`).
+    - `plan`: how the samples were drawn.
     """
 
     rewards: Tensor
     prompt_ids: list[str]
     calibration: Calibration | None = None
     first_frame: Tensor | None = None
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    part_weights: dict[str, float] = field(default_factory=dict)
+    ambiguity: Tensor | None = None
+    reference: dict[str, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
 class WeightedAdvantage:
-    """One term of the objective: `weight * L(ratio, advantage)`, `advantage` `[P, G]`."""
+    """One term of the objective: `weight * mean(scale * L(advantage))`.
+
+    `advantage` is `[P, G]` over samples, `[P, G, T]` over steps, or `[P, G, *sites]` over latent
+    sites, as `over` says. `scale` `[P, G]` weighs the loss of each sample; None: 1 everywhere.
+    """
 
     weight: float
     advantage: Tensor
+    over: Literal["sample", "step", "site"] = "sample"
+    scale: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class AdvantageResult:
     """An arm's answer: the terms of its objective, and what to log.
 
-    `group_columns` maps a name to `[P]` (such as `prior`, `weight`); `scalars` maps a name to a
-    number (such as a count of samples that a guard rule touched).
+    `gate` `[P, G]` is True for the samples that the regulariser holds (None: all). `group_columns`
+    maps a name to `[P]` (such as `prior`, `weight`); `scalars` maps a name to a number (such as a
+    count of samples that a guard rule touched).
     """
 
     terms: list[WeightedAdvantage]
+    gate: Tensor | None = None
     group_columns: dict[str, Tensor] = field(default_factory=dict)
     scalars: dict[str, float] = field(default_factory=dict)
