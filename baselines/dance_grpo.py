@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Literal
 
 from bpgo.core.advantage import PRESETS, AdvantageSettings
-from bpgo.core.arm import Arm, ArmSettings
+from bpgo.core.policy_gradient import PolicyGradient, PolicyGradientSettings
 from bpgo.settings import Fraction
 
 
-class DanceGrpoSettings(ArmSettings):
+class DanceGrpoSettings(PolicyGradientSettings):
     """DanceGRPO's choices as defaults."""
 
     kernel: Literal["dance"] = "dance"
@@ -23,7 +23,7 @@ class DanceGrpoSettings(ArmSettings):
     advantage: AdvantageSettings = PRESETS["dance_grpo"]
 
 
-class DanceGrpo(Arm):
+class DanceGrpo(PolicyGradient):
     """The clipped surrogate and the selection of steps are the shared core's."""
 
     Settings = DanceGrpoSettings

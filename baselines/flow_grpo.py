@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Literal
 
 from bpgo.core.advantage import PRESETS, AdvantageSettings
-from bpgo.core.arm import Arm, ArmSettings
+from bpgo.core.policy_gradient import PolicyGradient, PolicyGradientSettings
 from bpgo.settings import NonNegative
 
 
-class FlowGrpoSettings(ArmSettings):
+class FlowGrpoSettings(PolicyGradientSettings):
     """Flow-GRPO's choices as defaults."""
 
     kernel: Literal["flow", "cps", "wan"] = "flow"
@@ -23,7 +23,7 @@ class FlowGrpoSettings(ArmSettings):
     kl_form: Literal["flow_grpo", "gaussian", "velocity"] = "flow_grpo"
 
 
-class FlowGrpo(Arm):
+class FlowGrpo(PolicyGradient):
     """The clipped surrogate is the shared core's."""
 
     Settings = FlowGrpoSettings

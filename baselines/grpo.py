@@ -6,11 +6,11 @@ as it stands; its values (`config/arms/grpo.yaml`) are TeleBoost's Wan recipe.
 
 from __future__ import annotations
 
-from bpgo.core.arm import Arm
+from bpgo.core.policy_gradient import PolicyGradient
 
 
-class Grpo(Arm):
-    """Every choice is the default of `bpgo.core.arm.Arm`."""
+class Grpo(PolicyGradient):
+    """Every choice is the default of `bpgo.core.policy_gradient.PolicyGradient`."""
 
 
 ARM = Grpo

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bpgo import registry, rewards
+from bpgo.core.arm import Arm
 from bpgo.core.interfaces import Policy, Reward
 from bpgo.errors import UserError, suggest
 from bpgo.records import Calibration
@@ -41,6 +43,13 @@ def load_policy(settings: Settings, device: str) -> Policy:
     kind = registry.load_model_class(settings.model.kind)
     policy: Policy = kind(settings.model, settings.training.parameters, device)
     return policy
+
+
+def load_arm(settings: Settings, name: str) -> Arm:
+    """An arm, as it is before the first iteration."""
+    chosen: Any = settings.arms[name]
+    arm: Arm = registry.load_arm_class(chosen.algorithm)(chosen)
+    return arm
 
 
 def load_rewards(

@@ -92,7 +92,8 @@ class Rollout:
     them, or one value a latent site `[B, T, *sites]` (0 where a step is deterministic); `sigmas`
     `[T+1]`; `boundary` is the policy's, the noise level between its two experts (None: it has one).
     `noise` `[B, T+1, ...]` is what was drawn: the start, then each step's, on the host; `fresh`
-    `[B, K, ...]` what samples are noised with again, where an arm does that.
+    `[B, K, ...]` what samples are noised with again, where an arm does that. `channel` is the
+    latents' channel dimension where log-probabilities are by site.
     """
 
     latents: Tensor
@@ -101,6 +102,7 @@ class Rollout:
     boundary: float | None = None
     noise: Tensor | None = None
     fresh: Tensor | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ ARMS = {
     "bpgo": "bpgo.method.arm",
 }
 
+# The module of a trust rule exports its class as `TRUST`.
+TRUST: dict[str, str] = {}
+
 # The module of a reward exports its class as `REWARD`.
 REWARDS = {
     "hpsv2": "bpgo.rewards.hpsv2",
@@ -56,6 +59,11 @@ PROMPTS = {
 def load_arm_class(name: str) -> type[Any]:
     """The class of an algorithm, a `bpgo.core.arm.Arm`; `UserError` if it is not registered."""
     return _load(ARMS, name, "algorithm", "ARM")
+
+
+def load_trust_class(name: str) -> type[Any]:
+    """The class of a trust rule, a `bpgo.core.trust.Trust`; `UserError` if it is not registered."""
+    return _load(TRUST, name, "trust rule", "TRUST")
 
 
 def load_reward_class(name: str) -> type[Any]:

@@ -183,10 +183,14 @@ class TrainingSettings(Strict):
     ema_every: Count = 8  # optimizer steps
     snapshot_every: Count  # iterations between policies kept for the curves
     checkpoint_every: Count  # iterations between resumable states
-    # Largest |ratio - 1| before the first update of a batch. It is exactly 0, in any dtype, where
-    # the update's forward passes have the rollout's rows. Dropped groups leave smaller ones, which
-    # may round otherwise: some 1e-7 in float32, and up to 1e-4 in bfloat16 (8 bits).
-    ratio_tolerance: Positive = 1e-5
+    # What an optimizer step trains: all trained steps of some samples of each group, as the
+    # published codes do, or some trained steps of all samples.
+    split: Literal["samples", "steps"] = "samples"
+    # Largest |ratio - 1| before the first optimizer step of a batch; None: a tenth of the arm's
+    # clip range, which is the most that is allowed. It is exactly 0 where the update's forward
+    # passes have the rollout's rows: always in bfloat16, which keeps them, and in float32 but for
+    # some 1e-7 where groups are dropped.
+    ratio_tolerance: Positive | None = None
 
 
 class MachineSettings(Strict):
@@ -203,7 +207,7 @@ class EvaluationSettings(Strict):
     curve_prompts: Count  # the first ones, scored at every snapshot
     samples_per_prompt: Count = 1
     steps: Count
-    guidance_scale: Guidance = 1.0
+    guidance_scale: Guidance | None = None  # None: as in training
     batch_size: Count = 96
     # Of the clips' files: high plays everywhere; lossless lets judges see what the policy made.
     clip_quality: Literal["high", "lossless"] = "high"
@@ -214,9 +218,8 @@ class CalibrationSettings(Strict):
 
     prompts: Count
     samples_per_prompt: Annotated[int, Field(ge=2)]
-    kernel: Literal["flow", "dance", "cps"]
-    noise_level: Positive
-    shared_initial_noise: bool
+    # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
+    # of the reward, as published weights are, and takes as many samples as a tenth of a run.
     seed: int = 0
 
 
@@ -300,6 +303,12 @@ class Settings(Strict):
         """Whether several processes would spread the weights; a LoRA is small, and each has it."""
         return self.machine.shard_weights and self.training.parameters == "full"
 
+    @property
+    def judging_guidance(self) -> float | list[float]:
+        """Guidance of the evaluation sampler: as in training, where nothing else is said."""
+        wanted = self.evaluation.guidance_scale
+        return self.rollout.guidance_scale if wanted is None else wanted
+
     def runs(self) -> list[Run]:
         """Every training run: arms x seeds of each experiment, then the sweeps' arms."""
         found = [
@@ -321,6 +330,12 @@ class Settings(Strict):
             for name, experiment in self.experiments.items()
             for seed in experiment.seeds
         ]
+
+    def calibrating_arm(self, experiment: str) -> str:
+        """The arm whose kernel draws the calibration: the one that the others are compared with."""
+        arms = self.experiments[experiment].arms
+        reference = self.analysis.reference_arm
+        return reference if reference in arms else arms[0]
 
     def rewards_of(self, experiment: str) -> list[str]:
         """Names of the rewards that score an experiment: the training reward, then the judges."""
@@ -375,11 +390,17 @@ class Settings(Strict):
             "rollout": self.rollout,
             "training": self.training,
             "calibration": self.calibration,
+            "calibrated_with": self._sampler_of(self.calibrating_arm(experiment)),
             "training_reward": chosen.training_reward,
             "diagnostics": chosen.diagnostics,
             "seed": seed,
         }
         return digest_of(parts)
+
+    def _sampler_of(self, arm: str) -> dict[str, Any]:
+        """What an arm's samples depend on before anything is trained."""
+        chosen = self.arms[arm].model_dump(mode="json")
+        return {key: chosen[key] for key in ("kernel", "noise_level") if key in chosen}
 
     def score_digest(self, experiment: str, arm: str, seed: int) -> str:
         """Digest of what decides one run's scores: the run, the evaluation and the judges."""

@@ -20,7 +20,6 @@ from bpgo.manifest import manifest
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
 from bpgo.records import Calibration
-from bpgo.registry import load_arm_class
 from bpgo.settings import BASE_ARM, Settings
 
 
@@ -104,12 +103,11 @@ def build_trainer(
         policy = loading.load_policy(settings, device)
         names = [chosen.training_reward, *chosen.diagnostics]
         rewards = loading.load_rewards(settings, names, device, anchor)
-        arm_settings: Any = settings.arms[arm]
         embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
         trainer = Trainer(
             settings,
             policy,
-            load_arm_class(arm_settings.algorithm)(arm_settings),
+            loading.load_arm(settings, arm),
             rewards[chosen.training_reward],
             {name: rewards[name] for name in chosen.diagnostics},
             batch,

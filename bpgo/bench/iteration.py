@@ -18,6 +18,7 @@ from bpgo.bench.measure import Seconds, Stopwatch
 from bpgo.core.determinism import repeatable
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
+from bpgo.seeding import generator
 
 PARTS = ("rollout", "reward", "update")
 PIECES = ("decode", "training reward", "diagnostics", "optimizer step")
@@ -122,11 +123,13 @@ def iterations_of_two(
 
 def rollout_seconds(trainer: Trainer, batch_size: int, samples: int, iteration: int) -> Seconds:
     """A rollout of `samples` trajectories in forward passes of `batch_size`, and their decoding."""
-    sizes, arm = trainer.settings.rollout, trainer.arm.settings
+    sizes, arm = trainer.settings.rollout, trainer.arm
     rows = torch.arange(samples) // sizes.group_size % len(trainer.prompts)
     prompts = [f"bench-{row}" for row in range(-(-samples // sizes.group_size))]
+    drawn_sizes = sizes.model_copy(update={"prompts_per_iteration": len(prompts)})
+    plan = arm.plan(drawn_sizes, iteration, generator(0, "bench", iteration))
     noise = rollout_noise(
-        trainer.policy.latent_shape, sizes.steps, 0, iteration, prompts, sizes.group_size, False
+        trainer.policy.latent_shape, sizes.steps, 0, iteration, prompts, plan.noise_of
     )[:samples]
     watch = Stopwatch(trainer.policy.device)
     with watch.measure("rollout"):
@@ -137,7 +140,7 @@ def rollout_seconds(trainer: Trainer, batch_size: int, samples: int, iteration: 
             trainer.sigmas,
             arm.kernel,
             arm.noise_level,
-            trainer.stochastic_steps,
+            plan.part(slice(samples)),
             sizes.guidance_scale,
             batch_size,
         )

@@ -45,7 +45,7 @@ from bpgo.manifest import manifest
 from bpgo.models.architectures import Architecture
 from bpgo.planning.devices import known_gpu
 from bpgo.planning.model import USABLE, ModelSize, memory, sample_size, size_of
-from bpgo.planning.work import passes, trained_steps
+from bpgo.planning.work import arm_passes, passes
 from bpgo.records import Calibration, PromptBatch
 from bpgo.registry import load_arm_class
 from bpgo.screen import gigabytes
@@ -291,7 +291,7 @@ def speeds(
     shares = {piece: value["median"] for piece, value in figures["shares"].items()}
     decode = max(shares["decode"] * seconds["total"], 1e-9)
     layers, copies = size.transformer, passes(settings, rollout.guidance_scale)
-    updates = images * trained_steps(settings, REFERENCE) * copies
+    updates = images * arm_passes(settings, REFERENCE).trained * copies
     again = layers.forward_flops if settings.model.gradient_checkpointing else 0.0
     operations = {
         "rollout": images * rollout.steps * copies * layers.forward_flops / seconds["rollout"],

@@ -1,103 +1,238 @@
 """An arm: an algorithm plus its settings. What it may decide, and nothing else.
 
+An algorithm subclasses one of two families, which fix the estimator: `bpgo.core.policy_gradient`
+(ratios of stored SDE steps) or `bpgo.core.forward_process` (samples that are noised again). What
+both share is here.
+
 Shapes: P groups, G samples a group, B = P * G, T steps, K trained steps a sample, N rows.
 Importing this file does not import torch, so settings can be checked without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import SerializeAsAny
 
 from bpgo.core.advantage import AdvantageSettings, group_advantage
-from bpgo.records import AdvantageResult, GroupRewards, WeightedAdvantage
-from bpgo.settings import Fraction, NonNegative, Positive, Strict
+from bpgo.core.trust import Effect, Trust, TrustSettings
+from bpgo.errors import UserError
+from bpgo.records import AdvantageResult, GroupRewards, Passes, Plan, WeightedAdvantage
+from bpgo.settings import NonNegative, RolloutSettings, Strict
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from bpgo.core.seen import Seen, StepLoss
+
+BASE = "base"  # the untrained policy among the further policies that a loss sees
+
 
 class ArmSettings(Strict):
-    """What every arm states; an algorithm's file adds keys of its own by a subclass."""
+    """What every arm states; a family and an algorithm's file add keys by a subclass."""
 
     algorithm: str  # key of bpgo.registry.ARMS
     title: str  # name in tables and figures
     source: str = ""  # paper and code
-    kernel: Literal["flow", "dance", "cps", "wan"]
-    noise_level: Positive  # eta
     shared_initial_noise: bool  # whether a group's samples start from the same noise
-    trained_fraction: Fraction  # share of the stochastic steps that is trained
-    step_selection: Literal["shared", "per_sample", "all"]  # the same steps for all, or own ones
     advantage: AdvantageSettings
-    clip_range: Positive  # of the ratio
     kl_weight: NonNegative = 0.0  # beta; 0: no reference policy is run
-    kl_form: Literal["flow_grpo", "gaussian", "velocity"] = "flow_grpo"
+    trust: SerializeAsAny[TrustSettings] | None = None  # how far groups are trusted; None: alike
 
-    @model_validator(mode="after")
-    def _all_means_all(self) -> ArmSettings:
-        if self.step_selection == "all" and self.trained_fraction != 1:
-            raise ValueError("step_selection 'all' trains every step: set trained_fraction to 1.0")
-        return self
+
+@dataclass(frozen=True)
+class Average:
+    """A further policy: a moving average of the trained weights.
+
+    At its n-th move (from 1) it keeps the share `decay(n)` of itself; it moves after every
+    iteration or after every optimizer step. It starts as the base policy.
+    """
+
+    decay: Callable[[int], float]
+    every: Literal["iteration", "step"] = "iteration"
 
 
 class Arm:
-    """GRPO; a subclass overrides only what its algorithm changes."""
+    """What an arm decides, with what every algorithm shares as defaults."""
 
     Settings: ClassVar[type[ArmSettings]] = ArmSettings
+    draws_with: ClassVar[str | None] = None  # the average that draws the samples; None: the policy
+    noised_again: ClassVar[bool] = (
+        False  # trained points are samples noised again, not stored steps
+    )
+    idle_without_advantage: ClassVar[bool] = True  # advantage 0 means no gradient but the KL's
+    whole_groups: ClassVar[bool] = False  # the loss compares the samples of a group
+    per_site: ClassVar[bool] = False  # log-probabilities by latent site: summed over channels only
+    carries: ClassVar[frozenset[Effect]] = frozenset(
+        {"weights", "sample_weights", "rewards", "gate"}
+    )  # what a trust rule may do to it
 
     def __init__(self, settings: ArmSettings) -> None:
-        self.settings = settings
+        from bpgo.registry import load_trust_class
 
-    def advantages(
+        self.settings = settings
+        self.trust: Trust | None = None
+        if settings.trust is not None:
+            self.trust = load_trust_class(settings.trust.rule)(settings.trust)
+
+    def check(self, sizes: RolloutSettings) -> None:
+        """`UserError` that starts with the arm's key where its settings do not fit."""
+        wanted = self.settings.trust.effects() if self.settings.trust else set()
+        for effect in sorted(wanted - self.carries):
+            assert self.settings.trust is not None
+            raise UserError(
+                f"trust.rule: '{self.settings.trust.rule}' {_EFFECTS[effect]}, and"
+                f" {self.settings.algorithm} cannot carry that: {self.why_not(effect)}"
+            )
+        if "gate" in wanted and not self.settings.kl_weight:
+            raise UserError(
+                "kl_weight: 0 leaves no regulariser for the trust rule"
+                f" '{self.settings.trust and self.settings.trust.rule}' to gate; set it above 0"
+            )
+        self.passes(sizes)  # an arm without anything to train says so
+
+    def why_not(self, effect: Effect) -> str:
+        """Why a trust rule with this effect has no meaning here; who refuses one says it."""
+        raise NotImplementedError(effect)
+
+    @property
+    def kernel(self) -> str:
+        """Of the stochastic steps; `ode` where there are none."""
+        return "ode"
+
+    @property
+    def noise_level(self) -> float:
+        """The kernel's eta."""
+        return 0.0
+
+    def averages(self) -> dict[str, Average]:
+        """Further policies that are kept, by name."""
+        return {}
+
+    def others(self) -> list[str]:
+        """The further policies whose velocity the update needs; `base` is the untrained one."""
+        return [BASE] if self.settings.kl_weight else []
+
+    def stochastic_steps(
         self,
-        groups: GroupRewards,
-        generator: Generator,  # noqa: ARG002 (GRPO draws nothing)
-    ) -> AdvantageResult:
-        """The terms of the objective for one batch of groups.
+        sizes: RolloutSettings,
+        iteration: int,  # noqa: ARG002 (the same in each, for most)
+        generator: Generator,  # noqa: ARG002
+    ) -> list[int]:
+        """The steps that have noise in this iteration, for all samples alike."""
+        return list(range(sizes.steps - sizes.deterministic_tail))
+
+    def trainable(self, sizes: RolloutSettings, stochastic: list[int]) -> list[int]:  # noqa: ARG002
+        """The steps that may be trained, of which each sample trains K."""
+        return stochastic
+
+    def trained_count(self, sizes: RolloutSettings) -> int:
+        """K, the trained steps of each sample."""
+        raise NotImplementedError
+
+    def trained_steps(self, candidates: list[int], batch: int, generator: Generator) -> Tensor:
+        """Which of the candidate steps each sample trains `[B, K]`, in training order."""
+        raise NotImplementedError
+
+    def noise_of(self, sizes: RolloutSettings) -> list[list[int]]:
+        """Whose noise each sample of a group has `[G][T+1]` (see `bpgo.records.Plan`)."""
+        own = [[sample] * (sizes.steps + 1) for sample in range(sizes.group_size)]
+        if self.settings.shared_initial_noise:
+            for row in own:
+                row[0] = 0
+        return own
+
+    def plan(self, sizes: RolloutSettings, iteration: int, generator: Generator) -> Plan:
+        """How the batch of one iteration is drawn and trained.
+
+        Arms that draw the same numbers from `generator` plan alike, which pairs them.
+        """
+        steps = self.stochastic_steps(sizes, iteration, generator)
+        batch = sizes.prompts_per_iteration * sizes.group_size
+        trained = self.trained_steps(self.trainable(sizes, steps), batch, generator)
+        return make_plan(sizes, steps, self.noise_of(sizes), trained)
+
+    def passes(self, sizes: RolloutSettings) -> Passes:
+        """The forward passes that one sample takes in an iteration.
+
+        Groups without any advantage are left out of an update, so it may take less.
+        """
+        trained = self.trained_count(sizes)
+        return Passes(sizes.steps, trained, trained * len(self.others()))
+
+    def observe(self, samples: Tensor) -> Tensor | None:  # noqa: ARG002
+        """What the arm wants to keep of decoded samples `[b, ...]`: `[b, ...]`, or None."""
+        return None
+
+    def advantage(self, groups: GroupRewards) -> WeightedAdvantage:
+        """Rewards `[P, G]` to advantages: most algorithms' whole difference lies here."""
+        return WeightedAdvantage(1.0, group_advantage(groups.rewards, self.settings.advantage))
+
+    def advantages(self, groups: GroupRewards, generator: Generator) -> AdvantageResult:
+        """The terms of the objective for one batch of groups, with the trust rule's say.
 
         `generator` is the arm's own: what it draws shifts no other random number of the run.
         """
-        advantage = group_advantage(groups.rewards, self.settings.advantage)
-        return AdvantageResult([WeightedAdvantage(1.0, advantage)])
+        if self.trust is None:
+            return AdvantageResult([self.advantage(groups)])
+        found = self.trust.judge(groups, generator)
+        given = groups if found.rewards is None else _with_rewards(groups, found.rewards)
+        terms = [self.weighed(self.advantage(given), found.weights)]
+        for term in found.terms:
+            other = self.advantage(_with_rewards(groups, term.rewards))
+            terms.append(self.weighed(replace(other, weight=term.weight), term.scale))
+        return AdvantageResult(terms, found.gate, found.columns, found.scalars)
 
-    def trained_steps(
-        self, stochastic_steps: Sequence[int], batch: int, generator: Generator
-    ) -> Tensor:
-        """Which steps each sample trains: step numbers `[B, K]`, in training order.
+    def weighed(self, term: WeightedAdvantage, weights: Tensor | None) -> WeightedAdvantage:
+        """A term whose samples' losses count `weights` `[P]` or `[P, G]` times."""
+        if weights is None:
+            return term
+        advantage = term.advantage
+        scale = weights.to(advantage.dtype).view(len(weights), -1)
+        return replace(term, scale=scale.expand(advantage.shape[:2]))
 
-        K = max(1, int(len(stochastic_steps) * trained_fraction)). `shared`: one random choice for
-        the batch; `per_sample`: one each; `all`: every step in order. Every selection draws the
-        same numbers from `generator`, so arms with the same selection train the same steps.
+    def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
+        """The loss of N trained points for their advantages `[N]` (or `[N, *sites]`)."""
+        raise NotImplementedError
 
-        Raises:
-            ValueError: if there is no stochastic step.
-        """
-        import torch
-
-        count = len(stochastic_steps)
-        if count == 0:
-            raise ValueError("no stochastic step to train")
-        steps = torch.tensor(list(stochastic_steps))
-        order = torch.rand(batch, count, generator=generator).argsort(dim=1)
-        if self.settings.step_selection == "all":
-            order = torch.arange(count).expand(batch, -1)
-        elif self.settings.step_selection == "shared":
-            order = order[:1].expand(batch, -1)
-        return steps[order[:, : max(1, int(count * self.settings.trained_fraction))]]
-
-    def surrogate(self, ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Loss `[N]` of ratios `[N]` and advantages `[N]`."""
-        from bpgo.core.loss import clipped_surrogate
-
-        return clipped_surrogate(ratio, advantage, self.settings.clip_range)
+    def regulariser(self, seen: Seen) -> Tensor:
+        """What keeps the policy near the base, `[N]`; asked for where `kl_weight` is above 0."""
+        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """What the arm remembers between iterations, as JSON takes it."""
-        return {}
+        return {"trust": self.trust.state_dict()} if self.trust else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
-        if state:
-            raise ValueError(f"{type(self).__name__} keeps no state, but got {sorted(state)}")
+        """Restore `state_dict`; `ValueError` for another arm's."""
+        if set(state) != ({"trust"} if self.trust else set()):
+            raise ValueError(f"{type(self).__name__} has another state than {sorted(state)}")
+        if self.trust:
+            self.trust.load_state_dict(state["trust"])
+
+
+def make_plan(
+    sizes: RolloutSettings, stochastic: list[int], noise_of: list[list[int]], trained: Tensor
+) -> Plan:
+    """A plan that is the same for all groups: stochastic steps, and whose noise `[G][T+1]`."""
+    import torch
+
+    batch = sizes.prompts_per_iteration * sizes.group_size
+    noisy = torch.zeros(batch, sizes.steps, dtype=torch.bool)
+    noisy[:, stochastic] = True
+    return Plan(noisy, torch.tensor(noise_of).repeat(sizes.prompts_per_iteration, 1), trained)
+
+
+_EFFECTS: dict[Effect, str] = {
+    "weights": "weighs groups",
+    "sample_weights": "weighs each sample on its own",
+    "rewards": "puts other rewards in the place of the given ones",
+    "gate": "gates the regulariser",
+}
+
+
+def _with_rewards(groups: GroupRewards, rewards: Tensor) -> GroupRewards:
+    """The same groups with other rewards: parts of a sum no longer add up to them."""
+    return replace(groups, rewards=rewards, parts={}, part_weights={})

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 
-class EMA:
-    """Average of a policy's parameters with Flow-GRPO's warm-up.
+def warmed_up(decay: float) -> Callable[[int], float]:
+    """Flow-GRPO's warm-up: at count n (from 1) the average keeps min(n / (n + 9), decay)."""
+    return lambda n: min(n / (n + 9), decay)
 
-    After optimizer step k (from 0), where (k + 1) is a multiple of `every`, the average moves by
-    1 - d towards the parameters, d = min((1 + k) / (10 + k), decay). Averages are float32 (float64
-    where the parameter is), whatever the parameters' type.
+
+class EMA:
+    """Average of a policy's parameters.
+
+    `update` counts n = 1, 2, ...: optimizer steps with `by_step`, else iterations. Where n is a
+    multiple of `every`, the average moves by 1 - decay(n) towards the parameters. Averages are
+    float32 (float64 where the parameter is), whatever the parameters' type.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], decay: float, every: int = 1) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        decay: Callable[[int], float],
+        every: int = 1,
+        by_step: bool = True,
+    ) -> None:
         self.parameters = dict(parameters)  # the policy's own tensors, changed in place by it
-        self.decay, self.every, self.steps = decay, every, 0
+        self.decay, self.every, self.by_step, self.steps = decay, every, by_step, 0
         self.average = {
             name: value.detach().to(_wide(value.dtype), copy=True)
             for name, value in self.parameters.items()
@@ -27,12 +38,11 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count one optimizer step; every `every`-th moves the average."""
-        step = self.steps
+        """Count one; every `every`-th moves the average."""
         self.steps += 1
         if self.steps % self.every:
             return
-        decay = min((1 + step) / (10 + step), self.decay)
+        decay = self.decay(self.steps)
         for name, average in self.average.items():
             average.lerp_(self.parameters[name].detach().to(average.dtype), 1 - decay)
 

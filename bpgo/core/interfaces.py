@@ -68,6 +68,7 @@ class Policy(Protocol):
     device: torch.device
     dtype: torch.dtype
     latent_shape: tuple[int, ...]
+    channel_dimension: int  # of a batch of latents
     boundary: float | None  # noise level between two experts; None: there is one
 
     def trainable(self) -> dict[str, Tensor]:
@@ -119,6 +120,13 @@ class Reward(Protocol):
 @runtime_checkable
 class SummedReward(Reward, Protocol):
     """A reward made of others, which are logged too."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of each part in the sum."""
+
+    def scaled(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parts' rewards, any shape, on the scale on which they are added up."""
 
     def parts(self, images: Tensor, texts: list[str]) -> dict[str, Tensor]:
         """What each part gives, `[B]` by name, in its own units."""

@@ -27,9 +27,9 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_range: float) -> Te
     return torch.maximum(-advantage * ratio, -advantage * clipped)
 
 
-def clip_fraction(ratio: Tensor, clip_range: float) -> Tensor:
-    """Share of rows whose ratio lies outside 1 +- clip_range, a 0-d tensor."""
-    return ((ratio - 1).abs() > clip_range).float().mean()
+def outside(ratio: Tensor, clip_range: float) -> Tensor:
+    """Where a ratio lies outside 1 +- clip_range; bool, like `ratio`."""
+    return (ratio.detach() - 1).abs() > clip_range
 
 
 def kl(form: KlForm, policy: Transition, reference_mean: Tensor) -> Tensor:

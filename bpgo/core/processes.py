@@ -14,6 +14,7 @@ backward pass, and this loop has several per step.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from bpgo.errors import RunError, StoppedElsewhereError, UserError
 
 PATIENCE = timedelta(minutes=30)  # how long a process waits for the others before it gives up
 BUCKET = 64 * 2**20  # numbers summed in one go
+NAMES = 4096  # bytes of a list of names
 EXIT_CODES = 1000  # above any exit code
 
 
@@ -59,6 +61,10 @@ class Processes:
     def largest(self, value: float) -> float:
         """Of all processes' values."""
         return value
+
+    def names(self, own: list[str]) -> list[str]:
+        """All names that some process has, sorted."""
+        return sorted(own)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each gradient by its sum over the processes."""
@@ -103,6 +109,12 @@ class SeveralProcesses(Processes):
         found = torch.tensor(value, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
         return float(found)
+
+    def names(self, own: list[str]) -> list[str]:
+        text = json.dumps(own).encode().ljust(NAMES)
+        sent = torch.tensor(list(text), dtype=torch.uint8, device=self.device)
+        received = self.gather(sent[None]).cpu().tolist()
+        return sorted({name for row in received for name in json.loads(bytes(row))})
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
         """A parameter that has no gradient anywhere keeps none, as with one process."""

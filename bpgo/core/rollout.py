@@ -13,7 +13,7 @@ from torch import Tensor
 from bpgo import seeding
 from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.core.sde import LogProbForm, Transition, log_prob, transition
-from bpgo.records import Rollout
+from bpgo.records import Plan, Rollout
 
 
 def initial_noise(
@@ -33,28 +33,50 @@ def rollout_noise(
     seed: int,
     iteration: int,
     prompt_ids: list[str],
-    group_size: int,
-    shared_initial_noise: bool,
+    noise_of: Tensor,
 ) -> Tensor:
     """All noise of a batch, `[B, T+1, *shape]`: the start, then one draw per step.
 
     Named by (run seed, iteration, prompt id, sample index), so it is the same for every arm,
-    batch size and rank. With `shared_initial_noise` a group starts from its first sample's noise.
+    batch size and rank. `noise_of` `[B, T+1]` says whose draw of its group each sample has.
     """
+    return _draws((steps + 1, *shape), seed, "rollout", iteration, prompt_ids, noise_of)
+
+
+def fresh_noise(
+    shape: tuple[int, ...], seed: int, iteration: int, prompt_ids: list[str], fresh_of: Tensor
+) -> Tensor:
+    """What finished samples are noised with again, `[B, K, *shape]`, one draw per trained point.
+
+    Named like `rollout_noise`; `fresh_of` `[B, K]` says whose draw of its group each sample has.
+    """
+    names = (seed, "noised_again", iteration)
+    return _draws((fresh_of.shape[1], *shape), *names, prompt_ids, fresh_of)
+
+
+def _draws(
+    shape: tuple[int, ...],
+    seed: int,
+    purpose: str,
+    iteration: int,
+    prompt_ids: list[str],
+    taken_from: Tensor,
+) -> Tensor:
+    """`[B, *shape]`: at each place of the first dimension one of the group's draws, as said."""
+    group = len(taken_from) // len(prompt_ids)
     rows = []
-    for prompt in prompt_ids:
-        group = [
-            torch.randn(
-                (steps + 1, *shape),
-                generator=seeding.generator(seed, "rollout", iteration, prompt, sample),
-            )
-            for sample in range(group_size)
-        ]
-        if shared_initial_noise:
-            for noise in group[1:]:
-                noise[0] = group[0][0]
-        rows += group
-    return torch.stack(rows)
+    for number, prompt in enumerate(prompt_ids):
+        own = torch.stack(
+            [
+                torch.randn(
+                    shape, generator=seeding.generator(seed, purpose, iteration, prompt, sample)
+                )
+                for sample in range(group)
+            ]
+        )
+        chosen = taken_from[number * group : (number + 1) * group]
+        rows.append(own[chosen, torch.arange(shape[0])])
+    return torch.cat(rows)
 
 
 @torch.no_grad()
@@ -65,40 +87,50 @@ def rollout(
     sigmas: Tensor,
     kernel: str,
     noise_level: float,
-    stochastic_steps: list[int],
+    plan: Plan,
     guidance_scale: Guidance = 1.0,
-    batch_size: int = 96,
+    parts: list[Tensor] | int = 96,
+    channel: int | None = None,
 ) -> Rollout:
     """Sample `[B]` trajectories with stored latents and log-probabilities.
 
     Args:
-        policy: the generator; its transformer is called once per step and chunk of `batch_size`.
+        policy: the generator; its transformer is called once per step and part.
         prompts: embeddings of the B samples (a group's prompt repeated); on the host or the device.
         noise: `[B, T+1, ...]` from `rollout_noise`.
         sigmas: `[T+1]`, falling.
-        kernel: the SDE kernel of `stochastic_steps`; every other step is an ODE step.
+        kernel: the SDE kernel of stochastic steps; every other step is an ODE step.
         noise_level: the kernel's eta.
-        stochastic_steps: step numbers, from 0.
+        plan: which steps of which sample are stochastic, and how loud their noise is.
         guidance_scale: passed to the policy.
-        batch_size: samples in one forward pass. The update must use the same chunks: a forward
-            pass of another size may round differently, and then ratios are not exactly 1.
+        parts: the rows of each forward pass, or how many a pass takes in order. The update must
+            use passes of the same size: another may round differently, and then ratios are not
+            exactly 1.
+        channel: the latents' channel dimension where log-probabilities are those of each site,
+            summed over channels; None: the mean over all latent numbers.
     """
-    latents, log_probs = [], []
-    for rows in chunks(len(noise), batch_size):
-        path, scores = _trajectory(
+    if isinstance(parts, int):
+        everything = torch.arange(len(noise))
+        parts = [everything[rows] for rows in chunks(len(noise), parts)]
+    found = [
+        _trajectory(
             policy,
             prompts.select(rows).to(policy.device, policy.dtype),
             noise[rows].to(policy.device),
             sigmas.to(policy.device),
             kernel,
             noise_level,
-            set(stochastic_steps),
+            plan.stochastic[rows],
+            plan.noise_scale,
             guidance_scale,
+            channel,
         )
-        latents.append(path)
-        log_probs.append(scores)
+        for rows in parts
+    ]
+    back = torch.cat(parts).argsort()
+    latents, log_probs = (torch.cat(each)[back] for each in zip(*found, strict=True))
     return Rollout(
-        torch.cat(latents), torch.cat(log_probs), sigmas.to(policy.device), policy.boundary
+        latents, log_probs, sigmas.to(policy.device), policy.boundary, noise, channel=channel
     )
 
 
@@ -109,39 +141,45 @@ def _trajectory(
     sigmas: Tensor,
     kernel: str,
     noise_level: float,
-    stochastic: set[int],
+    stochastic: Tensor,
+    noise_scale: Tensor | None,
     guidance_scale: Guidance,
+    channel: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """`latents [b, T+1, ...]` and `log_probs [b, T]` of one chunk."""
+    """`latents [b, T+1, ...]` and `log_probs [b, T]` (or `[b, T, *sites]`) of one part."""
     steps, batch = len(sigmas) - 1, len(noise)
     path = torch.empty_like(noise)
     path[:, 0] = noise[:, 0]
-    log_probs = noise.new_zeros(batch, steps)
+    sites = () if channel is None else path[:, 0].select(channel, 0).shape[1:]
+    log_probs = noise.new_zeros(batch, steps, *sites)
     for step in range(steps):
         sigma, sigma_next = sigmas[step].expand(batch), sigmas[step + 1].expand(batch)
         velocity = policy.velocity(path[:, step], sigma, prompts, guidance_scale)
-        chosen = kernel if step in stochastic else "ode"
-        moved = transition(
-            chosen,
-            velocity,
-            path[:, step],
-            sigma,
-            sigma_next,
-            noise_level,
-            sigma_max=sigmas[1],
-        )
-        if step in stochastic:
-            path[:, step + 1] = moved.sample(noise[:, step + 1])
-            log_probs[:, step] = step_log_prob(kernel, path[:, step + 1], moved)
-        else:
-            path[:, step + 1] = moved.mean
+        given = (velocity, path[:, step], sigma, sigma_next)
+        noisy = stochastic[:, step].to(path.device)
+        if not noisy.all():
+            path[:, step + 1] = transition("ode", *given).mean
+        if noisy.any():
+            moved = transition(kernel, *given, noise_level, sigma_max=sigmas[1])
+            drawn = noise[:, step + 1] * (1 if noise_scale is None else float(noise_scale[step]))
+            path[noisy, step + 1] = moved.sample(drawn)[noisy]
+            scores = step_log_prob(kernel, path[:, step + 1], moved, channel)
+            log_probs[noisy, step] = scores[noisy]
     return path, log_probs
 
 
-def step_log_prob(kernel: str, next_latents: Tensor, moved: Transition) -> Tensor:
-    """Log-probability `[B]` of the latents a kernel drew; Flow-CPS has its own form."""
+def step_log_prob(
+    kernel: str, next_latents: Tensor, moved: Transition, channel: int | None = None
+) -> Tensor:
+    """Log-probability of the latents a kernel drew; Flow-CPS has its own form.
+
+    `[B]`, the mean over all latent numbers; with `channel` `[B, *sites]`, the sum over that
+    dimension.
+    """
     form: LogProbForm = "cps" if kernel == "cps" else "gaussian"
-    return log_prob(next_latents, moved.mean, moved.std, form)
+    if channel is None:
+        return log_prob(next_latents, moved.mean, moved.std, form)
+    return log_prob(next_latents, moved.mean, moved.std, form, "channel_sum", channel)
 
 
 @torch.no_grad()

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from bpgo.core.progress import MetricsLog, Progress, reopen
 from bpgo.errors import UserError
-from bpgo.records import AdvantageResult, PromptBatch
+from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -65,8 +66,7 @@ class RowLog:
         result: AdvantageResult,
     ) -> None:
         """Append one iteration; `rewards` and each of `diagnostics` `[P, G]`."""
-        advantage = sum(term.weight * term.advantage for term in result.terms)
-        assert isinstance(advantage, Tensor)
+        advantage = torch.stack([_by_sample(term) for term in result.terms]).sum(0)
         columns = {name: _numbers(value) for name, value in result.group_columns.items()}
         entry = {
             "iteration": iteration,
@@ -111,6 +111,12 @@ class RunLogs:
         """One finished iteration."""
         self.metrics.write(entry)
         self.progress.step(entry["iteration"], f"reward {entry['reward_mean']:.3f}")
+
+
+def _by_sample(term: WeightedAdvantage) -> Tensor:
+    """A term's weighted advantage `[P, G]`: the mean over steps or sites."""
+    advantage = term.advantage.flatten(2).mean(2) if term.over != "sample" else term.advantage
+    return term.weight * advantage * (1.0 if term.scale is None else term.scale)
 
 
 def _numbers(values: Tensor) -> list[Any]:

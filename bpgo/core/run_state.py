@@ -18,11 +18,11 @@ from bpgo.core.sharding import gathered, part_of
 
 @dataclass
 class RunState:
-    """Weights, optimizer, average and the arm's memory."""
+    """Weights, optimizer, averages and the arm's memory."""
 
     parameters: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
-    ema: EMA | None
+    averages: dict[str, EMA]  # by name: the judged one, and the arm's further policies
     arm: Arm
     processes: Processes
 
@@ -34,7 +34,7 @@ class RunState:
             iteration,
             gathered(weights, main),
             gathered(checkpoints.optimizer_tensors(self.optimizer), main),
-            gathered(self.ema.state_dict(), main) if self.ema else {},
+            gathered(self._averages(), main),
             {"arm": self.arm.state_dict(), **extra},
         )
         with self.processes.together():
@@ -51,12 +51,23 @@ class RunState:
             for name, weight in weights.items():
                 weight.copy_(part_of(found.weights[name], weight))
         checkpoints.restore_optimizer(self.optimizer, self._parts(found.optimizer))
-        if self.ema:
-            averages = self.ema.state_dict()
-            parts = {name: part_of(value, averages[name]) for name, value in found.ema.items()}
-            self.ema.load_state_dict(parts)
+        own = self._averages()
+        parts = {name: part_of(value, own[name]) for name, value in found.ema.items()}
+        for name, average in self.averages.items():
+            start = f"{name}/"
+            average.load_state_dict(
+                {key.removeprefix(start): v for key, v in parts.items() if key.startswith(start)}
+            )
         self.arm.load_state_dict(found.state["arm"])
         return found.iteration, found.state, [*notes, f"resumed after iteration {found.iteration}"]
+
+    def _averages(self) -> dict[str, Tensor]:
+        """All averages' states, `{name}/{key}`."""
+        return {
+            f"{name}/{key}": value
+            for name, average in self.averages.items()
+            for key, value in average.state_dict().items()
+        }
 
     def _parts(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """This process's part of the optimizer's state, which is laid out like the weights."""

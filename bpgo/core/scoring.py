@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from bpgo.core.interfaces import (
+    Policy,
+    Reward,
+    call_reward,
+    needs_first_frames,
+    rewards_and_parts,
+)
 from bpgo.core.rollout import chunks
+from bpgo.errors import NonFiniteError
+from bpgo.first_frames import read_first_frames
+from bpgo.records import PromptBatch
 from bpgo.settings import ModelSettings
+
+TRAINING = ""  # the training reward among the names of others
+PART = "part_"  # before the name of a part of a summed training reward, where it is logged
+OBSERVED = "/observed"  # what an arm keeps of the decoded samples; no reward can have this name
 
 # Numbers of decoded samples that are held at a time, 1 GiB: 85 images of 1024 x 1024, 26 clips of
 # 33 frames of 240 x 416.
@@ -40,3 +55,76 @@ def score_latents(
     size = max(1, HELD // math.prod(shape))
     found = [score(decode(latents[rows]), rows) for rows in chunks(len(latents), size)]
     return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a batch's samples earned.
+
+    `rewards` `[P, G]` of the training reward; `diagnostics` `[P, G]` by name, the parts of a summed
+    training reward among them (`PART` before the name, in their own units); `features`
+    `[P, G, ...]`, what the arm observed.
+    """
+
+    rewards: Tensor
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The parts' rewards `[P, G]` by their own names."""
+        return {k.removeprefix(PART): v for k, v in self.diagnostics.items() if k.startswith(PART)}
+
+
+def score_batch(
+    latents: Tensor,
+    chosen: PromptBatch,
+    reward: Reward,
+    diagnostics: dict[str, Reward],
+    policy: Policy,
+    decode: Callable[[Tensor], Tensor],
+    observe: Callable[[Tensor], Tensor | None],
+) -> Scored:
+    """Decode the samples `latents` `[B, ...]` of the P prompts `chosen`, and score them.
+
+    Raises:
+        NonFiniteError: for a training reward that is not a number.
+    """
+    group = len(latents) // len(chosen)
+    texts = [text for text in chosen.texts for _ in range(group)]
+    model = policy.settings
+    given = None
+    if any(map(needs_first_frames, (reward, *diagnostics.values()))):
+        frames = read_first_frames(chosen.first_frames, model)
+        given = None if frames is None else frames.to(policy.device)
+    if given is not None:
+        given = given.repeat_interleave(group, dim=0)
+
+    def call(samples: Tensor, rows: slice) -> dict[str, Tensor]:
+        first = None if given is None else given[rows]
+        found, parts = rewards_and_parts(reward, samples, texts[rows], first)
+        others = {
+            name: call_reward(one, samples, texts[rows], first) for name, one in diagnostics.items()
+        }
+        observed = observe(samples)
+        kept = {} if observed is None else {OBSERVED: observed}
+        return {TRAINING: found, **others, **{f"{PART}{k}": v for k, v in parts.items()}, **kept}
+
+    found = score_latents(latents, decode, call, decoded_shape(model))
+    features = found.pop(OBSERVED, None)
+    by_group = {name: values.float().view(len(chosen), group) for name, values in found.items()}
+    rewards = by_group.pop(TRAINING)
+    _check_rewards(rewards, chosen)
+    if features is not None:
+        features = features.unflatten(0, (len(chosen), group))
+    return Scored(rewards, by_group, features)
+
+
+def _check_rewards(rewards: Tensor, chosen: PromptBatch) -> None:
+    bad = (~torch.isfinite(rewards)).nonzero()
+    if len(bad):
+        row, sample = bad[0].tolist()
+        raise NonFiniteError(
+            f"the training reward of prompt '{chosen.ids[row]}' ({chosen.texts[row]!r}), sample"
+            f" {sample}, is {float(rewards[row, sample])}"
+        )

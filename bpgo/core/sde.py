@@ -22,6 +22,7 @@ from torch import Tensor
 
 KERNELS = ("flow", "dance", "cps", "wan", "ode")
 LogProbForm = Literal["gaussian", "exponent", "cps"]
+Reduction = Literal["mean", "channel_sum"]
 Coefficients = tuple[Tensor, Tensor, Tensor]
 AT_ONE = 1e-5  # a schedule starts at 1, or so near that (diffusers' UniPC: 1 - 1e-6)
 
@@ -141,13 +142,14 @@ def log_prob(
     mean: Tensor,
     std: Tensor,
     form: LogProbForm = "gaussian",
-    reduction: Literal["mean", "channel_sum"] = "mean",
+    reduction: Reduction = "mean",
+    channel: int = 1,
 ) -> Tensor:
     """Log-probability of `sample` `[B, C, ...]` under N(mean, std^2); no gradient to the sample.
 
     With `reduction="mean"` the average over all but the batch dimension, `[B]`, as in all peers
     (so a ratio is the geometric mean over latent numbers); with `channel_sum` the sum over
-    dimension 1, `[B, ...]`, one value per site (VIPO).
+    the channel dimension, one value per site, `[B, *sites]` (VIPO); `channel` says which it is.
 
     Forms: `gaussian` the density with all constants; `exponent` without its two logarithms
     (MixGRPO's copy of the dance kernel); `cps` the bare squared error -(x' - mean)^2 (Flow-CPS).
@@ -158,8 +160,8 @@ def log_prob(
     if reduction == "mean":
         squared, std = squared.flatten(1).mean(1), std.flatten()
     elif reduction == "channel_sum":
-        dimensions = squared.shape[1]
-        squared, std = squared.sum(1), std.squeeze(1)
+        dimensions = squared.shape[channel]
+        squared, std = squared.sum(channel), std.squeeze(channel)
     else:
         raise ValueError(f"reduction '{reduction}' is unknown; known: mean, channel_sum")
     if form == "cps":

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,22 @@ from torch import Tensor
 
 from bpgo import seeding
 from bpgo.core import memory
-from bpgo.core.arm import Arm
-from bpgo.core.ema import EMA
-from bpgo.core.interfaces import (
-    OF_PROMPTS,
-    Policy,
-    PromptEmbeddings,
-    Reward,
-    call_reward,
-    needs_first_frames,
-    rewards_and_parts,
-)
+from bpgo.core.arm import BASE, Arm
+from bpgo.core.averages import JUDGED, averages_of, velocity_of
+from bpgo.core.interfaces import OF_PROMPTS, Policy, PromptEmbeddings, Reward, SummedReward
 from bpgo.core.optimizer import make_optimizer
 from bpgo.core.processes import Processes, check_parts
-from bpgo.core.rollout import rollout, rollout_noise
+from bpgo.core.report import UpdateReport
+from bpgo.core.rollout import fresh_noise, rollout, rollout_noise
 from bpgo.core.run_folder import RowLog, RunLogs, lock, on_stop_signals
 from bpgo.core.run_state import RunState
-from bpgo.core.scoring import decoded_shape, score_latents
+from bpgo.core.scoring import PART, Scored, score_batch
 from bpgo.core.sharding import ShardedModel, local_size
-from bpgo.core.update import Updater, UpdateReport
+from bpgo.core.update import Updater
 from bpgo.errors import NonFiniteError, RunInterruptedError
 from bpgo.files import atomic_directory
-from bpgo.first_frames import read_first_frames
-from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
+from bpgo.records import AdvantageResult, Calibration, GroupRewards, Plan, PromptBatch, Rollout
 from bpgo.settings import Settings
-
-TRAINING = ""  # the training reward among the names of others
-PART = "part_"  # before the name of a part of a summed training reward, where it is logged
 
 
 class Trainer:
@@ -85,19 +75,23 @@ class Trainer:
         self.processes = processes or Processes()
         check_parts(settings.rollout.prompts_per_iteration, self.processes)
         training = settings.training
-        reference = policy.reference_velocity() if arm.settings.kl_weight else None
+        reference = policy.reference_velocity() if BASE in arm.others() else None
         self.sharded: ShardedModel | None = None
         if self.processes.count > 1 and settings.sharded:
             self.sharded = ShardedModel(policy, reference)
         self.parameters = policy.trainable()
         self.optimizer = make_optimizer(self.parameters.values(), training)
-        self.ema: EMA | None = None
-        if training.ema_decay > 0:
-            self.ema = EMA(self.parameters, training.ema_decay, training.ema_every)
-        self.state = RunState(self.parameters, self.optimizer, self.ema, arm, self.processes)
+        self.averages = averages_of(arm, self.parameters, training, policy.device)
+        self.state = RunState(self.parameters, self.optimizer, self.averages, arm, self.processes)
         self.sigmas = policy.sigmas(settings.rollout.steps).to(policy.device)
         steps = settings.rollout
-        self.stochastic_steps = list(range(steps.steps - steps.deterministic_tail))
+        others = {
+            name: velocity_of(policy, average)
+            for name, average in self.averages.items()
+            if name in arm.others()
+        }
+        if reference is not None:
+            others[BASE] = reference
         self.updater = Updater(
             policy,
             arm,
@@ -106,8 +100,8 @@ class Trainer:
             training,
             steps.guidance_scale,
             0 if steps.batch_size == "auto" else steps.batch_size,
-            self.ema,
-            reference,
+            [average for average in self.averages.values() if average.by_step],
+            others,
             self.processes,
             self.sharded is not None,
         )
@@ -152,46 +146,48 @@ class Trainer:
         chosen = self._prompts_of(iteration)
         own = chosen[processes.part(len(chosen))]
         prompts = self._embeddings_of(own)
+        whole = self.plan(iteration)
+        plan = whole.part(processes.part(len(whole.trained)))
         # Sharded weights are gathered inside: there a process cannot leave the others alone.
         alone = nullcontext() if self.sharded else processes.together()
         with alone, self._memory(f"rollout of iteration {iteration}", gradient=False):
-            batch = self._rollout(iteration, own, prompts)
+            batch = self._rollout(iteration, own, prompts, plan)
         rolled = self.clock()
         with processes.together(), memory.reward_explained(f"iteration {iteration}"):
-            own_rewards, own_diagnostics = self._score(iteration, batch, own)
-        rewards = processes.gather(own_rewards)
-        diagnostics = {name: processes.gather(each) for name, each in own_diagnostics.items()}
+            scored_here = self._score(iteration, batch, own)
+        scored_all = self._gathered(scored_here)
         scored = self.clock()
         with processes.together():
             result = self.arm.advantages(
-                GroupRewards(
-                    rewards, chosen.ids, self.calibration, self._first_frame_rewards(chosen)
-                ),
+                self._groups(chosen, scored_all, whole),
                 seeding.generator(self.seed, "arm", iteration),
             )
             _check_finite(result, iteration)
-        steps = self.arm.trained_steps(
-            self.stochastic_steps,
-            rewards.numel(),
-            seeding.generator(self.seed, "trained_steps", iteration),
-        )
         update = f"update of iteration {iteration}"
         self.updater.guard = lambda: self._memory(update, gradient=True)
-        report = self.updater.update(batch, prompts, result, steps)
+        report = self.updater.update(batch, prompts, result, plan)
+        for average in self.averages.values():
+            if not average.by_step:
+                average.update()
         end = self.clock()
         self.wall_seconds += end - start
         with processes.together():
             if rows is not None:
-                rows.write(iteration, chosen, rewards, diagnostics, result)
+                rows.write(iteration, chosen, scored_all.rewards, scored_all.diagnostics, result)
         times = {
             "seconds": end - start,
             "rollout_seconds": rolled - start,
             "reward_seconds": scored - rolled,
             "update_seconds": end - scored,
         }
-        parts = {name: value for name, value in diagnostics.items() if name.startswith(PART)}
-        means = {name: float(value.mean()) for name, value in parts.items()}
-        return {"iteration": iteration, **_summary(rewards, report, result), **means, **times}
+        means = {f"{PART}{name}": float(part.mean()) for name, part in scored_all.parts.items()}
+        summary = _summary(scored_all.rewards, report, result)
+        return {"iteration": iteration, **summary, **means, **times}
+
+    def plan(self, iteration: int) -> Plan:
+        """The arm's plan of all samples of an iteration."""
+        draws = seeding.generator(self.seed, "trained_steps", iteration)
+        return self.arm.plan(self.settings.rollout, iteration, draws)
 
     def choose_batch_size(self) -> list[str]:
         """Measure `rollout.batch_size: auto`, once: a line that says what was found."""
@@ -257,66 +253,80 @@ class Trainer:
         rows = torch.arange(len(chosen))
         return moved.select(rows.repeat_interleave(self.settings.rollout.group_size))
 
-    def _rollout(self, iteration: int, chosen: PromptBatch, prompts: PromptEmbeddings) -> Rollout:
-        sizes, arm = self.settings.rollout, self.arm.settings
-        noise = rollout_noise(
-            self.policy.latent_shape,
-            sizes.steps,
-            self.seed,
-            iteration,
-            chosen.ids,
-            sizes.group_size,
-            arm.shared_initial_noise,
-        )
-        return rollout(
-            self.policy,
-            prompts,
-            noise,
-            self.sigmas,
-            arm.kernel,
-            arm.noise_level,
-            self.stochastic_steps,
-            sizes.guidance_scale,
-            self.updater.batch_size,
-        )
+    def _rollout(
+        self, iteration: int, chosen: PromptBatch, prompts: PromptEmbeddings, plan: Plan
+    ) -> Rollout:
+        sizes, arm = self.settings.rollout, self.arm
+        shape = self.policy.latent_shape
+        names = (self.seed, iteration, chosen.ids)
+        noise = rollout_noise(shape, sizes.steps, *names, plan.noise_of)
+        layout = self.updater.layout(len(chosen), sizes.group_size)
+        with self._drawing():
+            drawn = rollout(
+                self.policy,
+                prompts,
+                noise,
+                self.sigmas,
+                arm.kernel,
+                arm.noise_level,
+                plan,
+                sizes.guidance_scale,
+                layout.rollout_parts(),
+                self.policy.channel_dimension if arm.per_site else None,
+            )
+        if not arm.noised_again:
+            return drawn
+        own = torch.arange(sizes.group_size).repeat(len(chosen))[:, None].expand_as(plan.trained)
+        fresh = fresh_noise(shape, *names, own if plan.fresh_of is None else plan.fresh_of)
+        return replace(drawn, fresh=fresh)
 
-    def _score(
-        self, iteration: int, batch: Rollout, chosen: PromptBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        group = self.settings.rollout.group_size
-        texts = [text for text in chosen.texts for _ in range(group)]
-        model = self.policy.settings
-        given = None
-        if any(map(needs_first_frames, (self.reward, *self.diagnostics.values()))):
-            frames = read_first_frames(chosen.first_frames, model)
-            given = None if frames is None else frames.to(self.policy.device)
-        if given is not None:
-            given = given.repeat_interleave(group, dim=0)
+    def _drawing(self) -> AbstractContextManager[None]:
+        """Inside, the weights are those of the policy that draws the samples."""
+        name = self.arm.draws_with
+        return nullcontext() if name is None else self.averages[name].swapped()
 
-        def call(samples: Tensor, rows: slice) -> dict[str, Tensor]:
-            frames = None if given is None else given[rows]
-            found, parts = rewards_and_parts(self.reward, samples, texts[rows], frames)
-            others = {
-                name: call_reward(reward, samples, texts[rows], frames)
-                for name, reward in self.diagnostics.items()
-            }
-            return {TRAINING: found, **others, **{f"{PART}{k}": v for k, v in parts.items()}}
-
+    def _score(self, iteration: int, batch: Rollout, chosen: PromptBatch) -> Scored:
         def decode(latents: Tensor) -> Tensor:
             with self._memory(f"decoding in iteration {iteration}", gradient=False):
                 return self.policy.decode(latents)
 
-        found = score_latents(batch.latents[:, -1], decode, call, decoded_shape(model))
-        extra = {name: values.float().view(len(chosen), group) for name, values in found.items()}
-        rewards = extra.pop(TRAINING)
-        bad = (~torch.isfinite(rewards)).nonzero()
-        if len(bad):
-            row, sample = bad[0].tolist()
-            raise NonFiniteError(
-                f"iteration {iteration}: the training reward of prompt '{chosen.ids[row]}'"
-                f" ({chosen.texts[row]!r}), sample {sample}, is {float(rewards[row, sample])}"
+        try:
+            return score_batch(
+                batch.latents[:, -1],
+                chosen,
+                self.reward,
+                self.diagnostics,
+                self.policy,
+                decode,
+                self.arm.observe,
             )
-        return rewards, extra
+        except NonFiniteError as error:
+            raise NonFiniteError(f"iteration {iteration}: {error}") from None
+
+    def _gathered(self, scored: Scored) -> Scored:
+        """The groups of all processes."""
+        gather = self.processes.gather
+        others = {name: gather(each) for name, each in scored.diagnostics.items()}
+        features = None if scored.features is None else gather(scored.features)
+        return Scored(gather(scored.rewards), others, features)
+
+    def _groups(self, chosen: PromptBatch, scored: Scored, plan: Plan) -> GroupRewards:
+        """What the arm and its trust rule see; of the diagnostics only what the rule names."""
+        trust = self.arm.settings.trust
+        named = trust.reference_rewards() if trust else []
+        summed = self.reward if isinstance(self.reward, SummedReward) else None
+        return GroupRewards(
+            scored.rewards,
+            chosen.ids,
+            self.calibration,
+            self._first_frame_rewards(chosen),
+            summed.scaled(scored.parts) if summed else {},
+            summed.weights if summed else {},
+            torch.tensor(chosen.ambiguities),
+            {name: scored.diagnostics[name] for name in named},
+            scored.features,
+            plan,
+        )
 
     def _first_frame_rewards(self, chosen: PromptBatch) -> Tensor | None:
         """What the prompts' first frames earn, `[P]`; None where prompts have none."""
@@ -348,7 +358,7 @@ class Trainer:
         All processes call it, the main one writes.
         """
         main = self.processes.main
-        judged = self.ema.swapped() if self.ema else nullcontext()
+        judged = self.averages[JUDGED].swapped() if JUDGED in self.averages else nullcontext()
         complete = self.sharded.whole(main) if self.sharded else nullcontext()
         with judged, complete, self.processes.together():
             if main:

@@ -1,11 +1,11 @@
 """The optimizer steps on one batch of rollouts: the same for every arm.
 
-Shape letters: P groups, G group size, B = P*G samples, K trained steps of T, b rows of a chunk.
+Shape letters: P groups, G group size, B = P*G samples, K trained steps of T, N rows of a pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -13,68 +13,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpgo.core import loss as losses
 from bpgo.core.arm import Arm
 from bpgo.core.determinism import repeatable
 from bpgo.core.ema import EMA
 from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
+from bpgo.core.layout import Layout, Pass
 from bpgo.core.processes import Processes
-from bpgo.core.rollout import chunks, step_log_prob
+from bpgo.core.report import UpdateReport
 from bpgo.core.sde import Transition, transition
+from bpgo.core.seen import Points, Seen
 from bpgo.core.sharding import whole
 from bpgo.errors import NonFiniteError, RatioError
-from bpgo.records import AdvantageResult, Rollout
+from bpgo.records import AdvantageResult, Plan, Rollout, WeightedAdvantage
 from bpgo.settings import TrainingSettings
 
+CLIP_SHARE = 0.1  # largest tolerance of first ratios, as a share of the clip range
+WITHOUT_CLIP = 1e-5  # the tolerance of an arm that has a ratio and no clip range
 
-@dataclass
-class UpdateReport:
-    """Means over a batch's chunks, kept on the device until the end of the update."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    weight: float = 0.0
-    gradient_norms: list[float] = field(default_factory=list)
-    deviations: list[Tensor] = field(default_factory=list)  # a chunk's largest |ratio - 1|
-    ratio_deviation: float = 0.0  # the largest of them, before the first optimizer step
-    groups_dropped: int = 0
-
-    def add(self, rows: int, **values: Tensor) -> None:
-        """Count one chunk of `rows` samples."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.detach() * rows
-        self.weight += rows
-
-    def sum_over(self, processes: Processes, names: tuple[str, ...], device: torch.device) -> None:
-        """Join the chunks of all processes; `names` are what some of them may have counted."""
-        if processes.count == 1:
-            return
-        values = [float(self.sums.get(name, 0.0)) for name in names]
-        joined = processes.sum(
-            torch.tensor([*values, self.weight], dtype=torch.float64, device=device)
-        )
-        self.weight = float(joined[-1])
-        self.sums = dict(zip(names, joined, strict=False)) if self.weight else {}
-
-    def means(self) -> dict[str, float]:
-        """One number per quantity, as the metrics file has them."""
-        values = {name: float(value) / max(self.weight, 1.0) for name, value in self.sums.items()}
-        norms = self.gradient_norms or [0.0]
-        return {
-            **dict.fromkeys(("loss", "clip_fraction"), 0.0),  # where every group was dropped
-            **values,
-            "gradient_norm": float(np.mean(norms)),
-            "ratio_deviation": self.ratio_deviation,
-            "groups_dropped": self.groups_dropped,
-        }
+Velocity = Callable[..., Tensor]
 
 
 @dataclass
 class Updater:
     """What the optimizer steps need beside the batch.
 
-    `reference_velocity` gives the frozen base policy's velocity; needed only where the arm has a
-    KL term. `sharded` says that the transformer's weights are spread over the processes (FSDP2):
-    each forward pass then gathers them, so all processes must make equally many.
+    `others` gives the velocity of further policies by name (`Arm.others`), `averages` those that
+    move with each optimizer step. `sharded` says that the transformer's weights are spread over
+    the processes (FSDP2): each forward pass then gathers them, so all processes must make equally
+    many.
     """
 
     policy: Policy
@@ -84,139 +50,155 @@ class Updater:
     settings: TrainingSettings
     guidance_scale: Guidance
     batch_size: int
-    ema: EMA | None = None
-    reference_velocity: Callable[..., Tensor] | None = None
+    averages: list[EMA] = field(default_factory=list)
+    others: Mapping[str, Velocity] = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
     sharded: bool = False
     guard: Callable[[], AbstractContextManager[None]] = nullcontext  # around each optimizer step
 
+    def layout(self, prompts: int, group_size: int) -> Layout:
+        """How `prompts` groups of this process share forward passes and optimizer steps."""
+        return Layout(
+            prompts,
+            group_size,
+            self.batch_size,
+            self.settings.optimizer_steps,
+            self.settings.split,
+            self.arm.whole_groups,
+            self.sharded or self.policy.dtype != torch.float32,
+        )
+
+    @property
+    def tolerance(self) -> float:
+        """Largest |ratio - 1| before the first optimizer step."""
+        clip_range = getattr(self.arm.settings, "clip_range", WITHOUT_CLIP / CLIP_SHARE)
+        return self.settings.ratio_tolerance or CLIP_SHARE * clip_range
+
     def update(
-        self,
-        rollout: Rollout,
-        prompts: PromptEmbeddings,
-        advantages: AdvantageResult,
-        trained_steps: Tensor,
+        self, rollout: Rollout, prompts: PromptEmbeddings, advantages: AdvantageResult, plan: Plan
     ) -> UpdateReport:
         """Make the batch's optimizer steps.
 
-        `rollout` and `prompts` hold this process's rows of the batch, `advantages` and
-        `trained_steps` `[B, K]` all of them. `trained_steps` names the stored steps of each
-        sample. Column by column, all samples go through one forward pass in the rollout's own
-        chunks, so that the first ratios are exactly 1; the K columns are shared out among
-        `optimizer_steps` optimizer steps.
+        `rollout`, `prompts` and `plan` hold this process's rows of the batch, `advantages` all of
+        them. The forward passes have the rollout's size, so that the first ratios are exactly 1.
 
         Raises:
-            RatioError: if a first ratio is off by more than `ratio_tolerance`, or the boundary of
-                two experts was another in the rollout.
+            RatioError: if a first ratio is off by more than the tolerance, or the boundary of two
+                experts was another in the rollout.
             NonFiniteError: before the optimizer step that would use the value.
         """
         _check_boundary(rollout.boundary, self.policy.boundary)
         report = UpdateReport()
-        own = self.processes.part(len(trained_steps))
-        terms = [(term.weight, term.advantage.flatten()[own]) for term in advantages.terms]
         active, report.groups_dropped = _active_rows(advantages)
-        if self.reference_velocity is not None:  # a KL term moves every sample
+        if self.arm.settings.kl_weight or not self.arm.idle_without_advantage:
             active, report.groups_dropped = torch.ones_like(active), 0
         if not active.any():
             return report
-        columns = np.array_split(np.arange(trained_steps.shape[1]), self.settings.optimizer_steps)
+        own = self.processes.part(len(active))
+        batch = _Batch(rollout, prompts, plan, *_own_part(advantages, own))
+        group_size = advantages.terms[0].advantage.shape[1]
+        layout = self.layout(len(plan.trained) // group_size, group_size)
+        turns = layout.turns(plan.trained.shape[1], active[own], keep_all=self.sharded)
+        points = [self._points(layout, plan.trained.shape[1], turn) for turn in range(len(turns))]
         # Sharded weights are gathered inside: there a process cannot leave the others alone.
         loop = nullcontext if self.sharded else self.processes.together
-        for turn, chosen in enumerate(columns):
+        for turn, passes in enumerate(turns):
             self.optimizer.zero_grad(set_to_none=True)
             with loop(), self.guard():
-                for column in chosen:
-                    for rows in chunks(own.stop - own.start, self.batch_size):
-                        picked = torch.arange(rows.start, rows.stop)
-                        kept = active[own][rows]
-                        batch = self._chunk(rollout, picked, kept, trained_steps[own][:, column])
-                        if batch is not None:
-                            share = len(batch.rows) / (len(trained_steps) * len(chosen))
-                            self._backward(batch, prompts, terms, share, report, first=turn == 0)
+                for one in passes:
+                    counted = bool(active[own][one.rows].any())
+                    self._backward(
+                        batch, one, len(one.rows) / points[turn], report, turn == 0, counted
+                    )
             with self.processes.together():
                 self._guard_ratio(report)
             self._step(report)
-        names = ("loss", "clip_fraction", *(["kl"] if self.reference_velocity else []))
-        report.sum_over(self.processes, names, self.policy.device)
-        report.ratio_deviation = self.processes.largest(report.ratio_deviation)
+        report.finish(self.processes, self.policy.device, rollout.log_probs.shape[1])
         return report
 
-    def _chunk(
-        self, rollout: Rollout, rows: Tensor, active: Tensor, steps: Tensor
-    ) -> _Chunk | None:
-        """The active ones of some rows; `steps` `[b]` of all rows of this process."""
-        picked = rows[active]
-        if len(picked) == 0:
-            if not self.sharded:
-                return None
-            picked = rows[:1]  # its advantage is 0: no gradient, but the forward pass is made
-        return _Chunk(rollout, picked, steps[picked], counted=bool(active.any()))
+    def _points(self, layout: Layout, columns: int, turn: int) -> int:
+        """Trained points of one optimizer step, over all processes."""
+        rows = len(layout.shares()[turn]) * self.processes.count
+        if layout.split == "steps":
+            columns = len(torch.arange(columns).tensor_split(layout.optimizer_steps)[turn])
+        return rows * columns
 
     def _backward(
         self,
-        batch: _Chunk,
-        prompts: PromptEmbeddings,
-        terms: list[tuple[float, Tensor]],
+        batch: _Batch,
+        one: Pass,
         share: float,
         report: UpdateReport,
         first: bool,
+        counted: bool,
     ) -> None:
-        embeddings = prompts.select(batch.rows).to(self.policy.device, self.policy.dtype)
-        velocity = self.policy.velocity(batch.latents, batch.sigma, embeddings, self.guidance_scale)
-        moved = self._transition(batch, velocity)
-        log_prob = step_log_prob(self.arm.settings.kernel, batch.next_latents, moved)
-        ratio = losses.ratio(log_prob, batch.log_probs)
-        if first and batch.counted:
-            report.deviations.append((ratio.detach() - 1).abs().max())
-        loss = torch.zeros((), device=ratio.device)
-        for weight, advantage in terms:
-            chosen = advantage[batch.rows].to(ratio.device, ratio.dtype)
-            loss = loss + weight * self.arm.surrogate(ratio, chosen).mean()
-        clipped = losses.clip_fraction(ratio.detach(), self.arm.settings.clip_range)
-        logged = {"loss": loss, "clip_fraction": clipped}
-        if self.reference_velocity is not None:
-            kl = self._kl(batch, embeddings, moved)
+        seen = self._see(batch, one)
+        loss = torch.zeros((), device=seen.velocity.device)
+        logged: dict[str, Tensor] = {}
+        for number, term in enumerate(batch.terms):
+            chosen = _taken(term, seen.points).to(loss.device, loss.dtype)
+            step = self.arm.loss(seen, chosen)
+            rows = step.rows
+            if term.scale is not None:
+                rows = rows * term.scale[one.rows].to(rows.device, rows.dtype)
+            loss = loss + term.weight * rows.mean()
+            if number == 0:
+                logged = dict(step.scalars)
+                if step.clipped is not None:
+                    logged["clip_fraction"] = step.clipped.float().mean()
+                if first and counted and step.ratio is not None:
+                    report.see_first(step, seen)
+        logged["loss"] = loss
+        if self.arm.settings.kl_weight:
+            values = self.arm.regulariser(seen)
+            if batch.gate is not None:  # averaged over the samples that the gate holds
+                values = values * batch.gate[one.rows].to(values.device, values.dtype)
+            kl = values.mean()
             loss = loss + self.arm.settings.kl_weight * kl
             logged["kl"] = kl
         # Sharded gradients are averaged over the processes, others are summed.
         share *= self.processes.count if self.sharded else 1
         with repeatable(self.policy.device):
             (loss * share).backward()
-        if batch.counted:
-            report.add(len(batch.rows), **logged)
+        if counted:
+            report.add(len(one.rows), **logged)
 
-    def _transition(self, batch: _Chunk, velocity: Tensor) -> Transition:
-        arm = self.arm.settings
+    def _see(self, batch: _Batch, one: Pass) -> Seen:
+        """The trained points of a pass, under the policy as it is and under the further ones."""
+        points = Points(one.rows, one.columns, batch.plan.trained[one.rows, one.columns])
+        seen = Seen(
+            batch.rollout,
+            points,
+            self._transition,
+            self.arm.kernel,
+            self.arm.noised_again,
+            batch.plan.noise_scale,
+        )
+        embeddings = batch.prompts.select(one.rows).to(self.policy.device, self.policy.dtype)
+        given = (seen.latents, seen.sigma, embeddings, self.guidance_scale)
+        with torch.no_grad():
+            seen.others = {name: velocity(*given) for name, velocity in self.others.items()}
+        seen.velocity = self.policy.velocity(*given)
+        return seen
+
+    def _transition(self, seen: Seen, velocity: Tensor) -> Transition:
         return transition(
-            arm.kernel,
+            self.arm.kernel,
             velocity,
-            batch.latents,
-            batch.sigma,
-            batch.sigma_next,
-            arm.noise_level,
-            sigma_max=batch.sigma_max,
+            seen.latents,
+            seen.sigma,
+            seen.sigma_next,
+            self.arm.noise_level,
+            sigma_max=seen.sigma_max,
         )
 
-    def _kl(self, batch: _Chunk, embeddings: PromptEmbeddings, moved: Transition) -> Tensor:
-        assert self.reference_velocity is not None
-        with torch.no_grad():
-            reference_velocity = self.reference_velocity(
-                batch.latents, batch.sigma, embeddings, self.guidance_scale
-            )
-            reference = self._transition(batch, reference_velocity)
-        form = self.arm.settings.kl_form
-        return losses.kl(form, moved, reference.mean).mean()
-
     def _guard_ratio(self, report: UpdateReport) -> None:
-        """Before the first optimizer step: one look at all chunks, one wait for the device."""
-        if not report.deviations:
-            return
-        deviation = report.ratio_deviation = float(torch.stack(report.deviations).max())
-        report.deviations.clear()
-        if not deviation <= self.settings.ratio_tolerance:
+        """Before the first optimizer step: one look at all passes, one wait for the device."""
+        deviation = report.look_at_first()
+        if deviation is not None and not deviation <= self.tolerance:
             raise RatioError(
                 f"before the first optimizer step a ratio differs from 1 by {deviation:.3g}; the"
-                f" tolerance (training.ratio_tolerance) is {self.settings.ratio_tolerance:.3g}."
+                f" tolerance (training.ratio_tolerance) is {self.tolerance:.3g}."
                 " The update does not see the policy that drew the samples. Usual causes: another"
                 " guidance scale or noise level, latents stored in a smaller dtype, another batch"
                 " size, EMA weights swapped in, another scheduler index."
@@ -235,21 +217,46 @@ class Updater:
                 raise NonFiniteError(f"the gradient's norm is {norm}: no optimizer step was made")
         report.gradient_norms.append(norm)
         self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update()
+        for average in self.averages:
+            average.update()
 
 
-class _Chunk:
-    """The stored transitions of some rows, each at its own step."""
+@dataclass(frozen=True)
+class _Batch:
+    """This process's rows of everything an update reads; terms and gate with rows `[B, ...]`."""
 
-    def __init__(self, rollout: Rollout, rows: Tensor, steps: Tensor, counted: bool = True) -> None:
-        self.rows, self.counted = rows, counted
-        self.latents = rollout.latents[rows, steps]
-        self.next_latents = rollout.latents[rows, steps + 1]
-        self.log_probs = rollout.log_probs[rows, steps]
-        self.sigma = rollout.sigmas[steps]
-        self.sigma_next = rollout.sigmas[steps + 1]
-        self.sigma_max = rollout.sigmas[1]
+    rollout: Rollout
+    prompts: PromptEmbeddings
+    plan: Plan
+    terms: list[WeightedAdvantage]
+    gate: Tensor | None
+
+
+def _own_part(
+    advantages: AdvantageResult, own: slice
+) -> tuple[list[WeightedAdvantage], Tensor | None]:
+    """The terms of some rows, and how much the regulariser of each counts (1 on average)."""
+    terms = [
+        WeightedAdvantage(
+            term.weight,
+            term.advantage.flatten(0, 1)[own],
+            term.over,
+            None if term.scale is None else term.scale.flatten(0, 1)[own],
+        )
+        for term in advantages.terms
+    ]
+    gate = None
+    if advantages.gate is not None:
+        held = advantages.gate.flatten().double()
+        gate = (held / held.mean().clamp(min=1 / len(held)))[own]
+    return terms, gate
+
+
+def _taken(term: WeightedAdvantage, points: Points) -> Tensor:
+    """A term's advantages at trained points: `[N]`, or `[N, *sites]`."""
+    if term.over == "step":
+        return term.advantage[points.rows, points.steps]
+    return term.advantage[points.rows]
 
 
 def _check_boundary(drawn: float | None, now: float | None) -> None:
@@ -267,6 +274,7 @@ def _active_rows(advantages: AdvantageResult) -> tuple[Tensor, int]:
     A group whose advantages are all zero moves nothing, so its forward passes are saved. The loss
     still divides by all B samples: the other groups weigh as they would.
     """
-    stacked = torch.stack([term.advantage for term in advantages.terms])
-    groups = stacked.ne(0).any(dim=2).any(dim=0).cpu()
-    return groups.repeat_interleave(stacked.shape[2]), int((~groups).sum())
+    found = [term.advantage.flatten(1).ne(0).any(dim=1) for term in advantages.terms]
+    groups = torch.stack(found).any(dim=0).cpu()
+    group_size = advantages.terms[0].advantage.shape[1]
+    return groups.repeat_interleave(group_size), int((~groups).sum())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bpgo import loading
 from bpgo.core import memory
+from bpgo.core.arm import Arm, make_plan
 from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward, call_reward
 from bpgo.core.progress import Progress
 from bpgo.core.rollout import chunks, rollout, rollout_noise
@@ -22,8 +23,8 @@ from bpgo.files import atomic_path
 from bpgo.first_frames import read_first_frames
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts
-from bpgo.records import Calibration, PromptBatch
-from bpgo.settings import MAIN, Settings
+from bpgo.records import Calibration, Plan, PromptBatch
+from bpgo.settings import MAIN, RolloutSettings, Settings
 
 STILLS = 32  # first frames scored at a time
 LARGEST = 192  # samples that `rollout.batch_size: auto` takes at a time at most
@@ -36,9 +37,10 @@ def calibrate(
 
     Writes `calibration.json`, the training reward under the training sampler (mean, standard
     deviation, minimum, mean by prompt), and `samples.parquet` (prompt_id, ambiguity, sample,
-    reward, score) with the scores of every reward, which tests the paper's premise. The samples of
-    a group there start from noise of their own even if the arms' groups share it: sharing makes
-    the samples of a group alike, and says less about the reward.
+    reward, score) with the scores of every reward, which tests the paper's premise. The sampler is
+    that of the arm that the others are compared with, but each sample starts from noise of its own
+    even if the arms' groups share it: shared starts make the samples of a group alike, and their
+    mean says less about the prompt (8 of them are worth 2.4 independent ones).
     """
     loading.check_names(settings, experiment)
     wanted = settings.calibration
@@ -51,19 +53,13 @@ def calibrate(
     names = settings.in_environment(experiment, MAIN)
     rewards = loading.load_rewards(settings, settings.models_of(names), device)
     training = settings.experiments[experiment].training_reward
-    passes = {False: rewards}
-    if wanted.shared_initial_noise:
-        passes[True] = {name: rewards[name] for name in settings.models_of([training])}
-    with Progress(f"{experiment}: calibrate", wanted.prompts * len(passes)) as progress:
-        tables = {
-            shared: _draw(settings, policy, embeddings, batch, chosen, shared, progress)
-            for shared, chosen in passes.items()
-        }
-    scales = Calibration(0.0, 0.0, 0.0, parts=_parts(settings, names, tables))
-    own_noise = with_sums(settings, names, tables[False], scales)
+    arm = loading.load_arm(settings, settings.calibrating_arm(experiment))
+    with Progress(f"{experiment}: calibrate", wanted.prompts) as progress:
+        table = _draw(settings, policy, arm, embeddings, batch, rewards, progress)
+    scales = Calibration(0.0, 0.0, 0.0, parts=_parts(settings, names, table))
+    table = with_sums(settings, names, table, scales)
     with atomic_path(output / "samples.parquet") as path:
-        own_noise.to_parquet(path, index=False)
-    table = with_sums(settings, [training], tables[wanted.shared_initial_noise], scales)
+        table.to_parquet(path, index=False)
     found = replace(summary(table[table.reward == training]), parts=scales.parts)
     if settings.model.task == "i2v":
         stills = _first_frames(settings, experiment, everything, rewards, device)
@@ -74,28 +70,24 @@ def calibrate(
 
 
 def _parts(
-    settings: Settings, names: list[str], tables: dict[bool, pd.DataFrame]
+    settings: Settings, names: list[str], table: pd.DataFrame
 ) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation of every reward that a sum among `names` is made of.
-
-    Those of the training sampler's samples where it scored them, else of the others.
-    """
+    """Mean and standard deviation of every reward that a sum among `names` is made of."""
     found = {}
     sums = [settings.rewards[name].part_names() for name in names]
     for part in dict.fromkeys(part for parts in sums for part in parts):
-        scores = [table[table.reward == part].score for _, table in sorted(tables.items())]
-        last = [values for values in scores if len(values)][-1]
-        found[part] = {"mean": float(last.mean()), "std": float(last.std())}
+        scores = table[table.reward == part].score
+        found[part] = {"mean": float(scores.mean()), "std": float(scores.std())}
     return found
 
 
 def _draw(
     settings: Settings,
     policy: Policy,
+    arm: Arm,
     embeddings: PromptEmbeddings,
     batch: PromptBatch,
     rewards: dict[str, Reward],
-    shared_initial_noise: bool,
     progress: Progress,
 ) -> pd.DataFrame:
     """Scores of one group of samples per prompt of `batch`."""
@@ -107,14 +99,9 @@ def _draw(
     if size == "auto":
         size = memory.fitting_batch_size(trial, min(len(batch), LARGEST // group) * group)
     for rows in chunks(len(batch), max(1, size // group)):
+        plan = _independent(arm, sampler, len(batch.ids[rows]), group)
         noise = rollout_noise(
-            policy.latent_shape,
-            sampler.steps,
-            wanted.seed,
-            0,
-            batch.ids[rows],
-            group,
-            shared_initial_noise,
+            policy.latent_shape, sampler.steps, wanted.seed, 0, batch.ids[rows], plan.noise_of
         )
         index = torch.arange(rows.start, rows.stop).repeat_interleave(group)
         with memory.explained("calibration", size, trial, len(index)):
@@ -123,9 +110,9 @@ def _draw(
                 embeddings.select(index),
                 noise,
                 policy.sigmas(sampler.steps),
-                wanted.kernel,
-                wanted.noise_level,
-                list(range(sampler.steps - sampler.deterministic_tail)),
+                arm.kernel,
+                arm.noise_level,
+                plan,
                 sampler.guidance_scale,
                 size,
             )
@@ -134,6 +121,14 @@ def _draw(
         frames += [_frame(chosen, group, name, values.tolist()) for name, values in found.items()]
         progress.add(len(noise) // group)
     return pd.concat(frames, ignore_index=True)
+
+
+def _independent(arm: Arm, sampler: RolloutSettings, prompts: int, group: int) -> Plan:
+    """All steps as the arm's kernel takes them, each sample with noise of its own."""
+    sizes = sampler.model_copy(update={"prompts_per_iteration": prompts, "group_size": group})
+    steps = [] if arm.kernel == "ode" else list(range(sizes.steps - sizes.deterministic_tail))
+    own = [[sample] * (sizes.steps + 1) for sample in range(group)]
+    return make_plan(sizes, steps, own, torch.zeros(prompts * group, 0, dtype=torch.long))
 
 
 def _score(

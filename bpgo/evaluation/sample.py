@@ -89,14 +89,14 @@ def _draw(
     names = [(prompt, k) for prompt in batch.ids for k in range(wanted.samples_per_prompt)]
     rows = torch.arange(len(batch)).repeat_interleave(wanted.samples_per_prompt)
     chosen = batch[rows.tolist()]
-    trial = memory.Trial(policy, embeddings, wanted.guidance_scale, gradient=False)
+    trial = memory.Trial(policy, embeddings, settings.judging_guidance, gradient=False)
     with memory.explained("sampling", wanted.batch_size, trial, len(rows), key="evaluation"):
         parts = sample(
             policy,
             embeddings.select(rows),
             initial_noise(policy.latent_shape, seed, "evaluation", names),
             policy.sigmas(wanted.steps),
-            wanted.guidance_scale,
+            settings.judging_guidance,
             wanted.batch_size,
         )
         paths = save_samples(settings, parts, names, chosen.texts, output, iteration)

@@ -64,6 +64,7 @@ class PipelinePolicy(ABC):
     ENCODERS: ClassVar[tuple[str, ...]]
     OPTIONAL_ENCODER: ClassVar[str | None] = None
     TASKS: ClassVar[tuple[Task, ...]] = ("t2i",)
+    channel_dimension: ClassVar[int] = 1  # of a batch of latents
     boundary: float | None = None  # noise level between two experts, where there are two
 
     def __init__(

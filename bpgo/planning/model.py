@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bpgo import hub
+from bpgo.core.arm import BASE
 from bpgo.errors import UserError
 from bpgo.models.architectures import Architecture, architecture_of
 from bpgo.planning.flops import WAN, decoder_flops, image_tokens, transformer
 from bpgo.planning.flops_wan import CLIP_TOKENS as IMAGE_TOKENS
 from bpgo.planning.flops_wan import latent_frames
 from bpgo.planning.layers import Transformer
-from bpgo.planning.work import passes
+from bpgo.planning.work import arms_of, passes
 from bpgo.settings import Settings
 
 CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
@@ -169,12 +170,13 @@ def _condition(settings: Settings, found: Architecture) -> int:
 def memory(settings: Settings, size: ModelSize) -> Memory:
     """Memory of a training run, the rewards that it scores with included."""
     training, layers = settings.training, size.transformer
-    ema = 4 * size.trained if training.ema_decay > 0 else 0
+    arms = arms_of(settings)
+    averages = (training.ema_decay > 0) + max(len(arm.averages()) for arm in arms)
     weights = size.bytes * layers.parameters
     trained = TRAINED_BYTES[training.optimizer] * size.trained
     if not size.lora:  # autocast keeps a copy of the weights in its own type
         weights = 0 if size.bytes == 4 else weights
-        if any(getattr(arm, "kl_weight", 0) for arm in settings.arms.values()):
+        if any(BASE in arm.others() for arm in arms):
             weights += 4 * layers.parameters  # the frozen reference
     weights *= _experts_on_device(settings, size)
     table = WAN_KEPT if size.architecture.pipeline in WAN else KEPT
@@ -196,7 +198,7 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
     shards = settings.machine.gpus if settings.sharded and settings.machine.gpus else 1
     standing = {
         "transformer": weights / shards,
-        "trained weights, gradients, optimizer": (trained + ema) / shards,
+        "trained weights, gradients, optimizer": (trained + 4 * size.trained * averages) / shards,
         "image decoder": BYTES[settings.model.vae_dtype] * size.decoder_parameters,
         "rewards": GB * sum(reward.gigabytes for reward in rewards.values()),
     }

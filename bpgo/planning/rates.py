@@ -10,7 +10,7 @@ from bpgo.errors import UserError
 from bpgo.files import read_json, repository_root
 from bpgo.planning.devices import known_gpu, known_names
 from bpgo.planning.model import ModelSize
-from bpgo.planning.work import trained_steps
+from bpgo.planning.work import arm_passes
 from bpgo.settings import Settings
 
 # Share of a GPU's peak that a large transformer's forward and backward pass reach without a
@@ -116,7 +116,7 @@ def _from_iteration(settings: Settings, bench: dict[str, Any], file: Path) -> Ra
     times = {part: value["median"] for part, value in bench["iteration_seconds"]["wall"].items()}
     share = {part: value["median"] for part, value in bench["shares"].items()}
     images = bench["prompts"] * bench["group_size"]
-    steps = trained_steps(settings, bench["reference_arm"])
+    steps = arm_passes(settings, bench["reference_arm"]).trained
     decode = share["decode"] * times["total"]
     scored = (share["training reward"] + share["diagnostics"]) * times["total"]
     before = times["rollout"] + times["reward"]  # of the update: in which part decoding is differs

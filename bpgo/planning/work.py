@@ -11,6 +11,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from bpgo.core.arm import Arm
+from bpgo.records import Passes
+from bpgo.registry import load_arm_class
 from bpgo.runs import Run
 from bpgo.settings import BASE_ARM, MAIN, Settings
 
@@ -29,7 +32,7 @@ class Jobs:
     rule: str
     name: str  # such as `ambiguous/grpo`
     count: int
-    forwards: int = 0  # without gradient: sampling, and the reference policy of a KL term
+    forwards: int = 0  # without gradient: sampling, reference and average policies
     updates: int = 0  # forward and backward
     decoded: int = 0  # images
     rewarded: dict[str, int] = field(default_factory=dict)  # images by reward
@@ -88,11 +91,17 @@ def _strongest(guidance: float | list[float]) -> float:
     return max(guidance) if isinstance(guidance, list) else guidance
 
 
-def trained_steps(settings: Settings, arm: str) -> int:
-    """K: stored steps of each sample that an arm trains (`bpgo.core.arm.Arm.trained_steps`)."""
+def arms_of(settings: Settings) -> list[Arm]:
+    """Every arm of a configuration."""
+    chosen: list[Any] = list(settings.arms.values())
+    return [load_arm_class(arm.algorithm)(arm) for arm in chosen]
+
+
+def arm_passes(settings: Settings, arm: str) -> Passes:
+    """The forward passes of an arm, for one sample in one iteration, as the arm says."""
     chosen: Any = settings.arms[arm]
-    stochastic = settings.rollout.steps - settings.rollout.deterministic_tail
-    return max(1, int(stochastic * chosen.trained_fraction))
+    found: Passes = load_arm_class(chosen.algorithm)(chosen).passes(settings.rollout)
+    return found
 
 
 def snapshots(settings: Settings) -> int:
@@ -104,19 +113,10 @@ def snapshots(settings: Settings) -> int:
 def _calibrate(settings: Settings, experiment: str) -> Jobs:
     wanted, rollout = settings.calibration, settings.rollout
     images = wanted.prompts * wanted.samples_per_prompt
-    # Where groups share their noise, a second pass draws them so for the training reward.
-    turns = 2 if wanted.shared_initial_noise else 1
     rewarded = dict.fromkeys(settings.models_of(settings.in_environment(experiment, MAIN)), images)
-    for name in settings.models_of([settings.experiments[experiment].training_reward]):
-        rewarded[name] *= turns
     each = rollout.steps * passes(settings, rollout.guidance_scale)
     return Jobs(
-        "calibrate",
-        experiment,
-        1,
-        forwards=turns * images * each,
-        decoded=turns * images,
-        rewarded=rewarded,
+        "calibrate", experiment, 1, forwards=images * each, decoded=images, rewarded=rewarded
     )
 
 
@@ -128,7 +128,7 @@ def _runs(settings: Settings) -> list[Jobs]:
         if trained:
             groups.append(_train(settings, experiment, arm, name, seeds))
         images = _evaluated(settings, trained)
-        each = settings.evaluation.steps * passes(settings, settings.evaluation.guidance_scale)
+        each = settings.evaluation.steps * passes(settings, settings.judging_guidance)
         groups.append(
             Jobs("sample", name, seeds, forwards=images * each, decoded=images, files=images)
         )
@@ -147,17 +147,15 @@ def _train(settings: Settings, experiment: str, arm: str, name: str, seeds: int)
     rollout, training = settings.rollout, settings.training
     images = training.iterations * rollout.prompts_per_iteration * rollout.group_size
     copies = passes(settings, rollout.guidance_scale)
-    updates = images * trained_steps(settings, arm) * copies
-    chosen: Any = settings.arms[arm]
-    reference = updates if chosen.kl_weight else 0
+    each = arm_passes(settings, arm)
     entry = settings.experiments[experiment]
     rewards = settings.models_of([entry.training_reward, *entry.diagnostics])
     return Jobs(
         "train",
         name,
         seeds,
-        forwards=images * rollout.steps * copies + reference,
-        updates=updates,
+        forwards=images * copies * (each.rollout + each.others),
+        updates=images * copies * each.trained,
         decoded=images,
         rewarded=dict.fromkeys(rewards, images),
         policies=1 + snapshots(settings),

@@ -50,13 +50,27 @@ def weighted_sum(
     import torch
 
     total = torch.zeros((), dtype=torch.float64)
-    for name, weight in settings.parts.items():
+    for name, scores in scaled(settings, parts, calibration).items():
+        total = total.to(scores.device) + settings.parts[name] * scores
+    return total.float()
+
+
+def scaled(
+    settings: WeightedSumSettings, parts: dict[str, Tensor], calibration: Calibration | None
+) -> dict[str, Tensor]:
+    """(r_k - m_k) / s_k of each part, or r_k without `standardize`; float64, any shape.
+
+    Raises:
+        UserError: as `weighted_sum`.
+    """
+    found = {}
+    for name in settings.parts:
         scores = parts[name].double()
         if settings.standardize:
             mean, std = _scale(settings, name, calibration)
             scores = (scores - mean) / std
-        total = total.to(scores.device) + weight * scores
-    return total.float()
+        found[name] = scores
+    return found
 
 
 def _scale(
@@ -88,6 +102,15 @@ class WeightedSum:
         calibration: Calibration | None = None,
     ) -> None:
         self.settings, self.members, self.calibration = settings, members, calibration
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of each part in the sum."""
+        return dict(self.settings.parts)
+
+    def scaled(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parts' scores on the scale on which they are added up."""
+        return scaled(self.settings, parts, self.calibration)
 
     def parts(self, images: Tensor, texts: list[str]) -> dict[str, Tensor]:
         """Each part's scores [B] of images [B, 3, H, W], in its own units."""

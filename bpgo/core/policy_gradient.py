@@ -1,0 +1,113 @@
+"""The family of policy gradients: ratios of stored SDE steps. GRPO is this family as it stands.
+
+Shapes: B samples, T steps, K trained steps a sample, N rows (a row is one step of one sample).
+Importing this file does not import torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import model_validator
+
+from bpgo.core.arm import BASE, Arm, ArmSettings
+from bpgo.errors import UserError
+from bpgo.records import WeightedAdvantage
+from bpgo.settings import Fraction, Positive, RolloutSettings
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from bpgo.core.seen import Seen, StepLoss
+
+Kernel = Literal["flow", "dance", "cps", "wan"]
+
+
+class PolicyGradientSettings(ArmSettings):
+    """What an arm with a ratio states."""
+
+    kernel: Kernel
+    noise_level: Positive  # eta
+    trained_fraction: Fraction  # share of the stochastic steps that is trained
+    step_selection: Literal["per_sample", "shared", "all"]  # own steps, the same for all, or every
+    clip_range: Positive  # of the ratio
+    kl_form: Literal["flow_grpo", "gaussian", "velocity"] = "flow_grpo"
+
+    @model_validator(mode="after")
+    def _all_means_all(self) -> PolicyGradientSettings:
+        if self.step_selection == "all" and self.trained_fraction != 1:
+            raise ValueError("step_selection 'all' trains every step: set trained_fraction to 1.0")
+        return self
+
+
+class PolicyGradient(Arm):
+    """Clipped surrogate (arXiv 1707.06347) on the ratio of each trained step."""
+
+    Settings: ClassVar[type[ArmSettings]] = PolicyGradientSettings
+    settings: PolicyGradientSettings
+
+    @property
+    def kernel(self) -> str:
+        """Of the stochastic steps."""
+        return self.settings.kernel
+
+    @property
+    def noise_level(self) -> float:
+        """Its eta."""
+        return self.settings.noise_level
+
+    def trained_count(self, sizes: RolloutSettings) -> int:
+        """K = max(1, int(stochastic steps * trained_fraction))."""
+        steps = sizes.steps - sizes.deterministic_tail
+        return self.count_of(steps)
+
+    def count_of(self, candidates: int) -> int:
+        """K of so many candidate steps; `UserError` if there is none."""
+        if candidates < 1:
+            raise UserError("no stochastic step to train")
+        return max(1, int(candidates * self.settings.trained_fraction))
+
+    def trained_steps(self, candidates: list[int], batch: int, generator: Generator) -> Tensor:
+        """Step numbers `[B, K]`, in training order.
+
+        `per_sample`: each sample's own random choice (DanceGRPO `train_grpo_flux.py`, TeleBoost);
+        `shared`: one choice for the batch; `all`: every step in order. Every selection draws the
+        same numbers from `generator`, so arms with the same selection train the same steps.
+        """
+        import torch
+
+        count = self.count_of(len(candidates))
+        order = torch.rand(batch, len(candidates), generator=generator).argsort(dim=1)
+        if self.settings.step_selection == "all":
+            order = torch.arange(len(candidates)).expand(batch, -1)
+        elif self.settings.step_selection == "shared":
+            order = order[:1].expand(batch, -1)
+        return torch.tensor(candidates)[order[:, :count]]
+
+    def weighed(self, term: WeightedAdvantage, weights: Tensor | None) -> WeightedAdvantage:
+        """Weights go into the advantages.
+
+        w L(A) = L(w A) for w >= 0: the clipped surrogate is positively homogeneous in the
+        advantage. Two terms, in contrast, stay two: L(A) + c L(A') is not L(A + c A'), since each
+        is clipped by its own sign.
+        """
+        if weights is None:
+            return term
+        advantage = term.advantage
+        shape = (*weights.shape, *[1] * (advantage.ndim - weights.ndim))
+        return replace(term, advantage=weights.to(advantage.dtype).view(shape) * advantage)
+
+    def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
+        """max(-A r, -A clip(r, 1 - c, 1 + c))."""
+        from bpgo.core import loss
+        from bpgo.core.seen import StepLoss
+
+        rows = loss.clipped_surrogate(seen.ratio, advantage, self.settings.clip_range)
+        return StepLoss(rows, seen.ratio, loss.outside(seen.ratio, self.settings.clip_range))
+
+    def regulariser(self, seen: Seen) -> Tensor:
+        """KL of the step to the base policy's, in the arm's form."""
+        from bpgo.core import loss
+
+        return loss.kl(self.settings.kl_form, seen.step, seen.step_of(BASE).mean)
