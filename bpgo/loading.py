@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from bpgo import registry, rewards
-from bpgo.core.interfaces import Policy, Reward
 from bpgo.errors import UserError, suggest
+from bpgo.interfaces import Policy, Reward
 from bpgo.records import Calibration
 from bpgo.settings import Settings
 
@@ -30,7 +30,7 @@ def prepare_process(settings: Settings, threads: int) -> str:
     torch.backends.cuda.enable_cudnn_sdp(False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.training.parameters == "full":
-        from bpgo.models.lean_import import import_lean
+        from bpgo.run.lean_import import import_lean
 
         import_lean(settings.model.kind)
     return device

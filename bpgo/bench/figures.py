@@ -7,8 +7,8 @@ from typing import Any
 from bpgo.bench import iteration as iterations
 from bpgo.bench.iteration import PARTS, PIECES, Instrument
 from bpgo.bench.measure import Seconds, summarize, trusted_clock
-from bpgo.core.progress import Progress
 from bpgo.core.trainer import Trainer
+from bpgo.run.progress import Progress
 
 
 def rollout_figures(trainer: Trainer, repeats: int) -> dict[str, Any]:

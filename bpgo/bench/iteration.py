@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from bpgo.bench.measure import Seconds, Stopwatch
-from bpgo.core.determinism import repeatable
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
+from bpgo.run.determinism import repeatable
 
 PARTS = ("rollout", "reward", "update")
 PIECES = ("decode", "training reward", "diagnostics", "optimizer step")

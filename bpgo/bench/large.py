@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from bpgo import loading, machine
+from bpgo import loading
 from bpgo.bench.figures import iteration_figures, rollout_figures
 from bpgo.bench.large_models import (
     METHOD,
@@ -36,18 +36,19 @@ from bpgo.bench.random_policy import (
     random_policy,
     stand_in_reward,
 )
-from bpgo.core.interfaces import Policy, Reward
-from bpgo.core.progress import Progress
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
 from bpgo.files import write_json, write_text
-from bpgo.manifest import manifest
+from bpgo.interfaces import Policy, Reward
 from bpgo.models.architectures import Architecture
 from bpgo.planning.devices import known_gpu
 from bpgo.planning.model import USABLE, ModelSize, memory, sample_size, size_of
 from bpgo.planning.work import passes, trained_steps
 from bpgo.records import Calibration, PromptBatch
 from bpgo.registry import load_arm_class
+from bpgo.run import machine
+from bpgo.run.manifest import manifest
+from bpgo.run.progress import Progress
 from bpgo.screen import gigabytes
 from bpgo.settings import Settings
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bpgo import registry
-from bpgo.core.interfaces import Policy, PromptEmbeddings, Reward
+from bpgo.interfaces import Policy, PromptEmbeddings, Reward
 from bpgo.models.architectures import Architecture
 from bpgo.planning.model import text_tokens
 from bpgo.planning.work import TRUE_GUIDANCE

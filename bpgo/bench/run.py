@@ -17,14 +17,14 @@ from bpgo.bench.measure import trusted_clock
 from bpgo.bench.report import markdown
 from bpgo.bench.startup import REPEATS as STARTUP_REPEATS
 from bpgo.bench.startup import WORK, options_of, startup_seconds
-from bpgo.core.progress import Progress
 from bpgo.core.trainer import Trainer
 from bpgo.evaluation.calibrate import calibrate
 from bpgo.files import write_json, write_text
-from bpgo.manifest import manifest
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts import read_prompts, write_prompts
 from bpgo.records import Calibration
+from bpgo.run.manifest import manifest
+from bpgo.run.progress import Progress
 from bpgo.settings import Settings
 from bpgo.training import build_trainer
 

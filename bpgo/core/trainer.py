@@ -13,10 +13,15 @@ import torch
 from torch import Tensor
 
 from bpgo import seeding
-from bpgo.core import memory
 from bpgo.core.arm import Arm
-from bpgo.core.ema import EMA
-from bpgo.core.interfaces import (
+from bpgo.core.rollout import rollout, rollout_noise
+from bpgo.core.run_state import RunState
+from bpgo.core.scoring import decoded_shape, score_latents
+from bpgo.core.update import Updater, UpdateReport
+from bpgo.errors import NonFiniteError, RunInterruptedError
+from bpgo.files import atomic_directory
+from bpgo.first_frames import read_first_frames
+from bpgo.interfaces import (
     OF_PROMPTS,
     Policy,
     PromptEmbeddings,
@@ -25,18 +30,13 @@ from bpgo.core.interfaces import (
     needs_first_frames,
     rewards_and_parts,
 )
-from bpgo.core.optimizer import make_optimizer
-from bpgo.core.processes import Processes, check_parts
-from bpgo.core.rollout import rollout, rollout_noise
-from bpgo.core.run_folder import RowLog, RunLogs, lock, on_stop_signals
-from bpgo.core.run_state import RunState
-from bpgo.core.scoring import decoded_shape, score_latents
-from bpgo.core.sharding import ShardedModel, local_size
-from bpgo.core.update import Updater, UpdateReport
-from bpgo.errors import NonFiniteError, RunInterruptedError
-from bpgo.files import atomic_directory
-from bpgo.first_frames import read_first_frames
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
+from bpgo.run import memory
+from bpgo.run.ema import EMA
+from bpgo.run.folder import RowLog, RunLogs, lock, on_stop_signals
+from bpgo.run.optimizer import make_optimizer
+from bpgo.run.processes import Processes, check_parts
+from bpgo.run.sharding import ShardedModel, local_size
 from bpgo.settings import Settings
 
 TRAINING = ""  # the training reward among the names of others

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from bpgo.core import loss as losses
 from bpgo.core.arm import Arm
-from bpgo.core.determinism import repeatable
-from bpgo.core.ema import EMA
-from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
-from bpgo.core.processes import Processes
 from bpgo.core.rollout import chunks, step_log_prob
 from bpgo.core.sde import Transition, transition
-from bpgo.core.sharding import whole
 from bpgo.errors import NonFiniteError, RatioError
+from bpgo.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.records import AdvantageResult, Rollout
+from bpgo.run.determinism import repeatable
+from bpgo.run.ema import EMA
+from bpgo.run.processes import Processes
+from bpgo.run.sharding import whole
 from bpgo.settings import TrainingSettings
 
 

@@ -14,7 +14,7 @@ from bpgo import config
 from bpgo.doctor.software import SHOWN, Environment, Package, environments, packages
 from bpgo.doctor.verdict import Verdict, judge
 from bpgo.files import repository_root
-from bpgo.machine import Machine, this_machine
+from bpgo.run.machine import Machine, this_machine
 from bpgo.screen import gigabytes, show, table
 
 

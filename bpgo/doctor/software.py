@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bpgo.errors import UserError
 from bpgo.files import repository_root
-from bpgo.machine import TorchBuild
+from bpgo.run.machine import TorchBuild
 
 # Those that a reader asks about; others are named only where something is wrong with them.
 SHOWN = (

@@ -9,11 +9,11 @@ from bpgo import config
 from bpgo.doctor.published import PublishedFile, published_files
 from bpgo.doctor.software import Environment, Package
 from bpgo.errors import UserError
-from bpgo.machine import Machine
 from bpgo.planning.cost import disk_of
 from bpgo.planning.model import USABLE, Memory, ModelSize, host_gigabytes, memory, model_size
 from bpgo.planning.run import devices_of_a_run, needs_gpu
 from bpgo.planning.work import work_of
+from bpgo.run.machine import Machine
 from bpgo.screen import gigabytes
 from bpgo.settings import Settings
 
@@ -59,7 +59,7 @@ def judge(
 
     Args:
         configfile: as `resolve` takes it.
-        machine: from `bpgo.machine.this_machine`.
+        machine: from `bpgo.run.machine.this_machine`.
         packages: from `bpgo.doctor.software.packages`.
         environments: from `bpgo.doctor.software.environments`.
         token: whether there is an access token of the hub.

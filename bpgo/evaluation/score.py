@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from bpgo import loading
-from bpgo.core.interfaces import call_reward, needs_first_frames
-from bpgo.core.progress import Progress
 from bpgo.core.rollout import chunks
 from bpgo.core.scoring import HELD, decoded_shape
 from bpgo.errors import NonFiniteError, RunError, UserError
@@ -21,7 +19,9 @@ from bpgo.evaluation.stored_samples import StoredSamples, UnreadableSampleError
 from bpgo.evaluation.sums import with_sums
 from bpgo.files import atomic_path
 from bpgo.first_frames import read_first_frames
+from bpgo.interfaces import call_reward, needs_first_frames
 from bpgo.records import Calibration
+from bpgo.run.progress import Progress
 from bpgo.settings import Settings
 
 KEYS = ["prompt_id", "ambiguity", "sample", "iteration"]

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.files import atomic_path, sha256, text_digest, write_text
 from bpgo.hub import COMMIT
+from bpgo.interfaces import Policy, PromptEmbeddings
 from bpgo.records import PromptBatch
 
 HOST = torch.device("cpu")

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bpgo.core.interfaces import Guidance, PromptEmbeddings
 from bpgo.errors import UserError
+from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models import lora
 from bpgo.models.parts import EULER, find_pipeline, names_part, read_config, read_index
 from bpgo.models.pipeline import Modules, PipelinePolicy, guided, one_scale

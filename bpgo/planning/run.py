@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bpgo import config, machine
+from bpgo import config
 from bpgo.errors import UserError
 from bpgo.planning.cost import Disk, Time, disk_of, time_of
 from bpgo.planning.devices import known_gpu
 from bpgo.planning.model import Memory, ModelSize, host_gigabytes, memory, model_size
 from bpgo.planning.rates import CPU_FLOPS, Rates, bench_folder, rates_of
 from bpgo.planning.work import Work, work_of
+from bpgo.run import machine
 from bpgo.settings import Settings
 
 ASSUMED_GPU = "H100"  # where this machine has none and the model needs one

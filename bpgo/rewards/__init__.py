@@ -13,7 +13,7 @@ from bpgo.settings import RewardSettings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bpgo.core.interfaces import Reward
+    from bpgo.interfaces import Reward
     from bpgo.records import Calibration
 
 

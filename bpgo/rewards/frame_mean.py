@@ -15,7 +15,7 @@ from bpgo.settings import Count, Name, RewardSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bpgo.core.interfaces import Reward
+    from bpgo.interfaces import Reward
 
 
 class FrameMeanSettings(RewardSettings):

@@ -17,7 +17,7 @@ from bpgo.settings import Name, Number, RewardSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bpgo.core.interfaces import Reward
+    from bpgo.interfaces import Reward
     from bpgo.records import Calibration
 
 

@@ -14,12 +14,12 @@ from tiny_world import CAPTIONS
 from torch import Tensor
 
 from bpgo import config, registry
-from bpgo.core.interfaces import Policy, PromptEmbeddings
 from bpgo.core.rollout import initial_noise
 from bpgo.core.scoring import decoded_shape
 from bpgo.errors import UserError
 from bpgo.files import repository_root
 from bpgo.hub import COMMIT
+from bpgo.interfaces import Policy, PromptEmbeddings
 from bpgo.settings import ModelSettings
 
 # A kind of model -> a function that writes a tiny one into a folder; 24 x 24 images.

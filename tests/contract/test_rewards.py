@@ -17,9 +17,9 @@ from tiny_video_rewards import build_tiny_video_rewards, video_overrides
 from torch import Tensor
 
 from bpgo import config, registry
-from bpgo.core.interfaces import Reward, call_reward, needs_first_frames
 from bpgo.errors import UserError
 from bpgo.files import repository_root
+from bpgo.interfaces import Reward, call_reward, needs_first_frames
 from bpgo.records import Calibration
 from bpgo.rewards import load_rewards
 from bpgo.rewards.frame_mean import FrameMean

@@ -14,15 +14,15 @@ from tiny_world import tiny_settings
 
 from bpgo import training
 from bpgo.config import save_resolved
-from bpgo.core.progress import read_lines
 from bpgo.evaluation.calibrate import calibrate
 from bpgo.files import read_json
 from bpgo.prompts import write_prompts
+from bpgo.run.progress import read_lines
 
 pytestmark = pytest.mark.slow
 
 LAUNCH = (
-    "-m bpgo.slots 2 {python} -m accelerate.commands.launch --multi_gpu --num_machines 1"
+    "-m bpgo.run.slots 2 {python} -m accelerate.commands.launch --multi_gpu --num_machines 1"
     " --num_processes 2 --mixed_precision no --dynamo_backend no --main_process_port 0 -m bpgo"
 )
 

@@ -15,7 +15,6 @@ from tiny_world import ARMS, tiny_settings
 from torch import Tensor
 
 from bpgo import training
-from bpgo.core.progress import read_lines
 from bpgo.errors import RunInterruptedError, UserError
 from bpgo.evaluation.calibrate import calibrate
 from bpgo.evaluation.sample import sample_run
@@ -23,6 +22,7 @@ from bpgo.evaluation.score import score_run
 from bpgo.files import read_json, sha256
 from bpgo.prompts import read_prompts, write_prompts
 from bpgo.rewards import scenes_oracle
+from bpgo.run.progress import read_lines
 from bpgo.settings import Settings
 
 METRICS = {

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any
 
 # Where `main` is, and what most calls import late. With all of diffusers loaded, its lean import
-# (bpgo/models/lean_import.py) is left to the jobs that other tests start.
+# (bpgo/run/lean_import.py) is left to the jobs that other tests start.
 PROGRAMS = {
     "snakemake": [
         "snakemake.cli",

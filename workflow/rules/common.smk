@@ -143,7 +143,7 @@ def program(wildcards, resources):
     """
     if resources.gpu == 0:
         return ["python", "-m", "bpgo"]
-    slots = ["python", "-m", "bpgo.slots", str(resources.gpu)]
+    slots = ["python", "-m", "bpgo.run.slots", str(resources.gpu)]
     if resources.gpu == 1:
         return [*slots, "python", "-m", "bpgo"]
     # `accelerate launch`, without the imports of accelerate's other commands.

@@ -20,7 +20,7 @@ from bpgo.doctor.run import Examination, as_json, examine, report
 from bpgo.doctor.software import Environment, Package, environments, packages
 from bpgo.doctor.verdict import Verdict, judge
 from bpgo.files import repository_root, write_json
-from bpgo.machine import GpuDevice, Machine, Slurm, TorchBuild
+from bpgo.run.machine import GpuDevice, Machine, Slurm, TorchBuild
 from bpgo.screen import show
 
 DEFAULT = config.default_configfile()

@@ -23,8 +23,8 @@ from tiny_models import TOKENS
 from tiny_world import CAPTIONS
 
 from bpgo import config
-from bpgo.core.interfaces import PromptEmbeddings
 from bpgo.files import repository_root
+from bpgo.interfaces import PromptEmbeddings
 from bpgo.settings import ModelSettings
 
 

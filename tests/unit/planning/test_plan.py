@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from large_model import write_configuration
 
-from bpgo import config, machine
+from bpgo import config
 from bpgo.errors import UserError
 from bpgo.files import read_json, write_json
-from bpgo.machine import GpuDevice
 from bpgo.planning.devices import known_gpu
 from bpgo.planning.rates import bench_folder
 from bpgo.planning.report import show_plan
 from bpgo.planning.run import Plan, as_json, make_plan
+from bpgo.run import machine
+from bpgo.run.machine import GpuDevice
 
 DEFAULT = config.default_configfile()
 

@@ -19,8 +19,8 @@ from tiny_rewards import (
     reward_of,
 )
 
-from bpgo.core.interfaces import Reward
 from bpgo.files import read_json, repository_root
+from bpgo.interfaces import Reward
 from bpgo.rewards.checkpoints import read_state_dict
 
 OFFICIAL = repository_root() / "tests" / "fixtures" / "rewards"

@@ -14,7 +14,6 @@ from tiny_world import make_trainer, redness, tiny_settings
 from torch import Tensor
 
 from bpgo import config, loading
-from bpgo.core.progress import read_lines
 from bpgo.errors import UserError
 from bpgo.evaluation.calibrate import calibrate
 from bpgo.evaluation.sample import sample_run
@@ -23,6 +22,7 @@ from bpgo.files import repository_root
 from bpgo.prompts import write_prompts
 from bpgo.records import Calibration
 from bpgo.rewards.weighted_sum import WeightedSum, WeightedSumSettings
+from bpgo.run.progress import read_lines
 from bpgo.settings import Settings
 from bpgo.training import train
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bpgo.core.ema import EMA
+from bpgo.run.ema import EMA
 
 
 def test_warm_up_and_interval() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bpgo.core.interfaces import Policy
+from bpgo.interfaces import Policy
 
 
 def shard(module: nn.Module, device: torch.device) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bpgo.core.determinism import repeatable
+from bpgo.run.determinism import repeatable
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 WARN, ERROR = 1, 2

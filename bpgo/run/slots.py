@@ -1,4 +1,4 @@
-"""GPUs for the jobs of one machine: `python -m bpgo.slots COUNT COMMAND ...`.
+"""GPUs for the jobs of one machine: `python -m bpgo.run.slots COUNT COMMAND ...`.
 
 Snakemake counts GPUs, but does not say which ones a job may use. So each job takes as many slots as
 it needs, one a GPU, sets CUDA_VISIBLE_DEVICES and becomes the command. A slot is a locked file; the

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bpgo import torchvision_repair
 from bpgo.files import repository_root
+from bpgo.run import torchvision_repair
 
 
 def python(script: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpgo.core.sharding import is_sharded
 from bpgo.errors import UserError
+from bpgo.run.sharding import is_sharded
 from bpgo.settings import TrainingSettings
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bpgo.core import progress as module
-from bpgo.core.progress import MetricsLog, Progress, read_lines
+from bpgo.run import progress as module
+from bpgo.run.progress import MetricsLog, Progress, read_lines
 
 
 def entry(iteration: int, **more: Any) -> dict[str, Any]:

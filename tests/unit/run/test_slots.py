@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from bpgo import slots
 from bpgo.errors import UserError
+from bpgo.run import slots
 
 # A job: says which GPUs it has, and works until its file `go` appears.
 JOB = """
@@ -30,7 +30,7 @@ while not (me / "go").exists():
 
 
 class Jobs:
-    """Jobs of `python -m bpgo.slots` in a place with its own locks."""
+    """Jobs of `python -m bpgo.run.slots` in a place with its own locks."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.started = folder, dict[str, subprocess.Popen[str]]()
@@ -39,7 +39,7 @@ class Jobs:
         (self.folder / name).mkdir()
         place = {**os.environ, "TMPDIR": str(self.folder), "CUDA_VISIBLE_DEVICES": "0,1,2,3"}
         place.pop("SLURM_JOB_ID", None)
-        command = [sys.executable, "-m", "bpgo.slots", str(count)]
+        command = [sys.executable, "-m", "bpgo.run.slots", str(count)]
         command += [sys.executable, "-c", JOB, str(self.folder / name)]
         self.started[name] = subprocess.Popen(
             command, env=place | environment, stderr=subprocess.PIPE, text=True

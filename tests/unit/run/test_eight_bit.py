@@ -12,9 +12,9 @@ import torch
 from tiny_world import make_trainer, tiny_settings
 from torch import Tensor
 
-from bpgo.core import checkpoint
-from bpgo.core.optimizer import make_optimizer
 from bpgo.errors import UserError
+from bpgo.run import checkpoint
+from bpgo.run.optimizer import make_optimizer
 
 
 class Weight:

@@ -14,9 +14,9 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from bpgo.core.progress import MetricsLog, Progress, reopen
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, PromptBatch
+from bpgo.run.progress import MetricsLog, Progress, reopen
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 

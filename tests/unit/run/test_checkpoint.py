@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from bpgo.core import checkpoint as module
-from bpgo.core.checkpoint import (
+from bpgo.errors import UserError
+from bpgo.run import checkpoint as module
+from bpgo.run.checkpoint import (
     Checkpoint,
     load_newest,
     optimizer_tensors,
     restore_optimizer,
     save,
 )
-from bpgo.core.optimizer import AdamW
-from bpgo.errors import UserError
+from bpgo.run.optimizer import AdamW
 from bpgo.seeding import generator
 
 FILES = {

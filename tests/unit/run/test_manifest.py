@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bpgo import manifest as module
 from bpgo.files import repository_root
-from bpgo.manifest import code_digest, manifest
+from bpgo.run import manifest as module
+from bpgo.run.manifest import code_digest, manifest
 
 
 def test_manifest_can_be_written() -> None:

@@ -12,10 +12,10 @@ import torch
 from tiny_world import tiny_policy
 
 from bpgo import config, loading
-from bpgo.core.interfaces import Policy
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.files import repository_root
-from bpgo.models.lean_import import MODULES, import_lean
+from bpgo.interfaces import Policy
+from bpgo.run.lean_import import MODULES, import_lean
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 TEXTS = ["a small red circle", "a blue square", "a shape"]
@@ -51,7 +51,7 @@ def fingerprint(policy: Policy) -> str:
 SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
-from bpgo.models.lean_import import import_lean
+from bpgo.run.lean_import import import_lean
 import_lean({kind!r})
 loaded = {{"transformers", "peft", "scipy", "torch._dynamo"}} & set(sys.modules)
 assert not loaded, loaded

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from tiny_world import make_trainer, redness, trained, weights
 from torch import Tensor
 
-from bpgo.core.processes import Processes, check_parts
-from bpgo.core.progress import read_lines
 from bpgo.errors import RunInterruptedError, UserError
 from bpgo.files import read_json
+from bpgo.run.processes import Processes, check_parts
+from bpgo.run.progress import read_lines
 
 SCRIPT = Path(__file__).parents[2] / "fixtures" / "one_of_several.py"
 LORA = {"model": {"lora": {"rank": 2}}}

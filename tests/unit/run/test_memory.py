@@ -10,14 +10,14 @@ import torch
 from tiny_world import make_trainer, redness, same, tiny_settings, trained, weights
 from torch import Tensor
 
-from bpgo.core import memory
-from bpgo.core.memory import fitting_batch_size, largest_batch
 from bpgo.errors import OutOfMemoryError
 from bpgo.evaluation.calibrate import calibrate
 from bpgo.evaluation.sample import sample_run
 from bpgo.files import read_json
 from bpgo.models.flux import FluxPolicy
 from bpgo.prompts import write_prompts
+from bpgo.run import memory
+from bpgo.run.memory import fitting_batch_size, largest_batch
 
 
 class Gpu:

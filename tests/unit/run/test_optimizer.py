@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bpgo.core.optimizer import AdamW
 from bpgo.files import repository_root
+from bpgo.run.optimizer import AdamW
 from bpgo.seeding import generator
 
 
@@ -47,7 +47,7 @@ def test_same_as_torchs_to_the_bit(options: dict[str, Any]) -> None:
 def test_no_compiler_is_imported() -> None:
     script = """
 import sys, torch
-from bpgo.core.optimizer import AdamW
+from bpgo.run.optimizer import AdamW
 weight = torch.nn.Parameter(torch.ones(2))
 optimizer = AdamW([weight], lr=0.1, fused=True)
 weight.square().sum().backward()

@@ -11,7 +11,7 @@ from typing import Any
 
 from bpgo import __version__
 from bpgo.files import repository_root
-from bpgo.machine import processor
+from bpgo.run.machine import processor
 
 # Analysis and commands read results; they do not change what a run computes.
 NOT_PART_OF_A_RUN = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpgo import machine
+from bpgo.run import machine
 
 NVIDIA = (
     "0, GPU-a, NVIDIA H100 80GB HBM3, 81559, 580.65.06\n"

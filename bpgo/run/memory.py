@@ -9,9 +9,9 @@ from typing import Literal
 
 import torch
 
-from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
-from bpgo.core.processes import Processes
 from bpgo.errors import OutOfMemoryError
+from bpgo.interfaces import Guidance, Policy, PromptEmbeddings
+from bpgo.run.processes import Processes
 
 AUTO_WITHOUT_GPU = 96  # what `rollout.batch_size: auto` means where no memory can be measured
 USED = 0.9  # share of the free memory that is planned with; the rest is for fragments
