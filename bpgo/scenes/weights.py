@@ -15,7 +15,7 @@ from bpgo.files import read_json, sha256, write_json
 
 if TYPE_CHECKING:
     from bpgo.scenes.annotators import Pool, World
-    from bpgo.scenes.reward_models import RewardModel
+    from bpgo.scenes.image.reward_models import RewardModel
     from bpgo.scenes.video.captions import Task
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -116,7 +116,7 @@ def load_reward(
     Raises:
         UserError: the file is missing, corrupted, or does not fit the architecture.
     """
-    from bpgo.scenes.reward_models import build_reward
+    from bpgo.scenes.image.reward_models import build_reward
 
     return _load(reward_file(world, pool, weights), lambda: build_reward(pool), weights).to(device)
 

@@ -94,7 +94,7 @@ def pairs(reward: Any) -> tuple[Tensor, list[str]]:
 @cache
 def still_pairs() -> tuple[Tensor, list[str]]:
     from bpgo.scenes.captions import sample_captions
-    from bpgo.scenes.render import render_batch, sample_scene
+    from bpgo.scenes.image.render import render_batch, sample_scene
 
     draws, captions = numpy_generator(1, "contract"), sample_captions(COUNT, 1, "evaluation")
     scenes = [sample_scene(caption, draws) for caption in captions[:-2]]

@@ -21,8 +21,8 @@ from bpgo.evaluation.sample import sample_run
 from bpgo.evaluation.score import score_run
 from bpgo.files import read_json, sha256
 from bpgo.prompts import read_prompts, write_prompts
-from bpgo.rewards import scenes_oracle
 from bpgo.run.progress import read_lines
+from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.settings import Settings
 
 METRICS = {

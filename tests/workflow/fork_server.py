@@ -48,7 +48,7 @@ PROGRAMS = {
         "pyarrow.dataset",
         "bpgo.models.flux",
         "bpgo.models.wan",
-        "bpgo.scenes.reward_models",
+        "bpgo.scenes.image.reward_models",
         "torch._dynamo",
         "torch.distributed.tensor",
         "torch.utils.tensorboard",

@@ -16,7 +16,7 @@ from bpgo.errors import NonFiniteError, UserError
 from bpgo.evaluation.calibrate import calibrate, summary
 from bpgo.prompts import read_prompts, write_prompts
 from bpgo.records import Calibration
-from bpgo.rewards import scenes_oracle
+from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.settings import Settings
 
 

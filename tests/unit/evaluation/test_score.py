@@ -21,7 +21,8 @@ from bpgo.evaluation import stored_samples
 from bpgo.evaluation.sample import sample_run
 from bpgo.evaluation.score import score_run
 from bpgo.prompts import write_prompts
-from bpgo.rewards import load_reward, scenes_oracle
+from bpgo.rewards import load_reward
+from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.settings import Settings
 
 COLUMNS = {

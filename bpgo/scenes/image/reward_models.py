@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bpgo.scenes.annotators import Pool
-from bpgo.scenes.render import IMAGE_SIZE
+from bpgo.scenes.image.render import IMAGE_SIZE
 from bpgo.scenes.text import PAD, WORDS, WordTokens
 
 WIDTH = 64

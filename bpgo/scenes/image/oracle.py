@@ -16,7 +16,16 @@ import torch
 from torch import Tensor
 
 from bpgo.scenes.captions import COLOURS, RELATIONS, SHAPES, SIZES, Caption, parse
-from bpgo.scenes.render import CELL, GRID, IMAGE_SIZE, SceneObject, blank, draw, offsets, related
+from bpgo.scenes.image.render import (
+    CELL,
+    GRID,
+    IMAGE_SIZE,
+    SceneObject,
+    blank,
+    draw,
+    offsets,
+    related,
+)
 
 CELLS = GRID * GRID
 VALID_RESIDUAL = 0.15

@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from bpgo.scenes.captions import sample_captions
-from bpgo.scenes.oracle import judge
+from bpgo.scenes.image.oracle import judge
+from bpgo.scenes.image.render import IMAGE_SIZE, render_batch, sample_scene
 from bpgo.scenes.progress import Progress
-from bpgo.scenes.render import IMAGE_SIZE, render_batch, sample_scene
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
 STEPS = 2000

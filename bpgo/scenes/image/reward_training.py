@@ -26,12 +26,12 @@ from bpgo.scenes.annotators import (
     taste_share,
 )
 from bpgo.scenes.captions import Split, sample_captions
-from bpgo.scenes.codec import scene_images
-from bpgo.scenes.oracle import judge
-from bpgo.scenes.policy import Policy, sample_images
+from bpgo.scenes.image.codec import scene_images
+from bpgo.scenes.image.oracle import judge
+from bpgo.scenes.image.policy import Policy, sample_images
+from bpgo.scenes.image.render import mutate_scene, render_batch, sample_scene
+from bpgo.scenes.image.reward_models import RewardModel, build_reward
 from bpgo.scenes.progress import Progress
-from bpgo.scenes.render import mutate_scene, render_batch, sample_scene
-from bpgo.scenes.reward_models import RewardModel, build_reward
 from bpgo.scenes.text import encode_texts
 from bpgo.seeding import derive_seed, generator, numpy_generator
 

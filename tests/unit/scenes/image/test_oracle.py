@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bpgo.scenes.captions import CaptionError, parse, sample_captions
-from bpgo.scenes.oracle import judge, parse_images
-from bpgo.scenes.render import (
+from bpgo.scenes.image.oracle import judge, parse_images
+from bpgo.scenes.image.render import (
     COLOURS,
     SHAPES,
     SIZES,

@@ -18,7 +18,7 @@ class OracleSettings(RewardSettings):
 
 
 class ScenesOracle:
-    """The oracle of `bpgo.scenes.oracle`; no arm trains on it."""
+    """The oracle of `bpgo.scenes.image.oracle`; no arm trains on it."""
 
     Settings = OracleSettings
 
@@ -32,7 +32,7 @@ class ScenesOracle:
         Raises:
             UserError: a text outside the caption grammar.
         """
-        from bpgo.scenes.oracle import judge
+        from bpgo.scenes.image.oracle import judge
 
         judged = judge(images, texts)
         return judged.soft if self.settings.output == "soft" else judged.strict

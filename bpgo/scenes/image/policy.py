@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from bpgo.files import atomic_directory
-from bpgo.scenes.codec import decode
+from bpgo.scenes.image.codec import decode
 from bpgo.scenes.text import EOS, PAD, TOKENS, VOCABULARY_SIZE, build_tokenizer, encode_texts
 
 SAMPLING_STEPS = 8

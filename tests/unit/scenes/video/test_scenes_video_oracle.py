@@ -7,10 +7,10 @@ from typing import get_args
 import pytest
 import torch
 
-from bpgo.rewards import scenes_video_oracle as module
-from bpgo.rewards.scenes_video_oracle import ScenesVideoOracle, VideoOracleSettings
 from bpgo.scenes.video import oracle
+from bpgo.scenes.video import oracle_reward as module
 from bpgo.scenes.video.codec import scene_clips
+from bpgo.scenes.video.oracle_reward import ScenesVideoOracle, VideoOracleSettings
 
 OUTPUTS = get_args(VideoOracleSettings.model_fields["output"].annotation)
 

@@ -11,10 +11,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from bpgo.scenes.captions import sample_captions
-from bpgo.scenes.codec import encode, scene_images
 from bpgo.scenes.course import Average, learning_rate_share
-from bpgo.scenes.oracle import judge
-from bpgo.scenes.policy import Policy, build_policy, embed, pack, sample_images, velocity
+from bpgo.scenes.image.codec import encode, scene_images
+from bpgo.scenes.image.oracle import judge
+from bpgo.scenes.image.policy import Policy, build_policy, embed, pack, sample_images, velocity
 from bpgo.scenes.progress import Progress
 from bpgo.scenes.text import encode_texts
 from bpgo.seeding import derive_seed, generator
