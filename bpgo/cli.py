@@ -49,7 +49,7 @@ def resolve(
 def prompts(config: Config, split: Annotated[str, typer.Option("--split")], output: Output) -> None:
     """Write a prompt set; published files are fetched where this machine lacks them."""
     from bpgo.config import load_resolved
-    from bpgo.prompts import write_prompts
+    from bpgo.steps.prompts import write_prompts
 
     for line in write_prompts(load_resolved(config), split, output):
         typer.echo(line, err=True)
@@ -63,7 +63,7 @@ def fetch_prompts(
     configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
 ) -> None:
     """Fetch and check published prompts ahead of jobs that have no network."""
-    from bpgo.prompts import fetch
+    from bpgo.steps.prompts import fetch
 
     for line in fetch(name, configfile.parent):
         typer.echo(line)
@@ -77,7 +77,7 @@ def calibrate(
     from bpgo.config import load_resolved
 
     settings = load_resolved(config)
-    from bpgo.evaluation.calibrate import calibrate as body
+    from bpgo.steps.calibrate import calibrate as body
 
     body(settings, experiment, prompts, output, threads)
 
@@ -97,7 +97,7 @@ def train(
     from bpgo.config import load_resolved
 
     settings = load_resolved(config)
-    from bpgo.training import train as body
+    from bpgo.steps.train import train as body
 
     body(settings, experiment, arm, seed, prompts, calibration, output, threads)
 
@@ -117,7 +117,7 @@ def sample(
     from bpgo.config import load_resolved
 
     settings = load_resolved(config)
-    from bpgo.evaluation.sample import sample_run
+    from bpgo.steps.sample import sample_run
 
     sample_run(settings, experiment, arm, seed, prompts, run, output, threads)
 
@@ -138,7 +138,7 @@ def score(
     from bpgo.config import load_resolved
 
     settings = load_resolved(config)
-    from bpgo.evaluation.score import score_run
+    from bpgo.steps.score import score_run
 
     score_run(settings, experiment, arm, seed, samples, environment, output, threads, calibration)
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from bpgo import loading
 from bpgo.bench.figures import iteration_figures, rollout_figures
 from bpgo.bench.large_models import (
     METHOD,
@@ -51,6 +50,7 @@ from bpgo.run.manifest import manifest
 from bpgo.run.progress import Progress
 from bpgo.screen import gigabytes
 from bpgo.settings import Settings
+from bpgo.steps import loading
 
 PROMPTS = 8  # prompts of the set; each iteration takes some
 

@@ -146,7 +146,7 @@ def test_exit_codes(
     def fail(*_arguments: object) -> None:
         raise failure("this and that")
 
-    monkeypatch.setattr("bpgo.prompts.write_prompts", fail)
+    monkeypatch.setattr("bpgo.steps.prompts.write_prompts", fail)
     found = run(*required("prompts", tmp_path, config=resolved))
     assert found == (code, "", "error: this and that\n")
 
@@ -157,7 +157,7 @@ def test_a_bug_keeps_its_traceback(
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("bpgo.prompts.write_prompts", fail)
+    monkeypatch.setattr("bpgo.steps.prompts.write_prompts", fail)
     monkeypatch.setattr(sys, "argv", ["bpgo", *required("prompts", tmp_path, config=resolved)])
     with pytest.raises(ZeroDivisionError):
         cli.main()

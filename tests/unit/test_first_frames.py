@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from tiny_world import model_settings, tiny_settings
 
-from bpgo import config, prompts
+from bpgo import config
 from bpgo.errors import UserError
 from bpgo.first_frames import read_first_frames
 from bpgo.prompt_sets import Prompt, PromptList, load_prompt_set
-from bpgo.prompts import read_prompts, write_prompts
+from bpgo.steps import prompts
+from bpgo.steps.prompts import read_prompts, write_prompts
 
 ROWS = ["the boat sails\tsea.png\n", "the car stops\troad.png\n", "it moves\tsea.png\n"]
 

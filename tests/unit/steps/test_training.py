@@ -14,16 +14,16 @@ import pytest
 from tiny_world import ARMS, tiny_settings
 from torch import Tensor
 
-from bpgo import training
 from bpgo.errors import RunInterruptedError, UserError
-from bpgo.evaluation.calibrate import calibrate
-from bpgo.evaluation.sample import sample_run
-from bpgo.evaluation.score import score_run
 from bpgo.files import read_json, sha256
-from bpgo.prompts import read_prompts, write_prompts
 from bpgo.run.progress import read_lines
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.settings import Settings
+from bpgo.steps import train as training
+from bpgo.steps.calibrate import calibrate
+from bpgo.steps.prompts import read_prompts, write_prompts
+from bpgo.steps.sample import sample_run
+from bpgo.steps.score import score_run
 
 METRICS = {
     "iteration",

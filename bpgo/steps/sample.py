@@ -8,19 +8,19 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bpgo import loading
 from bpgo.clips import check_clips
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.errors import UserError
-from bpgo.evaluation.saved_samples import save_samples
 from bpgo.files import atomic_path
 from bpgo.interfaces import Policy, PromptEmbeddings
 from bpgo.models.embeddings import prompt_embeddings
-from bpgo.prompts import read_prompts
 from bpgo.records import PromptBatch
 from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.settings import BASE_ARM, Settings
+from bpgo.steps import loading
+from bpgo.steps.prompts import read_prompts
+from bpgo.steps.saved_samples import save_samples
 
 
 def sample_run(

@@ -13,11 +13,11 @@ from tiny_world import tiny_settings
 from torch import Tensor
 
 from bpgo.errors import NonFiniteError, UserError
-from bpgo.evaluation.calibrate import calibrate, summary
-from bpgo.prompts import read_prompts, write_prompts
 from bpgo.records import Calibration
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.settings import Settings
+from bpgo.steps.calibrate import calibrate, summary
+from bpgo.steps.prompts import read_prompts, write_prompts
 
 
 @pytest.fixture(scope="module")

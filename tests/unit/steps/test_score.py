@@ -17,13 +17,13 @@ from tiny_world import tiny_settings
 from torch import Tensor
 
 from bpgo.errors import NonFiniteError, UserError
-from bpgo.evaluation import stored_samples
-from bpgo.evaluation.sample import sample_run
-from bpgo.evaluation.score import score_run
-from bpgo.prompts import write_prompts
 from bpgo.rewards import load_reward
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.settings import Settings
+from bpgo.steps import stored_samples
+from bpgo.steps.prompts import write_prompts
+from bpgo.steps.sample import sample_run
+from bpgo.steps.score import score_run
 
 COLUMNS = {
     "experiment",

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from tiny_world import tiny_settings
 
-from bpgo import training
 from bpgo.config import save_resolved
-from bpgo.evaluation.calibrate import calibrate
 from bpgo.files import read_json
-from bpgo.prompts import write_prompts
 from bpgo.run.progress import read_lines
+from bpgo.steps import train as training
+from bpgo.steps.calibrate import calibrate
+from bpgo.steps.prompts import write_prompts
 
 pytestmark = pytest.mark.slow
 

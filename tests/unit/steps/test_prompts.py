@@ -10,8 +10,8 @@ import pytest
 from tiny_world import tiny_settings
 
 from bpgo.errors import UserError
-from bpgo.prompts import read_prompts, write_prompts
 from bpgo.records import PromptBatch
+from bpgo.steps.prompts import read_prompts, write_prompts
 
 GOOD = '{"id": "p0", "text": "a red circle", "ambiguity": 0.5}'
 

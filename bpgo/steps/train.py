@@ -9,12 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from bpgo import loading
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
 from bpgo.files import atomic_path, write_json
 from bpgo.models.embeddings import prompt_embeddings
-from bpgo.prompts import read_prompts
 from bpgo.records import Calibration
 from bpgo.registry import load_arm_class
 from bpgo.run import processes
@@ -22,6 +20,8 @@ from bpgo.run.manifest import manifest
 from bpgo.run.processes import Processes
 from bpgo.run.progress import read_lines
 from bpgo.settings import BASE_ARM, Settings
+from bpgo.steps import loading
+from bpgo.steps.prompts import read_prompts
 
 
 def train(

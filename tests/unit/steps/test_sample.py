@@ -12,9 +12,9 @@ from PIL import Image
 from tiny_world import ARMS, tiny_policy, tiny_settings
 
 from bpgo.errors import UserError
-from bpgo.evaluation.sample import sample_run
-from bpgo.prompts import read_prompts, write_prompts
 from bpgo.settings import Settings
+from bpgo.steps.prompts import read_prompts, write_prompts
+from bpgo.steps.sample import sample_run
 
 COLUMNS = ["prompt_id", "text", "ambiguity", "sample", "seed", "iteration", "path"]
 

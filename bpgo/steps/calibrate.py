@@ -10,20 +10,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bpgo import loading
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.scoring import decoded_shape, score_latents
 from bpgo.errors import NonFiniteError
-from bpgo.evaluation.sums import with_sums
 from bpgo.files import atomic_path
 from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import Policy, PromptEmbeddings, Reward, call_reward
 from bpgo.models.embeddings import prompt_embeddings
-from bpgo.prompts import read_prompts
 from bpgo.records import Calibration, PromptBatch
 from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.settings import MAIN, Settings
+from bpgo.steps import loading
+from bpgo.steps.prompts import read_prompts
+from bpgo.steps.sums import with_sums
 
 STILLS = 32  # first frames scored at a time
 LARGEST = 192  # samples that `rollout.batch_size: auto` takes at a time at most

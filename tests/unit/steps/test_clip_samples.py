@@ -18,13 +18,13 @@ from torch import Tensor
 from bpgo import clips
 from bpgo.clips import read_clip, write_clip
 from bpgo.errors import UserError
-from bpgo.evaluation import saved_samples, score, stored_samples
-from bpgo.evaluation.sample import sample_run
-from bpgo.evaluation.saved_samples import save_samples
-from bpgo.evaluation.stored_samples import StoredSamples, UnreadableSampleError
 from bpgo.models.flux import FluxPolicy
-from bpgo.prompts import write_prompts
 from bpgo.settings import Settings
+from bpgo.steps import saved_samples, score, stored_samples
+from bpgo.steps.prompts import write_prompts
+from bpgo.steps.sample import sample_run
+from bpgo.steps.saved_samples import save_samples
+from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError
 
 FRAMES = 5
 
@@ -147,7 +147,9 @@ def test_a_broken_clip_is_named(
 def test_what_is_missing_shows_before_anything_is_sampled(
     settings: Settings, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bpgo.loading.load_policy", lambda *_: pytest.fail("sampling has begun"))
+    monkeypatch.setattr(
+        "bpgo.steps.loading.load_policy", lambda *_: pytest.fail("sampling has begun")
+    )
     prompts = root / "evaluation.jsonl"
     monkeypatch.setattr("av.codecs_available", set())
     with pytest.raises(UserError, match="encoder libx264rgb"):

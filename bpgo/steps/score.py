@@ -10,19 +10,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bpgo import loading
 from bpgo.core.rollout import chunks
 from bpgo.core.scoring import HELD, decoded_shape
 from bpgo.errors import NonFiniteError, RunError, UserError
-from bpgo.evaluation.finished_scores import FinishedScores
-from bpgo.evaluation.stored_samples import StoredSamples, UnreadableSampleError
-from bpgo.evaluation.sums import with_sums
 from bpgo.files import atomic_path
 from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import call_reward, needs_first_frames
 from bpgo.records import Calibration
 from bpgo.run.progress import Progress
 from bpgo.settings import Settings
+from bpgo.steps import loading
+from bpgo.steps.finished_scores import FinishedScores
+from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError
+from bpgo.steps.sums import with_sums
 
 KEYS = ["prompt_id", "ambiguity", "sample", "iteration"]
 
