@@ -285,12 +285,12 @@ def bench(
 ) -> None:
     """Measure an iteration's parts: of a configuration, or of a model's architecture (--model)."""
     if model is None:
-        from bpgo.bench.run import run_bench
+        from bpgo.tools.bench.run import run_bench
 
         run_bench(configfile, output, repeats or 5)
         return
-    from bpgo.bench.large import bench_command
-    from bpgo.bench.large_models import Sizes
+    from bpgo.tools.bench.large import bench_command
+    from bpgo.tools.bench.large_models import Sizes
 
     sizes = Sizes(
         model,
@@ -317,7 +317,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what this machine can run, and what is missing; exit code 1 if something is."""
-    from bpgo.doctor.run import doctor as body
+    from bpgo.tools.doctor.run import doctor as body
 
     raise typer.Exit(body(configfile, as_json))
 
@@ -333,7 +333,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what a configuration will do and cost, before anything starts."""
-    from bpgo.planning.report import show_plan
+    from bpgo.tools.planning.report import show_plan
 
     show_plan(configfile, scale, gpu, devices, as_json)
 

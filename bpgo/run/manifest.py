@@ -16,11 +16,8 @@ from bpgo.run.machine import processor
 # Analysis and commands read results; they do not change what a run computes.
 NOT_PART_OF_A_RUN = (
     "analysis",
-    "bench",
-    "doctor",
-    "planning",
+    "tools",
     "machine.py",
-    "screen.py",
     "cli.py",
     "__main__.py",
     "pretrain.py",

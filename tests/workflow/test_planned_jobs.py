@@ -6,7 +6,7 @@ import pytest
 from harness import Outcome
 
 from bpgo import config
-from bpgo.planning.work import work_of
+from bpgo.tools.planning.work import work_of
 
 
 @pytest.mark.parametrize("scale", ["smoke", "full"])

@@ -9,10 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bpgo.planning.cost import Time
-from bpgo.planning.model import sample_size
-from bpgo.planning.run import Plan, as_json, check_scale, make_plan
-from bpgo.screen import duration, gigabytes, show, table
+from bpgo.tools.planning.cost import Time
+from bpgo.tools.planning.model import sample_size
+from bpgo.tools.planning.run import Plan, as_json, check_scale, make_plan
+from bpgo.tools.screen import duration, gigabytes, show, table
 
 RULES = {
     "calibrate": "base policy's rewards",

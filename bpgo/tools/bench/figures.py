@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpgo.bench import iteration as iterations
-from bpgo.bench.iteration import PARTS, PIECES, Instrument
-from bpgo.bench.measure import Seconds, summarize, trusted_clock
 from bpgo.core.trainer import Trainer
 from bpgo.run.progress import Progress
+from bpgo.tools.bench import iteration as iterations
+from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument
+from bpgo.tools.bench.measure import Seconds, summarize, trusted_clock
 
 
 def rollout_figures(trainer: Trainer, repeats: int) -> dict[str, Any]:

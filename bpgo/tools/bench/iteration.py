@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from bpgo.bench.measure import Seconds, Stopwatch
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
 from bpgo.run.determinism import repeatable
+from bpgo.tools.bench.measure import Seconds, Stopwatch
 
 PARTS = ("rollout", "reward", "update")
 PIECES = ("decode", "training reward", "diagnostics", "optimizer step")

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bpgo.bench.measure import Seconds
 from bpgo.errors import UserError
 from bpgo.files import repository_root
+from bpgo.tools.bench.measure import Seconds
 
 REPEATS = 3
 # Where the work of each command begins.
@@ -33,9 +33,9 @@ WORK = {
     "grids": "bpgo.analysis.grids:make_grids",
     "report": "bpgo.analysis.report:make_report",
     "pretrain": "bpgo.scenes.pretrain:pretrain_all",
-    "bench": "bpgo.bench.run:run_bench",
-    "doctor": "bpgo.doctor.run:examine",
-    "plan": "bpgo.planning.run:make_plan",
+    "bench": "bpgo.tools.bench.run:run_bench",
+    "doctor": "bpgo.tools.doctor.run:examine",
+    "plan": "bpgo.tools.planning.run:make_plan",
     "schema": "bpgo.settings:Settings.model_json_schema",
 }
 
@@ -63,7 +63,7 @@ def _once(command: str, options: list[str]) -> Seconds:
     root = str(repository_root())
     paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "bpgo.bench.until_work", WORK[command], command, *options]
+    line = [sys.executable, "-m", "bpgo.tools.bench.until_work", WORK[command], command, *options]
     start = time.perf_counter()
     with subprocess.Popen(  # noqa: S603 (our own command line)
         line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

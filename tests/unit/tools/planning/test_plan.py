@@ -12,12 +12,12 @@ from large_model import write_configuration
 from bpgo import config
 from bpgo.errors import UserError
 from bpgo.files import read_json, write_json
-from bpgo.planning.devices import known_gpu
-from bpgo.planning.rates import bench_folder
-from bpgo.planning.report import show_plan
-from bpgo.planning.run import Plan, as_json, make_plan
 from bpgo.run import machine
 from bpgo.run.machine import GpuDevice
+from bpgo.tools.planning.devices import known_gpu
+from bpgo.tools.planning.rates import bench_folder
+from bpgo.tools.planning.report import show_plan
+from bpgo.tools.planning.run import Plan, as_json, make_plan
 
 DEFAULT = config.default_configfile()
 
@@ -76,7 +76,7 @@ def test_a_large_model_without_a_gpu_assumes_one_and_says_so(
     tmp_path: Path,
 ) -> None:
     assert make_plan(large).rates.measured  # the published benchmark
-    monkeypatch.setattr("bpgo.planning.run.bench_folder", lambda: tmp_path)
+    monkeypatch.setattr("bpgo.tools.planning.run.bench_folder", lambda: tmp_path)
     plan = make_plan(large)
     assert (plan.device, plan.assumed) == ("H100", True)
     assert not plan.rates.measured

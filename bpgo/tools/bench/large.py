@@ -16,8 +16,20 @@ from typing import Any
 
 import torch
 
-from bpgo.bench.figures import iteration_figures, rollout_figures
-from bpgo.bench.large_models import (
+from bpgo.core.trainer import Trainer
+from bpgo.errors import UserError
+from bpgo.files import write_json, write_text
+from bpgo.interfaces import Policy, Reward
+from bpgo.records import Calibration, PromptBatch
+from bpgo.registry import load_arm_class
+from bpgo.run import machine
+from bpgo.run.manifest import manifest
+from bpgo.run.progress import Progress
+from bpgo.settings import Settings
+from bpgo.steps import loading
+from bpgo.tools.architectures import Architecture
+from bpgo.tools.bench.figures import iteration_figures, rollout_figures
+from bpgo.tools.bench.large_models import (
     METHOD,
     REFERENCE,
     Sizes,
@@ -26,31 +38,19 @@ from bpgo.bench.large_models import (
     check_sizes,
     settings_of,
 )
-from bpgo.bench.large_report import markdown
-from bpgo.bench.measure import trusted_clock
-from bpgo.bench.random_policy import (
+from bpgo.tools.bench.large_report import markdown
+from bpgo.tools.bench.measure import trusted_clock
+from bpgo.tools.bench.random_policy import (
     REWARDS,
     compile_blocks,
     random_embeddings,
     random_policy,
     stand_in_reward,
 )
-from bpgo.core.trainer import Trainer
-from bpgo.errors import UserError
-from bpgo.files import write_json, write_text
-from bpgo.interfaces import Policy, Reward
-from bpgo.models.architectures import Architecture
-from bpgo.planning.devices import known_gpu
-from bpgo.planning.model import USABLE, ModelSize, memory, sample_size, size_of
-from bpgo.planning.work import passes, trained_steps
-from bpgo.records import Calibration, PromptBatch
-from bpgo.registry import load_arm_class
-from bpgo.run import machine
-from bpgo.run.manifest import manifest
-from bpgo.run.progress import Progress
-from bpgo.screen import gigabytes
-from bpgo.settings import Settings
-from bpgo.steps import loading
+from bpgo.tools.planning.devices import known_gpu
+from bpgo.tools.planning.model import USABLE, ModelSize, memory, sample_size, size_of
+from bpgo.tools.planning.work import passes, trained_steps
+from bpgo.tools.screen import gigabytes
 
 PROMPTS = 8  # prompts of the set; each iteration takes some
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bpgo.models.architectures import PUBLISHED
-from bpgo.models.architectures_wan import CLIP_PARAMETERS, WAN
-from bpgo.planning.flops import decoder_flops, image_tokens, transformer
-from bpgo.planning.flops_wan import CLIP_TOKENS, TEXT_TOKENS
+from bpgo.tools.architectures import PUBLISHED
+from bpgo.tools.architectures_wan import CLIP_PARAMETERS, WAN
+from bpgo.tools.planning.flops import decoder_flops, image_tokens, transformer
+from bpgo.tools.planning.flops_wan import CLIP_TOKENS, TEXT_TOKENS
 
 I2V, TI2V = "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers", "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 ROWS, COLUMNS, FRAMES = 64, 128, 9

@@ -10,10 +10,10 @@ import torch
 from large_model import write_configuration
 
 from bpgo import config
-from bpgo.planning.work import Jobs, Work, passes, snapshots, trained_steps, work_of
 from bpgo.registry import load_arm_class
 from bpgo.settings import Settings
 from bpgo.steps.sample import _stages
+from bpgo.tools.planning.work import Jobs, Work, passes, snapshots, trained_steps, work_of
 
 
 @pytest.fixture(scope="module")

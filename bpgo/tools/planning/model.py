@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.models.architectures import Architecture, architecture_of
-from bpgo.planning.flops import WAN, decoder_flops, image_tokens, transformer
-from bpgo.planning.flops_wan import CLIP_TOKENS as IMAGE_TOKENS
-from bpgo.planning.flops_wan import latent_frames
-from bpgo.planning.layers import Transformer
-from bpgo.planning.work import passes
 from bpgo.settings import Settings
+from bpgo.tools.architectures import Architecture, architecture_of
+from bpgo.tools.planning.flops import WAN, decoder_flops, image_tokens, transformer
+from bpgo.tools.planning.flops_wan import CLIP_TOKENS as IMAGE_TOKENS
+from bpgo.tools.planning.flops_wan import latent_frames
+from bpgo.tools.planning.layers import Transformer
+from bpgo.tools.planning.work import passes
 
 CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
 GB = 1e9

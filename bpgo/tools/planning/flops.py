@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpgo.planning.flops_wan import wan, wan_decoder, wan_tokens
-from bpgo.planning.layers import Layers, Transformer
+from bpgo.tools.planning.flops_wan import wan, wan_decoder, wan_tokens
+from bpgo.tools.planning.layers import Layers, Transformer
 
 WAN = ("WanPipeline", "WanImageToVideoPipeline")
 TIMESTEP_CHANNELS = 256  # of the sinusoidal embedding, in FLUX and Stable Diffusion 3

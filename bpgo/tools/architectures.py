@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bpgo.files import read_json, repository_root
-from bpgo.models.architectures_wan import UMT5_PARAMETERS, WAN
 from bpgo.settings import ModelSettings
+from bpgo.tools.architectures_wan import UMT5_PARAMETERS, WAN
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpgo.bench.report import markdown_table
-from bpgo.screen import gigabytes
+from bpgo.tools.bench.report import markdown_table
+from bpgo.tools.screen import gigabytes
 
 # What the project asks of itself, on a GPU; outside the models by what a sample is.
 TARGETS = {"image": 0.05, "video": 0.1, "ratio": 1.01}

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bpgo.models.architectures import PUBLISHED, architecture_of
-from bpgo.planning.flops import decoder_flops, image_tokens, transformer
-from bpgo.planning.layers import Transformer
 from bpgo.settings import ModelSettings
+from bpgo.tools.architectures import PUBLISHED, architecture_of
+from bpgo.tools.planning.flops import decoder_flops, image_tokens, transformer
+from bpgo.tools.planning.layers import Transformer
 
 FLUX, SD35 = "black-forest-labs/FLUX.1-dev", "stabilityai/stable-diffusion-3.5-medium"
 FEW = {

@@ -12,11 +12,6 @@ import pandas as pd
 import torch
 
 from bpgo import config
-from bpgo.bench.figures import iteration_figures, rollout_figures
-from bpgo.bench.measure import trusted_clock
-from bpgo.bench.report import markdown
-from bpgo.bench.startup import REPEATS as STARTUP_REPEATS
-from bpgo.bench.startup import WORK, options_of, startup_seconds
 from bpgo.core.trainer import Trainer
 from bpgo.files import write_json, write_text
 from bpgo.models.embeddings import prompt_embeddings
@@ -28,6 +23,11 @@ from bpgo.steps import loading
 from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.train import build_trainer
+from bpgo.tools.bench.figures import iteration_figures, rollout_figures
+from bpgo.tools.bench.measure import trusted_clock
+from bpgo.tools.bench.report import markdown
+from bpgo.tools.bench.startup import REPEATS as STARTUP_REPEATS
+from bpgo.tools.bench.startup import WORK, options_of, startup_seconds
 
 METHOD = "bpgo"  # whose iteration is compared with the reference arm's
 PAIRS_PER_REPEAT = 4  # iterations of both arms

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from bpgo import registry
 from bpgo.interfaces import Policy, PromptEmbeddings, Reward
-from bpgo.models.architectures import Architecture
-from bpgo.planning.model import text_tokens
-from bpgo.planning.work import TRUE_GUIDANCE
 from bpgo.rewards.frame_mean import FrameMean, FrameMeanSettings
 from bpgo.settings import Settings
+from bpgo.tools.architectures import Architecture
+from bpgo.tools.planning.model import text_tokens
+from bpgo.tools.planning.work import TRUE_GUIDANCE
 
 REWARDS = ("brightness", "clip_h14")
 

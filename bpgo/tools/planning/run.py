@@ -8,13 +8,13 @@ from typing import Any
 
 from bpgo import config
 from bpgo.errors import UserError
-from bpgo.planning.cost import Disk, Time, disk_of, time_of
-from bpgo.planning.devices import known_gpu
-from bpgo.planning.model import Memory, ModelSize, host_gigabytes, memory, model_size
-from bpgo.planning.rates import CPU_FLOPS, Rates, bench_folder, rates_of
-from bpgo.planning.work import Work, work_of
 from bpgo.run import machine
 from bpgo.settings import Settings
+from bpgo.tools.planning.cost import Disk, Time, disk_of, time_of
+from bpgo.tools.planning.devices import known_gpu
+from bpgo.tools.planning.model import Memory, ModelSize, host_gigabytes, memory, model_size
+from bpgo.tools.planning.rates import CPU_FLOPS, Rates, bench_folder, rates_of
+from bpgo.tools.planning.work import Work, work_of
 
 ASSUMED_GPU = "H100"  # where this machine has none and the model needs one
 PATIENCE = 3600.0  # seconds of one iteration on this machine's cores: with more, it needs a GPU

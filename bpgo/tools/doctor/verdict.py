@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpgo import config
-from bpgo.doctor.published import PublishedFile, published_files
-from bpgo.doctor.software import Environment, Package
 from bpgo.errors import UserError
-from bpgo.planning.cost import disk_of
-from bpgo.planning.model import USABLE, Memory, ModelSize, host_gigabytes, memory, model_size
-from bpgo.planning.run import devices_of_a_run, needs_gpu
-from bpgo.planning.work import work_of
 from bpgo.run.machine import Machine
-from bpgo.screen import gigabytes
 from bpgo.settings import Settings
+from bpgo.tools.doctor.published import PublishedFile, published_files
+from bpgo.tools.doctor.software import Environment, Package
+from bpgo.tools.planning.cost import disk_of
+from bpgo.tools.planning.model import USABLE, Memory, ModelSize, host_gigabytes, memory, model_size
+from bpgo.tools.planning.run import devices_of_a_run, needs_gpu
+from bpgo.tools.planning.work import work_of
+from bpgo.tools.screen import gigabytes
 
 EMBEDDED = "scenes"  # kinds of reward that begin so need no package beyond the main ones
 
@@ -60,8 +60,8 @@ def judge(
     Args:
         configfile: as `resolve` takes it.
         machine: from `bpgo.run.machine.this_machine`.
-        packages: from `bpgo.doctor.software.packages`.
-        environments: from `bpgo.doctor.software.environments`.
+        packages: from `bpgo.tools.doctor.software.packages`.
+        environments: from `bpgo.tools.doctor.software.environments`.
         token: whether there is an access token of the hub.
     """
     found = Verdict(Path(configfile))

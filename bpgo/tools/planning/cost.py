@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpgo.planning.model import GB, ModelSize
-from bpgo.planning.rates import SIDE_BY_SIDE, Rates
-from bpgo.planning.work import Jobs, Work
 from bpgo.settings import Settings
+from bpgo.tools.planning.model import GB, ModelSize
+from bpgo.tools.planning.rates import SIDE_BY_SIDE, Rates
+from bpgo.tools.planning.work import Jobs, Work
 
 # Measured on the embedded default's published run and its smoke run.
 ROLLOUT_BYTES = 60  # of one training sample in `rollouts.*` and `metrics.*`
@@ -45,7 +45,7 @@ def time_of(
     """How long it takes.
 
     Args:
-        work: from `bpgo.planning.work`.
+        work: from `bpgo.tools.planning.work`.
         size: of the model.
         rates: of one device.
         devices: GPUs, or cores.

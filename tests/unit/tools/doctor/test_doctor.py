@@ -14,14 +14,14 @@ import yaml
 from large_model import write_configuration
 
 from bpgo import config
-from bpgo.doctor import run as doctoring
-from bpgo.doctor.published import missing_parts, published_files
-from bpgo.doctor.run import Examination, as_json, examine, report
-from bpgo.doctor.software import Environment, Package, environments, packages
-from bpgo.doctor.verdict import Verdict, judge
 from bpgo.files import repository_root, write_json
 from bpgo.run.machine import GpuDevice, Machine, Slurm, TorchBuild
-from bpgo.screen import show
+from bpgo.tools.doctor import run as doctoring
+from bpgo.tools.doctor.published import missing_parts, published_files
+from bpgo.tools.doctor.run import Examination, as_json, examine, report
+from bpgo.tools.doctor.software import Environment, Package, environments, packages
+from bpgo.tools.doctor.verdict import Verdict, judge
+from bpgo.tools.screen import show
 
 DEFAULT = config.default_configfile()
 H100 = GpuDevice("NVIDIA H100 80GB HBM3", 85.5, "580.65.06")
@@ -332,7 +332,7 @@ def test_every_experiment_is_judged() -> None:
 
 def test_torch_is_not_imported(large: Path) -> None:
     code = (
-        "import sys; from bpgo.doctor.run import doctor; from pathlib import Path;"
+        "import sys; from bpgo.tools.doctor.run import doctor; from pathlib import Path;"
         f"doctor(Path({str(large)!r}), False);"
         "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers')))"
     )

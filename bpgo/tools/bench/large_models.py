@@ -11,8 +11,8 @@ from typing import Any
 
 from bpgo import config
 from bpgo.errors import UserError, suggest
-from bpgo.models.architectures import PUBLISHED, Architecture
 from bpgo.settings import Settings
+from bpgo.tools.architectures import PUBLISHED, Architecture
 
 METHOD, REFERENCE = "bpgo", "grpo"  # the arms whose iterations are compared
 # What a tiny copy has of its own, whatever the model.

@@ -1,7 +1,7 @@
 """Run one command until its work begins, then end the process at once.
 
-`python -m bpgo.bench.until_work MODULE:FUNCTION COMMAND ARGUMENTS...`: the function named is where
-the command's work begins. Called by `bpgo.bench.startup`, in a process of its own.
+`python -m bpgo.tools.bench.until_work MODULE:FUNCTION COMMAND ARGUMENTS...`: the function named is
+where the command's work begins. Called by `bpgo.tools.bench.startup`, in a process of its own.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from typing import Any
 
 from bpgo.errors import UserError
 from bpgo.files import read_json, repository_root
-from bpgo.planning.devices import known_gpu, known_names
-from bpgo.planning.model import ModelSize
-from bpgo.planning.work import trained_steps
 from bpgo.settings import Settings
+from bpgo.tools.planning.devices import known_gpu, known_names
+from bpgo.tools.planning.model import ModelSize
+from bpgo.tools.planning.work import trained_steps
 
 # Share of a GPU's peak that a large transformer's forward and backward pass reach without a
 # benchmark to tell; the decoder's convolutions, in float32, and rewards reach less. Our assumption.

@@ -10,9 +10,9 @@ from tiny_world import tiny_settings
 
 from bpgo import config
 from bpgo.files import repository_root
-from bpgo.planning.model import host_gigabytes, memory, model_size
-from bpgo.planning.work import passes
 from bpgo.settings import Settings
+from bpgo.tools.planning.model import host_gigabytes, memory, model_size
+from bpgo.tools.planning.work import passes
 
 GPU = 80.0  # gigabytes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from bpgo.planning.layers import Layers, Transformer
+from bpgo.tools.planning.layers import Layers, Transformer
 
 TEXT_TOKENS = 512  # of the prompt, where image tokens stand before them
 CLIP_TOKENS = 257  # of the image encoder of Wan2.1 image to video, ViT-H/14 at 224 x 224
