@@ -343,8 +343,8 @@ def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> N
     """The configuration's JSON schema."""
     import json
 
-    from bpgo.files import write_text
     from bpgo.settings import Settings
+    from bpgo.storage.files import write_text
 
     text = json.dumps(Settings.model_json_schema(), indent=2) + "\n"
     if output is None:

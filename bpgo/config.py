@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 
 from bpgo import config_checks, registry
 from bpgo.errors import UserError, suggest
-from bpgo.files import repository_root, write_text
 from bpgo.settings import (
     BASE_ARM,
     ExperimentSettings,
@@ -21,6 +20,7 @@ from bpgo.settings import (
     Settings,
     SweepSettings,
 )
+from bpgo.storage.files import repository_root, write_text
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bpgo.clips import check_size
 from bpgo.errors import UserError, suggest
 from bpgo.settings import MAIN, PAPER_TASKS, RewardSettings, Settings
+from bpgo.storage.clips import check_size
 
 
 def check_sizes(settings: Settings, file: str) -> None:

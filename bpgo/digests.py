@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bpgo.files import text_digest
+from bpgo.storage.files import text_digest
 
 # Keys that change no result, or only the last bits of it: what they are may change in mid-run.
 NO_RESULT = ("title", "source", "batch_size", "gradient_checkpointing", "offload_expert")

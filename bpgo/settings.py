@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
 from bpgo.digests import digest_of
-from bpgo.files import text_digest
 from bpgo.runs import Run
+from bpgo.storage.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
 MAIN = "main"  # the environment that trains, and whose rewards the base policy is calibrated on
@@ -59,7 +59,7 @@ class LoraSettings(Strict):
 
 
 class Published(Strict):
-    """What is said of files that others publish (see `bpgo.hub`)."""
+    """What is said of files that others publish (see `bpgo.storage.hub`)."""
 
     revision: str | None = None  # commit on the hub; a local file or folder needs none
     licence: str = ""

@@ -12,8 +12,8 @@ import pandas as pd
 
 from bpgo.analysis.table_format import Block, Cell
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.settings import PaperSettings
+from bpgo.storage.files import repository_root
 
 CAPTIONS = {
     "table1": "Paper, Table 1: text and image to video (Wan2.1, Wan2.2)",

@@ -18,8 +18,8 @@ from bpgo.analysis.statistics import load_statistics
 from bpgo.analysis.table_format import how_intervals, interval_text, number
 from bpgo.analysis.tables import build_tables
 from bpgo.errors import UserError
-from bpgo.files import write_text
 from bpgo.settings import BASE_ARM, Settings
+from bpgo.storage.files import write_text
 
 GENERATORS = {
     "t2i": "an image generator",

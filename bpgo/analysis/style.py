@@ -19,8 +19,8 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from bpgo.files import atomic_path
 from bpgo.settings import BASE_ARM
+from bpgo.storage.files import atomic_path
 
 WIDE = 7.0  # inches
 PANEL = 1.15  # inches of a narrow panel with a title

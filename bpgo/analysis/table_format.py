@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from bpgo.files import atomic_path, write_text
 from bpgo.settings import Settings
+from bpgo.storage.files import atomic_path, write_text
 
 Row = dict[str, Any]
 

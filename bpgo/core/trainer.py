@@ -19,7 +19,6 @@ from bpgo.core.run_state import RunState
 from bpgo.core.scoring import decoded_shape, score_latents
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RunInterruptedError
-from bpgo.files import atomic_directory
 from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import (
     OF_PROMPTS,
@@ -38,6 +37,7 @@ from bpgo.run.optimizer import make_optimizer
 from bpgo.run.processes import Processes, check_parts
 from bpgo.run.sharding import ShardedModel, local_size
 from bpgo.settings import Settings
+from bpgo.storage.files import atomic_directory
 
 TRAINING = ""  # the training reward among the names of others
 PART = "part_"  # before the name of a part of a summed training reward, where it is logged

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from bpgo.errors import UserError
-from bpgo.files import read_json
 from bpgo.settings import LoraSettings
+from bpgo.storage.files import read_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"

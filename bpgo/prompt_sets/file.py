@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from bpgo import github, hub
 from bpgo.errors import UserError
-from bpgo.files import sha256
 from bpgo.prompt_sets import Prompt, PromptList, Split
 from bpgo.prompt_sets.formats import Format, Row, format_of, read_rows
 from bpgo.seeding import derive_seed
 from bpgo.settings import Name, PromptSettings, Published
+from bpgo.storage import github, hub
+from bpgo.storage.files import sha256
 
 MAX_CHARACTERS = 2000  # a longer line is no prompt: 512 tokens of T5 are about 2000 characters
 

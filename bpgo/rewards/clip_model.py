@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.files import read_json
+from bpgo.storage import hub
+from bpgo.storage.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
 from bpgo.errors import UserError
 from bpgo.rewards.published import CosineReward, PublishedRewardSettings, Sha256
+from bpgo.storage import hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +79,7 @@ def open_clip_configuration(architecture: str, what: str) -> dict[str, Any]:
         if found is None:
             raise UserError(f"{what}: architecture: open_clip knows no '{architecture}'")
         return found
-    from bpgo.files import read_json
+    from bpgo.storage.files import read_json
 
     path = hub.file(architecture, None, f"{what}: architecture")
     try:

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
 from bpgo.errors import UserError
 from bpgo.rewards.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.storage import hub
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,10 +14,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.files import read_json
 from bpgo.rewards.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.storage import hub
+from bpgo.storage.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +62,7 @@ RENAMED_IN_BLOCKS = (
 class ImageRewardFiles(PublishedRewardSettings):
     """The published files, read by this port and by the official package; `path`: the checkpoint.
 
-    Each is a local path or a place on the hub (see `bpgo.hub`).
+    Each is a local path or a place on the hub (see `bpgo.storage.hub`).
     """
 
     sha256: Sha256 | None = None  # of the checkpoint

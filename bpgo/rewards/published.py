@@ -18,7 +18,7 @@ REMEMBERED = 10_000  # texts: 40 MB of a ViT-H's embeddings
 
 
 class PublishedRewardSettings(RewardSettings):
-    """Keys of every reward whose weights others publish (see `bpgo.hub` for `path`)."""
+    """Keys of every reward whose weights others publish (see `bpgo.storage.hub` for `path`)."""
 
     path: str  # the checkpoint, or its folder: local, or a place on the hub
     # Of the forward passes, by autocast; the weights stay float32. The smaller ones save time on a

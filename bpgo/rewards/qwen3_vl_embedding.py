@@ -21,10 +21,10 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
 from bpgo.rewards import qwen_vl
 from bpgo.rewards.published import CosineReward
 from bpgo.settings import Count, Positive
+from bpgo.storage import hub
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.files import read_json
 from bpgo.rewards import qwen_vl
 from bpgo.rewards.published import REMEMBERED, PublishedReward, Sha256
 from bpgo.settings import Positive
+from bpgo.storage import hub
+from bpgo.storage.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

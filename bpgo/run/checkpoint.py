@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bpgo.errors import UserError
-from bpgo.files import atomic_directory, read_json, sha256, write_json
+from bpgo.storage.files import atomic_directory, read_json, sha256, write_json
 
 KEEP = 2
 PATTERN = re.compile(r"iteration_(\d{6})")

@@ -10,8 +10,8 @@ from importlib import metadata
 from typing import Any
 
 from bpgo import __version__
-from bpgo.files import repository_root
 from bpgo.run.machine import processor
+from bpgo.storage.files import repository_root
 
 # Analysis and commands read results; they do not change what a run computes.
 NOT_PART_OF_A_RUN = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from bpgo.files import write_text
+from bpgo.storage.files import write_text
 
 
 class MetricsLog:

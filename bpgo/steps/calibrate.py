@@ -13,7 +13,6 @@ from torch import Tensor
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.scoring import decoded_shape, score_latents
 from bpgo.errors import NonFiniteError
-from bpgo.files import atomic_path
 from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import Policy, PromptEmbeddings, Reward, call_reward
 from bpgo.models.embeddings import prompt_embeddings
@@ -24,6 +23,7 @@ from bpgo.settings import MAIN, Settings
 from bpgo.steps import loading
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.sums import with_sums
+from bpgo.storage.files import atomic_path
 
 STILLS = 32  # first frames scored at a time
 LARGEST = 192  # samples that `rollout.batch_size: auto` takes at a time at most

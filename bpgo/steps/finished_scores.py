@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bpgo.files import atomic_path, sha256, text_digest
+from bpgo.storage.files import atomic_path, sha256, text_digest
 
 
 class FinishedScores:

@@ -12,10 +12,10 @@ from typing import Any, get_args
 
 from bpgo.config import load_prompts
 from bpgo.errors import UserError
-from bpgo.files import atomic_path, write_json, write_text
 from bpgo.prompt_sets import Prompt, PromptList, Split, load_prompt_set
 from bpgo.records import PromptBatch
 from bpgo.settings import Settings
+from bpgo.storage.files import atomic_path, write_json, write_text
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # an id becomes part of a file's name

@@ -8,10 +8,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bpgo.clips import check_clips
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.errors import UserError
-from bpgo.files import atomic_path
 from bpgo.interfaces import Policy, PromptEmbeddings
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import PromptBatch
@@ -21,6 +19,8 @@ from bpgo.settings import BASE_ARM, Settings
 from bpgo.steps import loading
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.saved_samples import save_samples
+from bpgo.storage.clips import check_clips
+from bpgo.storage.files import atomic_path
 
 
 def sample_run(

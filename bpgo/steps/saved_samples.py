@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bpgo.clips import write_clip
-from bpgo.contact_sheet import contact_sheet, frames_of
-from bpgo.files import atomic_path
 from bpgo.settings import Settings
+from bpgo.storage.clips import write_clip
+from bpgo.storage.contact_sheet import contact_sheet, frames_of
+from bpgo.storage.files import atomic_path
 
 SHEET = "contact_sheet.png"
 SHEET_PROMPTS = 16

@@ -13,7 +13,6 @@ from torch import Tensor
 from bpgo.core.rollout import chunks
 from bpgo.core.scoring import HELD, decoded_shape
 from bpgo.errors import NonFiniteError, RunError, UserError
-from bpgo.files import atomic_path
 from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import call_reward, needs_first_frames
 from bpgo.records import Calibration
@@ -23,6 +22,7 @@ from bpgo.steps import loading
 from bpgo.steps.finished_scores import FinishedScores
 from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError
 from bpgo.steps.sums import with_sums
+from bpgo.storage.files import atomic_path
 
 KEYS = ["prompt_id", "ambiguity", "sample", "iteration"]
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from bpgo.clips import BrokenClipError, read_clip
 from bpgo.errors import UserError
+from bpgo.storage.clips import BrokenClipError, read_clip
 
 REMEMBERED = 2**28  # bytes of pixels kept for the next reward
 

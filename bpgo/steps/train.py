@@ -11,7 +11,6 @@ import pandas as pd
 
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
-from bpgo.files import atomic_path, write_json
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import Calibration
 from bpgo.registry import load_arm_class
@@ -22,6 +21,7 @@ from bpgo.run.progress import read_lines
 from bpgo.settings import BASE_ARM, Settings
 from bpgo.steps import loading
 from bpgo.steps.prompts import read_prompts
+from bpgo.storage.files import atomic_path, write_json
 
 
 def train(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bpgo.files import read_json, repository_root
 from bpgo.settings import ModelSettings
+from bpgo.storage.files import read_json, repository_root
 from bpgo.tools.architectures_wan import UMT5_PARAMETERS, WAN
 
 

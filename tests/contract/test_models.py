@@ -17,10 +17,10 @@ from bpgo import config, registry
 from bpgo.core.rollout import initial_noise
 from bpgo.core.scoring import decoded_shape
 from bpgo.errors import UserError
-from bpgo.files import repository_root
-from bpgo.hub import COMMIT
 from bpgo.interfaces import Policy, PromptEmbeddings
 from bpgo.settings import ModelSettings
+from bpgo.storage.files import repository_root
+from bpgo.storage.hub import COMMIT
 
 # A kind of model -> a function that writes a tiny one into a folder; 24 x 24 images.
 BUILDERS: dict[str, Callable[[Path], Path]] = {

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from bpgo import config, registry
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.interfaces import Reward, call_reward, needs_first_frames
 from bpgo.records import Calibration
 from bpgo.rewards import load_rewards
@@ -26,6 +25,7 @@ from bpgo.rewards.frame_mean import FrameMean
 from bpgo.rewards.published import PublishedReward
 from bpgo.seeding import generator, numpy_generator
 from bpgo.settings import RewardSettings
+from bpgo.storage.files import repository_root
 
 FOLDER = repository_root() / "config" / "rewards"
 FILES = sorted(FOLDER.glob("*.yaml"))

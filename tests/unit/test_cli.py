@@ -13,7 +13,7 @@ import typer
 
 from bpgo import cli, config
 from bpgo.errors import NonFiniteError, RunInterruptedError, UserError
-from bpgo.files import repository_root
+from bpgo.storage.files import repository_root
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 WITH_CONFIG = [

@@ -13,10 +13,10 @@ import yaml
 
 from bpgo import config
 from bpgo.errors import UserError
-from bpgo.files import sha256
 from bpgo.prompt_sets import PromptList, load_prompt_set
 from bpgo.prompt_sets.formats import Format, read_rows
 from bpgo.steps import prompts
+from bpgo.storage.files import sha256
 
 TEXTS = ["a cat", 'a "quoted" dog', "a fox, asleep", "ein Bär", "a line\u2028mark"]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

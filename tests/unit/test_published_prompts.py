@@ -11,12 +11,13 @@ import pandas
 import pytest
 import yaml
 
-from bpgo import config, github
+from bpgo import config
 from bpgo.errors import UserError
-from bpgo.files import read_json
 from bpgo.prompt_sets.file import FilePromptSettings
 from bpgo.settings import Settings
 from bpgo.steps import prompts
+from bpgo.storage import github
+from bpgo.storage.files import read_json
 
 FOLDER = config.default_configfile().parent
 NAMES = sorted(path.stem for path in (FOLDER / "prompts").glob("*.yaml"))

@@ -13,7 +13,7 @@ import yaml
 from harness import Workspace, workspace_in
 
 from bpgo.config import load_resolved
-from bpgo.files import read_json
+from bpgo.storage.files import read_json
 
 pytestmark = pytest.mark.slow
 ROOT = "results/smoke"

@@ -11,7 +11,7 @@ from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
 from bpgo.digests import digest_of
 from bpgo.errors import UserError
-from bpgo.files import text_digest
+from bpgo.storage.files import text_digest
 from bpgo.settings import BASE_ARM, Settings
 
 # Two options belong to the workflow, not to the settings:

@@ -30,9 +30,9 @@ from transformers import (
     T5EncoderModel,
 )
 
-from bpgo.files import atomic_directory
 from bpgo.scenes.image.codec import decode
 from bpgo.scenes.text import EOS, PAD, TOKENS, VOCABULARY_SIZE, build_tokenizer, encode_texts
+from bpgo.storage.files import atomic_directory
 
 SAMPLING_STEPS = 8
 WIDTH = 64

@@ -18,7 +18,6 @@ import torch
 
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
-from bpgo.files import write_json, write_text
 from bpgo.interfaces import Policy, Reward
 from bpgo.records import Calibration, PromptBatch
 from bpgo.registry import load_arm_class
@@ -27,6 +26,7 @@ from bpgo.run.manifest import manifest
 from bpgo.run.progress import Progress
 from bpgo.settings import Settings
 from bpgo.steps import loading
+from bpgo.storage.files import write_json, write_text
 from bpgo.tools.architectures import Architecture
 from bpgo.tools.bench.figures import iteration_figures, rollout_figures
 from bpgo.tools.bench.large_models import (

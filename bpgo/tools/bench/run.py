@@ -13,7 +13,6 @@ import torch
 
 from bpgo import config
 from bpgo.core.trainer import Trainer
-from bpgo.files import write_json, write_text
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import Calibration
 from bpgo.run.manifest import manifest
@@ -23,6 +22,7 @@ from bpgo.steps import loading
 from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.train import build_trainer
+from bpgo.storage.files import write_json, write_text
 from bpgo.tools.bench.figures import iteration_figures, rollout_figures
 from bpgo.tools.bench.measure import trusted_clock
 from bpgo.tools.bench.report import markdown

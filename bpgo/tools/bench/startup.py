@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bpgo.errors import UserError
-from bpgo.files import repository_root
+from bpgo.storage.files import repository_root
 from bpgo.tools.bench.measure import Seconds
 
 REPEATS = 3

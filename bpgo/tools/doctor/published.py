@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bpgo import hub
-from bpgo.files import read_json
 from bpgo.settings import Published, Settings
+from bpgo.storage import hub
+from bpgo.storage.files import read_json
 
 SUFFIX = "_revision"  # `processor_revision` belongs to the path `processor`
 WITH_THE_FIRST = ("config",)  # paths that share `revision`

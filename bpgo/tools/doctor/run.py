@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bpgo import config
-from bpgo.files import repository_root
 from bpgo.run.machine import Machine, this_machine
+from bpgo.storage.files import repository_root
 from bpgo.tools.doctor.software import SHOWN, Environment, Package, environments, packages
 from bpgo.tools.doctor.verdict import Verdict, judge
 from bpgo.tools.screen import gigabytes, show, table

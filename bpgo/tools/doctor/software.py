@@ -10,8 +10,8 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.run.machine import TorchBuild
+from bpgo.storage.files import repository_root
 
 # Those that a reader asks about; others are named only where something is wrong with them.
 SHOWN = (

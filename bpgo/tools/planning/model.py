@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpgo import hub
 from bpgo.errors import UserError
 from bpgo.settings import Settings
+from bpgo.storage import hub
 from bpgo.tools.architectures import Architecture, architecture_of
 from bpgo.tools.planning.flops import WAN, decoder_flops, image_tokens, transformer
 from bpgo.tools.planning.flops_wan import CLIP_TOKENS as IMAGE_TOKENS

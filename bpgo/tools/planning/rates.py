@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bpgo.errors import UserError
-from bpgo.files import read_json, repository_root
 from bpgo.settings import Settings
+from bpgo.storage.files import read_json, repository_root
 from bpgo.tools.planning.devices import known_gpu, known_names
 from bpgo.tools.planning.model import ModelSize
 from bpgo.tools.planning.work import trained_steps

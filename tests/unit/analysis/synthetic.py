@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bpgo.files import write_json
 from bpgo.settings import (
     AnalysisSettings,
     CalibrationSettings,
@@ -26,6 +25,7 @@ from bpgo.settings import (
     SweepSettings,
     TrainingSettings,
 )
+from bpgo.storage.files import write_json
 
 TITLES = {
     "grpo": "GRPO",

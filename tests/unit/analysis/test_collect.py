@@ -12,8 +12,8 @@ from bpgo.analysis.collect import collect
 from bpgo.analysis.data import load_collected
 from bpgo.analysis.statistics import compute_statistics
 from bpgo.errors import UserError
-from bpgo.files import read_json, write_json
 from bpgo.runs import Run
+from bpgo.storage.files import read_json, write_json
 
 TINY = {
     "arms": ("grpo", "bpgo"),

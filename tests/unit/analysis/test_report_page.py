@@ -18,11 +18,11 @@ from bpgo.analysis.figures import CAPTIONS, DRAW, make_figures
 from bpgo.analysis.grids import choose_prompts, make_grids
 from bpgo.analysis.report import make_report
 from bpgo.analysis.tables import make_tables
-from bpgo.clips import write_clip
-from bpgo.contact_sheet import enlarge
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.runs import Run
+from bpgo.storage.clips import write_clip
+from bpgo.storage.contact_sheet import enlarge
+from bpgo.storage.files import repository_root
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,9 @@ from tiny_models import TOKENS
 from tiny_world import CAPTIONS
 
 from bpgo import config
-from bpgo.files import repository_root
 from bpgo.interfaces import PromptEmbeddings
 from bpgo.settings import ModelSettings
+from bpgo.storage.files import repository_root
 
 
 def test_our_sampler_is_the_pipelines(case: Case, folders: Folders) -> None:

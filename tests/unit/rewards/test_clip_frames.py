@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_video_rewards import clips
 
-from bpgo.files import read_json, repository_root
 from bpgo.rewards import clip_frames, preprocess
+from bpgo.storage.files import read_json, repository_root
 
 OPENCV = read_json(repository_root() / "tests" / "fixtures" / "rewards" / "videoclip_xl.json")
 SHAPES = [(24, 40), (336, 336), (480, 832), (832, 480), (100, 1500), (57, 31)]

@@ -17,9 +17,9 @@ from tiny_rewards import HPSV2_FILE, build_tiny_rewards, parity_inputs, reward_o
 from torch import Tensor
 
 from bpgo.errors import UserError
-from bpgo.files import read_json, repository_root
 from bpgo.rewards.checkpoints import read_state_dict
 from bpgo.rewards.hpsv2 import empty_open_clip, open_clip_configuration
+from bpgo.storage.files import read_json, repository_root
 
 NAMES = ["hpsv2", "pickscore", "clip_score", "aesthetic"]
 TEXTS = ["a red circle", "two things", "a red circle", "a red circle", "a shape"]

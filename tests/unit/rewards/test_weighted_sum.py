@@ -15,7 +15,6 @@ from torch import Tensor
 
 from bpgo import config
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.records import Calibration
 from bpgo.rewards.weighted_sum import WeightedSum, WeightedSumSettings
 from bpgo.run.progress import read_lines
@@ -26,6 +25,7 @@ from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_run
 from bpgo.steps.score import score_run
 from bpgo.steps.train import train
+from bpgo.storage.files import repository_root
 
 SUM = {"kind": "weighted_sum", "title": "Sum", "parts": {"oracle": 2.0, "oracle_strict": -0.5}}
 SCALES = {"oracle": {"mean": 0.25, "std": 0.5}, "oracle_strict": {"mean": 4.0, "std": 2.0}}

@@ -13,10 +13,10 @@ from tiny_world import tiny_policy
 
 from bpgo import config
 from bpgo.core.rollout import initial_noise, sample
-from bpgo.files import repository_root
 from bpgo.interfaces import Policy
 from bpgo.run.lean_import import MODULES, import_lean
 from bpgo.steps import loading
+from bpgo.storage.files import repository_root
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 TEXTS = ["a small red circle", "a blue square", "a shape"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bpgo.files import repository_root
 from bpgo.run import manifest as module
 from bpgo.run.manifest import code_digest, manifest
+from bpgo.storage.files import repository_root
 
 
 def test_manifest_can_be_written() -> None:

@@ -11,13 +11,13 @@ from tiny_world import make_trainer, redness, same, tiny_settings, trained, weig
 from torch import Tensor
 
 from bpgo.errors import OutOfMemoryError
-from bpgo.files import read_json
 from bpgo.models.flux import FluxPolicy
 from bpgo.run import memory
 from bpgo.run.memory import fitting_batch_size, largest_batch
 from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_run
+from bpgo.storage.files import read_json
 
 
 class Gpu:

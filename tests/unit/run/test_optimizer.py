@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from bpgo.files import repository_root
 from bpgo.run.optimizer import AdamW
 from bpgo.seeding import generator
+from bpgo.storage.files import repository_root
 
 
 def trained(kind: type[Any], **options: Any) -> tuple[list[torch.Tensor], dict[str, Any]]:

@@ -20,9 +20,9 @@ from tiny_world import make_trainer, redness, trained, weights
 from torch import Tensor
 
 from bpgo.errors import RunInterruptedError, UserError
-from bpgo.files import read_json
 from bpgo.run.processes import Processes, check_parts
 from bpgo.run.progress import read_lines
+from bpgo.storage.files import read_json
 
 SCRIPT = Path(__file__).parents[2] / "fixtures" / "one_of_several.py"
 LORA = {"model": {"lora": {"rank": 2}}}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bpgo.files import repository_root
 from bpgo.run import torchvision_repair
+from bpgo.storage.files import repository_root
 
 
 def python(script: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:

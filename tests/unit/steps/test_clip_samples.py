@@ -15,8 +15,6 @@ from PIL import Image
 from tiny_world import tiny_settings
 from torch import Tensor
 
-from bpgo import clips
-from bpgo.clips import read_clip, write_clip
 from bpgo.errors import UserError
 from bpgo.models.flux import FluxPolicy
 from bpgo.settings import Settings
@@ -25,6 +23,8 @@ from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_run
 from bpgo.steps.saved_samples import save_samples
 from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError
+from bpgo.storage import clips
+from bpgo.storage.clips import read_clip, write_clip
 
 FRAMES = 5
 

@@ -13,11 +13,11 @@ import pytest
 from tiny_world import tiny_settings
 
 from bpgo.config import save_resolved
-from bpgo.files import read_json
 from bpgo.run.progress import read_lines
 from bpgo.steps import train as training
 from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import write_prompts
+from bpgo.storage.files import read_json
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,6 @@ from tiny_world import ARMS, tiny_settings
 from torch import Tensor
 
 from bpgo.errors import RunInterruptedError, UserError
-from bpgo.files import read_json, sha256
 from bpgo.run.progress import read_lines
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.settings import Settings
@@ -24,6 +23,7 @@ from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.sample import sample_run
 from bpgo.steps.score import score_run
+from bpgo.storage.files import read_json, sha256
 
 METRICS = {
     "iteration",

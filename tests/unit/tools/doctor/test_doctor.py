@@ -14,8 +14,8 @@ import yaml
 from large_model import write_configuration
 
 from bpgo import config
-from bpgo.files import repository_root, write_json
 from bpgo.run.machine import GpuDevice, Machine, Slurm, TorchBuild
+from bpgo.storage.files import repository_root, write_json
 from bpgo.tools.doctor import run as doctoring
 from bpgo.tools.doctor.published import missing_parts, published_files
 from bpgo.tools.doctor.run import Examination, as_json, examine, report

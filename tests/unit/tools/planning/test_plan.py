@@ -11,9 +11,9 @@ from large_model import write_configuration
 
 from bpgo import config
 from bpgo.errors import UserError
-from bpgo.files import read_json, write_json
 from bpgo.run import machine
 from bpgo.run.machine import GpuDevice
+from bpgo.storage.files import read_json, write_json
 from bpgo.tools.planning.devices import known_gpu
 from bpgo.tools.planning.rates import bench_folder
 from bpgo.tools.planning.report import show_plan

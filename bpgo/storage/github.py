@@ -14,9 +14,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.files import atomic_path, sha256
+from bpgo.storage import hub
+from bpgo.storage.files import atomic_path, sha256
 
 RAW = "https://raw.githubusercontent.com"  # /owner/name/commit/path/in/repository
 TIMEOUT = 60  # seconds without an answer

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bpgo.errors import UserError
-from bpgo.files import atomic_path
+from bpgo.storage.files import atomic_path
 
 Clip = NDArray[np.uint8]
 Quality = Literal["high", "lossless"]

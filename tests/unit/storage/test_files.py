@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpgo.files import (
+from bpgo.storage.files import (
     atomic_directory,
     atomic_path,
     read_json,
@@ -103,5 +103,5 @@ def test_digests(tmp_path: Path) -> None:
 
 
 def test_root_holds_the_packages() -> None:
-    assert (repository_root() / "bpgo" / "files.py").is_file()
+    assert (repository_root() / "bpgo" / "storage" / "files.py").is_file()
     assert (repository_root() / "baselines").is_dir()

@@ -14,7 +14,7 @@ from typing import Any
 
 def repository_root() -> Path:
     """The folder that holds the packages `bpgo` and `baselines` (the clone's root)."""
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bpgo import github
 from bpgo.errors import UserError
+from bpgo.storage import github
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PLACE = "owner/name/folder/file.txt"

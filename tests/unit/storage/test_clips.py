@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from bpgo.clips import BrokenClipError, Clip, Quality, check_clips, read_clip, write_clip
 from bpgo.errors import UserError
+from bpgo.storage.clips import BrokenClipError, Clip, Quality, check_clips, read_clip, write_clip
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (9, 3, 24, 32), dtype=np.uint8)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.files import sha256
+from bpgo.storage import hub
+from bpgo.storage.files import sha256
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

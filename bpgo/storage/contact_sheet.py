@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bpgo.clips import Clip
+from bpgo.storage.clips import Clip
 
 TILE = 96  # pixels of one shown image, at least
 FRAMES = 8  # of one clip, at most

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bpgo.errors import UserError
-from bpgo.files import repository_root, sha256
+from bpgo.storage.files import repository_root, sha256
 
 RepositoryType = Literal["model", "dataset"]
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
