@@ -38,7 +38,7 @@ def resolve(
     scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",
 ) -> None:
     """Check a configuration and write it with everything inlined."""
-    from bpgo import config
+    from bpgo.config import resolve as config
 
     if scale not in ("full", "smoke"):
         raise UserError(f"--scale: '{scale}' is unknown. Allowed: full, smoke")
@@ -48,7 +48,7 @@ def resolve(
 @app.command()
 def prompts(config: Config, split: Annotated[str, typer.Option("--split")], output: Output) -> None:
     """Write a prompt set; published files are fetched where this machine lacks them."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
     from bpgo.steps.prompts import write_prompts
 
     for line in write_prompts(load_resolved(config), split, output):
@@ -74,7 +74,7 @@ def calibrate(
     config: Config, experiment: Experiment, prompts: Prompts, output: Output, threads: Threads = 1
 ) -> None:
     """Score the base policy's samples of training prompts."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
     from bpgo.steps.calibrate import calibrate as body
@@ -94,7 +94,7 @@ def train(
     threads: Threads = 1,
 ) -> None:
     """Train one arm with one seed; the same command resumes a stopped run."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
     from bpgo.steps.train import train as body
@@ -114,7 +114,7 @@ def sample(
     threads: Threads = 1,
 ) -> None:
     """Sample a trained policy and its snapshots on the evaluation prompts."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
     from bpgo.steps.sample import sample_run
@@ -135,7 +135,7 @@ def score(
     threads: Threads = 1,
 ) -> None:
     """Score samples by every reward of one software environment."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
     from bpgo.steps.score import score_run
@@ -152,7 +152,7 @@ def collect(
 ) -> None:
     """Join the results of all runs into four files."""
     from bpgo.analysis.collect import collect as body
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     body(load_resolved(config), root, output, allow_mixed)
 
@@ -163,7 +163,7 @@ def statistics(
 ) -> None:
     """Means, intervals, paired differences, curves."""
     from bpgo.analysis.statistics import compute_statistics
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     compute_statistics(load_resolved(config), collected, output)
 
@@ -174,7 +174,7 @@ def tables(
 ) -> None:
     """The paper's tables with ours: CSV, Markdown, LaTeX."""
     from bpgo.analysis.tables import make_tables
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     make_tables(load_resolved(config), statistics, output)
 
@@ -188,7 +188,7 @@ def figures(
 ) -> None:
     """The figures: PDF and PNG."""
     from bpgo.analysis.figures import make_figures
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     make_figures(load_resolved(config), statistics, collected, output)
 
@@ -199,7 +199,7 @@ def grids(
 ) -> None:
     """Samples of several arms side by side, with equal seeds."""
     from bpgo.analysis.grids import make_grids
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     make_grids(load_resolved(config), samples_root, output)
 
@@ -216,7 +216,7 @@ def report(
 ) -> None:
     """One self-contained HTML page."""
     from bpgo.analysis.report import make_report
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     make_report(load_resolved(config), statistics, tables, figures, output, grids, root)
 
@@ -343,7 +343,7 @@ def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> N
     """The configuration's JSON schema."""
     import json
 
-    from bpgo.settings import Settings
+    from bpgo.config.settings import Settings
     from bpgo.storage.files import write_text
 
     text = json.dumps(Settings.model_json_schema(), indent=2) + "\n"

@@ -9,8 +9,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from bpgo.config.settings import ModelSettings
 from bpgo.errors import UserError
-from bpgo.settings import ModelSettings
 
 STRETCH = 0.02  # an image may be stretched by so much along one side
 

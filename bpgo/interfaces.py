@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from bpgo.config.settings import ModelSettings
 from bpgo.errors import UserError
-from bpgo.settings import ModelSettings
 
 Guidance = float | list[float]  # of one model, or [high, low] of its two experts
 

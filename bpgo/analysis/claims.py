@@ -17,7 +17,7 @@ import pandas as pd
 
 from bpgo.analysis import roles
 from bpgo.analysis.roles import HELD_OUT, ORACLE, TRAINING, arm_title, reward_title
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.config.settings import BASE_ARM, Settings
 
 SUPPORTED, CONTRADICTED, UNRESOLVED = "supported", "contradicted", "not resolved"
 COST_MARGIN = 1.05  # "next to nothing": at most 5 % more time per iteration (our choice)

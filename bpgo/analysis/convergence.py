@@ -16,8 +16,8 @@ import pandas as pd
 from bpgo.analysis.bootstrap import Bootstrap, Floats
 from bpgo.analysis.data import Collected
 from bpgo.analysis.roles import arms_of
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.settings import BASE_ARM, Settings
 
 SHARE_OF_GAIN = 0.8  # the threshold: this share of the reference arm's final gain (our choice)
 WINDOW_SHARE = 0.15  # running mean over this share of the iterations (our choice)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from bpgo.analysis import COLLECTED
 from bpgo.analysis.roles import arms_of
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.settings import BASE_ARM, Settings
 from bpgo.storage.files import read_json
 
 Floats = NDArray[np.float64]

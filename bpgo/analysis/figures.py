@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bpgo.analysis import FIGURES, figures_effects, figures_reliability, figures_training, style
 from bpgo.analysis.statistics import load_statistics
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 
 Draw = Callable[[Settings, dict[str, pd.DataFrame]], Figure]
 

@@ -19,7 +19,7 @@ from bpgo.analysis.roles import (
     reward_title,
     sweep_values,
 )
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 
 Frames = dict[str, pd.DataFrame]
 

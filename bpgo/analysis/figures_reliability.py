@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from bpgo.analysis import style
 from bpgo.analysis.roles import arm_title, reward_title, truth_title
 from bpgo.analysis.table_format import number
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 
 Frames = dict[str, pd.DataFrame]
 AXES = {"ambiguity": "ambiguity of the prompt", "group_mean": "group's mean reward"}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bpgo.analysis import style
 from bpgo.analysis.roles import BPGO, TRAINING, arm_title, reward_title
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 
 Frames = dict[str, pd.DataFrame]
 

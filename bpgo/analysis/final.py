@@ -16,7 +16,7 @@ import pandas as pd
 from bpgo.analysis.bootstrap import Bootstrap, Floats, Interval, interquartile_mean
 from bpgo.analysis.data import Scores
 from bpgo.analysis.roles import main_metric, reward_role
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.config.settings import BASE_ARM, Settings
 
 Row = dict[str, Any]
 

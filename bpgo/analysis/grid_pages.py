@@ -10,7 +10,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from bpgo.analysis.roles import arm_title
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 from bpgo.storage.contact_sheet import TILE, evenly_spaced
 
 GAP, HEAD, CAPTION = 6, 44, 300

@@ -9,9 +9,9 @@ from PIL import Image, UnidentifiedImageError
 
 from bpgo.analysis.grid_pages import Shown, draw_grid, draw_sheet
 from bpgo.analysis.roles import BPGO
+from bpgo.config.runs import Run
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.runs import Run
-from bpgo.settings import BASE_ARM, Settings
 from bpgo.storage.clips import BrokenClipError, read_clip
 from bpgo.storage.contact_sheet import TILE, enlarge, evenly_spaced, frames_of
 from bpgo.storage.files import atomic_path

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from bpgo.analysis.table_format import Block, Cell
+from bpgo.config.settings import PaperSettings
 from bpgo.errors import UserError
-from bpgo.settings import PaperSettings
 from bpgo.storage.files import repository_root
 
 CAPTIONS = {

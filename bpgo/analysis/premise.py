@@ -19,7 +19,7 @@ import pandas as pd
 from bpgo.analysis.bootstrap import Bootstrap, Floats, rows_rank_correlation, standardized
 from bpgo.analysis.data import Collected
 from bpgo.analysis.roles import oracle_of, reward_role
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 
 BINS = 5
 

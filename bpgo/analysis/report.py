@@ -17,8 +17,8 @@ from bpgo.analysis.roles import arm_title, reward_title
 from bpgo.analysis.statistics import load_statistics
 from bpgo.analysis.table_format import how_intervals, interval_text, number
 from bpgo.analysis.tables import build_tables
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.settings import BASE_ARM, Settings
 from bpgo.storage.files import write_text
 
 GENERATORS = {

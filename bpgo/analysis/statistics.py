@@ -14,8 +14,8 @@ from bpgo.analysis.bootstrap import Bootstrap
 from bpgo.analysis.claims import judge_claims
 from bpgo.analysis.data import Collected, Scores, load_collected
 from bpgo.analysis.final import curves, differences, final_scores, gains
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.settings import BASE_ARM, Settings
 from bpgo.storage.files import atomic_path, read_json, write_json
 
 

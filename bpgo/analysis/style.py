@@ -19,7 +19,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from bpgo.settings import BASE_ARM
+from bpgo.config.settings import BASE_ARM
 from bpgo.storage.files import atomic_path
 
 WIDE = 7.0  # inches

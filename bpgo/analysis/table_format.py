@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 from bpgo.storage.files import atomic_path, write_text
 
 Row = dict[str, Any]

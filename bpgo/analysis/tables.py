@@ -30,7 +30,7 @@ from bpgo.analysis.table_format import (
     save_table,
 )
 from bpgo.analysis.tables_training import convergence
-from bpgo.settings import BASE_ARM, PAPER_TASKS, Settings
+from bpgo.config.settings import BASE_ARM, PAPER_TASKS, Settings
 
 Frames = dict[str, pd.DataFrame]
 

@@ -17,7 +17,7 @@ from bpgo.analysis.table_format import (
     number,
     records,
 )
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 
 
 def convergence(settings: Settings, frames: dict[str, pd.DataFrame], lost: str) -> Table:

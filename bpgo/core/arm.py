@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from bpgo.config.settings import Fraction, NonNegative, Positive, Strict
 from bpgo.core.advantage import AdvantageSettings, group_advantage
 from bpgo.records import AdvantageResult, GroupRewards, WeightedAdvantage
-from bpgo.settings import Fraction, NonNegative, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bpgo.config.settings import ModelSettings
 from bpgo.core.rollout import chunks
-from bpgo.settings import ModelSettings
 
 # Numbers of decoded samples that are held at a time, 1 GiB: 85 images of 1024 x 1024, 26 clips of
 # 33 frames of 240 x 416.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bpgo import seeding
+from bpgo.config.settings import Settings
 from bpgo.core.arm import Arm
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.run_state import RunState
@@ -36,7 +37,6 @@ from bpgo.run.folder import RowLog, RunLogs, lock, on_stop_signals
 from bpgo.run.optimizer import make_optimizer
 from bpgo.run.processes import Processes, check_parts
 from bpgo.run.sharding import ShardedModel, local_size
-from bpgo.settings import Settings
 from bpgo.storage.files import atomic_directory
 
 TRAINING = ""  # the training reward among the names of others

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpgo.config.settings import TrainingSettings
 from bpgo.core import loss as losses
 from bpgo.core.arm import Arm
 from bpgo.core.rollout import chunks, step_log_prob
@@ -24,7 +25,6 @@ from bpgo.run.determinism import repeatable
 from bpgo.run.ema import EMA
 from bpgo.run.processes import Processes
 from bpgo.run.sharding import whole
-from bpgo.settings import TrainingSettings
 
 
 @dataclass

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from bpgo.config.settings import ModelSettings
 from bpgo.errors import UserError
 from bpgo.scenes.weights import verify
-from bpgo.settings import ModelSettings
 from bpgo.storage import hub
 from bpgo.storage.files import read_json
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from bpgo import registry
-from bpgo.settings import PromptSettings
+from bpgo.config.settings import PromptSettings
 
 Split = Literal["train", "evaluation"]
 

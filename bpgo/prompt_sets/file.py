@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
+from bpgo.config.settings import Name, PromptSettings, Published
 from bpgo.errors import UserError
 from bpgo.prompt_sets import Prompt, PromptList, Split
 from bpgo.prompt_sets.formats import Format, Row, format_of, read_rows
 from bpgo.seeding import derive_seed
-from bpgo.settings import Name, PromptSettings, Published
 from bpgo.storage import github, hub
 from bpgo.storage.files import sha256
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from bpgo.config.settings import Positive
 from bpgo.rewards.published import CosineReward, PublishedRewardSettings
-from bpgo.settings import Positive
 
 if TYPE_CHECKING:
     from torch import Tensor

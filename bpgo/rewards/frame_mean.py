@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from bpgo.config.settings import Count, Name, RewardSettings
 from bpgo.rewards.published import check_media
-from bpgo.settings import Count, Name, RewardSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from bpgo.config.settings import Count, RewardSettings
 from bpgo.errors import UserError
-from bpgo.settings import Count, RewardSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

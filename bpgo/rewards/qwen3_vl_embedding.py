@@ -21,9 +21,9 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING, Any, Literal
 
+from bpgo.config.settings import Count, Positive
 from bpgo.rewards import qwen_vl
 from bpgo.rewards.published import CosineReward
-from bpgo.settings import Count, Positive
 from bpgo.storage import hub
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bpgo.config.settings import Count, Positive
 from bpgo.errors import UserError
 from bpgo.rewards.clip_model import load_tokenizer
 from bpgo.rewards.published import PublishedVideoSettings
-from bpgo.settings import Count, Positive
 from bpgo.storage.files import read_json
 
 if TYPE_CHECKING:

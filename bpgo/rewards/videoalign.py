@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
+from bpgo.config.settings import Positive
 from bpgo.errors import UserError
 from bpgo.rewards import qwen_vl
 from bpgo.rewards.published import REMEMBERED, PublishedReward, Sha256
-from bpgo.settings import Positive
 from bpgo.storage import hub
 from bpgo.storage.files import read_json
 

@@ -22,9 +22,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bpgo.config.settings import Positive
 from bpgo.errors import UserError
 from bpgo.rewards.published import CosineReward, PublishedVideoSettings, Sha256
-from bpgo.settings import Positive
 from bpgo.storage import hub
 
 if TYPE_CHECKING:

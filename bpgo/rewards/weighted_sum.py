@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from bpgo.config.settings import Name, Number, RewardSettings
 from bpgo.errors import UserError
-from bpgo.settings import Name, Number, RewardSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

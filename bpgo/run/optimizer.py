@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpgo.config.settings import TrainingSettings
 from bpgo.errors import UserError
 from bpgo.run.sharding import is_sharded
-from bpgo.settings import TrainingSettings
 
 
 class AdamW(torch.optim.AdamW):

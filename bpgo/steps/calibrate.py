@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bpgo.config.settings import MAIN, Settings
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.scoring import decoded_shape, score_latents
 from bpgo.errors import NonFiniteError
@@ -19,7 +20,6 @@ from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import Calibration, PromptBatch
 from bpgo.run import memory
 from bpgo.run.progress import Progress
-from bpgo.settings import MAIN, Settings
 from bpgo.steps import loading
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.sums import with_sums

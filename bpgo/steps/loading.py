@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from bpgo import registry, rewards
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError, suggest
 from bpgo.interfaces import Policy, Reward
 from bpgo.records import Calibration
-from bpgo.settings import Settings
 
 
 def prepare_process(settings: Settings, threads: int) -> str:

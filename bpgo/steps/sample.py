@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.errors import UserError
 from bpgo.interfaces import Policy, PromptEmbeddings
@@ -15,7 +16,6 @@ from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import PromptBatch
 from bpgo.run import memory
 from bpgo.run.progress import Progress
-from bpgo.settings import BASE_ARM, Settings
 from bpgo.steps import loading
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.saved_samples import save_samples

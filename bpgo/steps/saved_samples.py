@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 from bpgo.storage.clips import write_clip
 from bpgo.storage.contact_sheet import contact_sheet, frames_of
 from bpgo.storage.files import atomic_path

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bpgo.config.settings import Settings
 from bpgo.core.rollout import chunks
 from bpgo.core.scoring import HELD, decoded_shape
 from bpgo.errors import NonFiniteError, RunError, UserError
@@ -17,7 +18,6 @@ from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import call_reward, needs_first_frames
 from bpgo.records import Calibration
 from bpgo.run.progress import Progress
-from bpgo.settings import Settings
 from bpgo.steps import loading
 from bpgo.steps.finished_scores import FinishedScores
 from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError

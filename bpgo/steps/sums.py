@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import pandas as pd
 import torch
 
+from bpgo.config.settings import Settings
 from bpgo.records import Calibration
 from bpgo.rewards.weighted_sum import WeightedSumSettings, weighted_sum
-from bpgo.settings import Settings
 
 
 def with_sums(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
 from bpgo.models.embeddings import prompt_embeddings
@@ -18,7 +19,6 @@ from bpgo.run import processes
 from bpgo.run.manifest import manifest
 from bpgo.run.processes import Processes
 from bpgo.run.progress import read_lines
-from bpgo.settings import BASE_ARM, Settings
 from bpgo.steps import loading
 from bpgo.steps.prompts import read_prompts
 from bpgo.storage.files import atomic_path, write_json

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bpgo.settings import ModelSettings
+from bpgo.config.settings import ModelSettings
 from bpgo.storage.files import read_json, repository_root
 from bpgo.tools.architectures_wan import UMT5_PARAMETERS, WAN
 

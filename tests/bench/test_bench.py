@@ -14,7 +14,8 @@ import typer
 import yaml
 from tiny_world import build_tiny_flux, make_trainer
 
-from bpgo import cli, config
+from bpgo import cli
+from bpgo.config import resolve as config
 from bpgo.errors import UserError
 from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument, iterations_of_two
 from bpgo.tools.bench.measure import Seconds, Stopwatch, summarize, trusted_clock

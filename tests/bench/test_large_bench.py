@@ -10,7 +10,8 @@ import pytest
 import torch
 from large_model import write_configuration
 
-from bpgo import cli, config
+from bpgo import cli
+from bpgo.config import resolve as config
 from bpgo.errors import UserError
 from bpgo.tools.bench import large
 from bpgo.tools.bench.large import (

@@ -13,12 +13,13 @@ from tiny_wan import build_tiny_wan
 from tiny_world import CAPTIONS
 from torch import Tensor
 
-from bpgo import config, registry
+from bpgo import registry
+from bpgo.config import resolve as config
+from bpgo.config.settings import ModelSettings
 from bpgo.core.rollout import initial_noise
 from bpgo.core.scoring import decoded_shape
 from bpgo.errors import UserError
 from bpgo.interfaces import Policy, PromptEmbeddings
-from bpgo.settings import ModelSettings
 from bpgo.storage.files import repository_root
 from bpgo.storage.hub import COMMIT
 

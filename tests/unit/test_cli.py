@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import typer
 
-from bpgo import cli, config
+from bpgo import cli
+from bpgo.config import resolve as config
 from bpgo.errors import NonFiniteError, RunInterruptedError, UserError
 from bpgo.storage.files import repository_root
 

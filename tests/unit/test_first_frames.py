@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from tiny_world import model_settings, tiny_settings
 
-from bpgo import config
+from bpgo.config import resolve as config
 from bpgo.errors import UserError
 from bpgo.first_frames import read_first_frames
 from bpgo.prompt_sets import Prompt, PromptList, load_prompt_set

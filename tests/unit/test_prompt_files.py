@@ -11,7 +11,7 @@ import pandas
 import pytest
 import yaml
 
-from bpgo import config
+from bpgo.config import resolve as config
 from bpgo.errors import UserError
 from bpgo.prompt_sets import PromptList, load_prompt_set
 from bpgo.prompt_sets.formats import Format, read_rows

@@ -11,10 +11,10 @@ import pandas
 import pytest
 import yaml
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.prompt_sets.file import FilePromptSettings
-from bpgo.settings import Settings
 from bpgo.steps import prompts
 from bpgo.storage import github
 from bpgo.storage.files import read_json

@@ -29,11 +29,11 @@ PROGRAMS = {
         "snakemake.report.html_reporter",
         "snakemake.workflow",
         "bpgo.analysis",  # by the Snakefile
-        "bpgo.config",
+        "bpgo.config.resolve",
     ],
     "bpgo": [
         "bpgo.cli",
-        "bpgo.config",
+        "bpgo.config.resolve",
         "bpgo.steps.prompts",
         "bpgo.steps.calibrate",
         "bpgo.steps.sample",

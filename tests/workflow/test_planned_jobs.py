@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from harness import Outcome
 
-from bpgo import config
+from bpgo.config import resolve as config
 from bpgo.tools.planning.work import work_of
 
 

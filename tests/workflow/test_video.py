@@ -15,8 +15,8 @@ from PIL import Image
 
 from bpgo.analysis.grids import BYTES
 from bpgo.analysis.paper import CAPTIONS, paper_table
-from bpgo.config import load_resolved
-from bpgo.settings import Settings
+from bpgo.config.resolve import load_resolved
+from bpgo.config.settings import Settings
 from bpgo.storage.clips import read_clip
 from bpgo.storage.files import read_json
 

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
-from bpgo.config import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
-from bpgo.digests import digest_of
+from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
+from bpgo.config.digests import digest_of
 from bpgo.errors import UserError
 from bpgo.storage.files import text_digest
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.config.settings import BASE_ARM, Settings
 
 # Two options belong to the workflow, not to the settings:
 # --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.settings import RewardSettings
+from bpgo.config.settings import RewardSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
 from bpgo.prompt_sets import Prompt, PromptList, Split
-from bpgo.settings import PromptSettings
 
 
 class ScenesPromptSettings(PromptSettings):

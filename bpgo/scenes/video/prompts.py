@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Literal
 
+from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
 from bpgo.prompt_sets import Prompt, PromptList, Split
-from bpgo.settings import PromptSettings
 
 if TYPE_CHECKING:
     from bpgo.scenes.video.captions import Caption

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from bpgo.config.settings import Settings
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
 from bpgo.interfaces import Policy, Reward
@@ -24,7 +25,6 @@ from bpgo.registry import load_arm_class
 from bpgo.run import machine
 from bpgo.run.manifest import manifest
 from bpgo.run.progress import Progress
-from bpgo.settings import Settings
 from bpgo.steps import loading
 from bpgo.storage.files import write_json, write_text
 from bpgo.tools.architectures import Architecture

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError, suggest
-from bpgo.settings import Settings
 from bpgo.tools.architectures import PUBLISHED, Architecture
 
 METHOD, REFERENCE = "bpgo", "grpo"  # the arms whose iterations are compared

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from bpgo import registry
+from bpgo.config.settings import Settings
 from bpgo.interfaces import Policy, PromptEmbeddings, Reward
 from bpgo.rewards.frame_mean import FrameMean, FrameMeanSettings
-from bpgo.settings import Settings
 from bpgo.tools.architectures import Architecture
 from bpgo.tools.planning.model import text_tokens
 from bpgo.tools.planning.work import TRUE_GUIDANCE

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.core.trainer import Trainer
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import Calibration
 from bpgo.run.manifest import manifest
 from bpgo.run.progress import Progress
-from bpgo.settings import Settings
 from bpgo.steps import loading
 from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import read_prompts, write_prompts

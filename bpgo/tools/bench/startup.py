@@ -19,7 +19,7 @@ from bpgo.tools.bench.measure import Seconds
 REPEATS = 3
 # Where the work of each command begins.
 WORK = {
-    "resolve": "bpgo.config:load",
+    "resolve": "bpgo.config.resolve:load",
     "prompts": "bpgo.scenes.captions:sample_captions",
     "fetch-prompts": "bpgo.steps.prompts:fetch",
     "calibrate": "bpgo.steps.calibrate:rollout",
@@ -36,7 +36,7 @@ WORK = {
     "bench": "bpgo.tools.bench.run:run_bench",
     "doctor": "bpgo.tools.doctor.run:examine",
     "plan": "bpgo.tools.planning.run:make_plan",
-    "schema": "bpgo.settings:Settings.model_json_schema",
+    "schema": "bpgo.config.settings:Settings.model_json_schema",
 }
 
 

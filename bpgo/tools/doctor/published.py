@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bpgo.settings import Published, Settings
+from bpgo.config.settings import Published, Settings
 from bpgo.storage import hub
 from bpgo.storage.files import read_json
 

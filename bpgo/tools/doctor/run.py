@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from bpgo import config
+from bpgo.config import resolve as config
 from bpgo.run.machine import Machine, this_machine
 from bpgo.storage.files import repository_root
 from bpgo.tools.doctor.software import SHOWN, Environment, Package, environments, packages

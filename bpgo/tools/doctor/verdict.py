@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.run.machine import Machine
-from bpgo.settings import Settings
 from bpgo.tools.doctor.published import PublishedFile, published_files
 from bpgo.tools.doctor.software import Environment, Package
 from bpgo.tools.planning.cost import disk_of

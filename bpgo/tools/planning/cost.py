@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
 from bpgo.tools.planning.model import GB, ModelSize
 from bpgo.tools.planning.rates import SIDE_BY_SIDE, Rates
 from bpgo.tools.planning.work import Jobs, Work

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.settings import Settings
 from bpgo.storage import hub
 from bpgo.tools.architectures import Architecture, architecture_of
 from bpgo.tools.planning.flops import WAN, decoder_flops, image_tokens, transformer

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.settings import Settings
 from bpgo.storage.files import read_json, repository_root
 from bpgo.tools.planning.devices import known_gpu, known_names
 from bpgo.tools.planning.model import ModelSize

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.run import machine
-from bpgo.settings import Settings
 from bpgo.tools.planning.cost import Disk, Time, disk_of, time_of
 from bpgo.tools.planning.devices import known_gpu
 from bpgo.tools.planning.model import Memory, ModelSize, host_gigabytes, memory, model_size

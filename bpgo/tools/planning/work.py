@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from bpgo.runs import Run
-from bpgo.settings import BASE_ARM, MAIN, Settings
+from bpgo.config.runs import Run
+from bpgo.config.settings import BASE_ARM, MAIN, Settings
 
 # Jobs that happen once (workflow/rules/analysis.smk and evaluation.smk).
 ONCE = ("collect", "statistics", "tables", "plots", "grids", "report")

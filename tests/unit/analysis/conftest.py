@@ -9,7 +9,7 @@ import synthetic
 
 from bpgo.analysis.collect import collect
 from bpgo.analysis.statistics import compute_statistics, load_statistics
-from bpgo.runs import Run
+from bpgo.config.runs import Run
 
 LOST = Run("ambiguous", "flow_grpo", 2)
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bpgo.settings import (
+from bpgo.config.settings import (
     AnalysisSettings,
     CalibrationSettings,
     EvaluationSettings,

@@ -11,8 +11,8 @@ from scipy import stats
 from bpgo.analysis.collect import collect
 from bpgo.analysis.data import load_collected
 from bpgo.analysis.statistics import compute_statistics
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
-from bpgo.runs import Run
 from bpgo.storage.files import read_json, write_json
 
 TINY = {

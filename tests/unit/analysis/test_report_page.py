@@ -18,8 +18,8 @@ from bpgo.analysis.figures import CAPTIONS, DRAW, make_figures
 from bpgo.analysis.grids import choose_prompts, make_grids
 from bpgo.analysis.report import make_report
 from bpgo.analysis.tables import make_tables
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
-from bpgo.runs import Run
 from bpgo.storage.clips import write_clip
 from bpgo.storage.contact_sheet import enlarge
 from bpgo.storage.files import repository_root

@@ -22,9 +22,9 @@ from pipeline_cases import (
 from tiny_models import TOKENS
 from tiny_world import CAPTIONS
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import ModelSettings
 from bpgo.interfaces import PromptEmbeddings
-from bpgo.settings import ModelSettings
 from bpgo.storage.files import repository_root
 
 

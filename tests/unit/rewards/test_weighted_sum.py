@@ -13,12 +13,12 @@ import yaml
 from tiny_world import make_trainer, redness, tiny_settings
 from torch import Tensor
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.records import Calibration
 from bpgo.rewards.weighted_sum import WeightedSum, WeightedSumSettings
 from bpgo.run.progress import read_lines
-from bpgo.settings import Settings
 from bpgo.steps import loading
 from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import write_prompts

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_world import tiny_policy
 
-from bpgo import config
+from bpgo.config import resolve as config
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.interfaces import Policy
 from bpgo.run.lean_import import MODULES, import_lean

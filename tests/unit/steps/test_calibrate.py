@@ -12,10 +12,10 @@ import torch
 from tiny_world import tiny_settings
 from torch import Tensor
 
+from bpgo.config.settings import Settings
 from bpgo.errors import NonFiniteError, UserError
 from bpgo.records import Calibration
 from bpgo.scenes.image import oracle_reward as scenes_oracle
-from bpgo.settings import Settings
 from bpgo.steps.calibrate import calibrate, summary
 from bpgo.steps.prompts import read_prompts, write_prompts
 

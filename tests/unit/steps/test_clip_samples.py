@@ -15,9 +15,9 @@ from PIL import Image
 from tiny_world import tiny_settings
 from torch import Tensor
 
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.models.flux import FluxPolicy
-from bpgo.settings import Settings
 from bpgo.steps import saved_samples, score, stored_samples
 from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_run

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tiny_world import tiny_settings
 
-from bpgo.config import save_resolved
+from bpgo.config.resolve import save_resolved
 from bpgo.run.progress import read_lines
 from bpgo.steps import train as training
 from bpgo.steps.calibrate import calibrate

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from tiny_world import ARMS, tiny_policy, tiny_settings
 
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.settings import Settings
 from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.sample import sample_run
 

@@ -16,10 +16,10 @@ from PIL import Image
 from tiny_world import tiny_settings
 from torch import Tensor
 
+from bpgo.config.settings import Settings
 from bpgo.errors import NonFiniteError, UserError
 from bpgo.rewards import load_reward
 from bpgo.scenes.image import oracle_reward as scenes_oracle
-from bpgo.settings import Settings
 from bpgo.steps import stored_samples
 from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_run

@@ -14,10 +14,10 @@ import pytest
 from tiny_world import ARMS, tiny_settings
 from torch import Tensor
 
+from bpgo.config.settings import Settings
 from bpgo.errors import RunInterruptedError, UserError
 from bpgo.run.progress import read_lines
 from bpgo.scenes.image import oracle_reward as scenes_oracle
-from bpgo.settings import Settings
 from bpgo.steps import train as training
 from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import read_prompts, write_prompts

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from large_model import write_configuration
 
-from bpgo import config
+from bpgo.config import resolve as config
 from bpgo.run.machine import GpuDevice, Machine, Slurm, TorchBuild
 from bpgo.storage.files import repository_root, write_json
 from bpgo.tools.doctor import run as doctoring

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bpgo.settings import ModelSettings
+from bpgo.config.settings import ModelSettings
 from bpgo.tools.architectures import PUBLISHED, architecture_of
 from bpgo.tools.planning.flops import decoder_flops, image_tokens, transformer
 from bpgo.tools.planning.layers import Transformer

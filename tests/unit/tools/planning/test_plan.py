@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from large_model import write_configuration
 
-from bpgo import config
+from bpgo.config import resolve as config
 from bpgo.errors import UserError
 from bpgo.run import machine
 from bpgo.run.machine import GpuDevice

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tiny_world import tiny_settings
 
-from bpgo import config
-from bpgo.settings import Settings
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.storage.files import repository_root
 from bpgo.tools.planning.model import host_gigabytes, memory, model_size
 from bpgo.tools.planning.work import passes

@@ -9,9 +9,9 @@ import pytest
 import torch
 from large_model import write_configuration
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.registry import load_arm_class
-from bpgo.settings import Settings
 from bpgo.steps.sample import _stages
 from bpgo.tools.planning.work import Jobs, Work, passes, snapshots, trained_steps, work_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpgo.config.settings import MAIN, PAPER_TASKS, RewardSettings, Settings
 from bpgo.errors import UserError, suggest
-from bpgo.settings import MAIN, PAPER_TASKS, RewardSettings, Settings
 from bpgo.storage.clips import check_size
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bpgo import config
+from bpgo.config import resolve as config
 from bpgo.errors import UserError
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bpgo import config, registry
+from bpgo import registry
+from bpgo.config import resolve as config
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.settings import BASE_ARM, Settings
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bpgo import config_checks, registry
-from bpgo.errors import UserError, suggest
-from bpgo.settings import (
+from bpgo import registry
+from bpgo.config import checks as config_checks
+from bpgo.config.settings import (
     BASE_ARM,
     ExperimentSettings,
     ModelSettings,
@@ -20,6 +20,7 @@ from bpgo.settings import (
     Settings,
     SweepSettings,
 )
+from bpgo.errors import UserError, suggest
 from bpgo.storage.files import repository_root, write_text
 
 Model = TypeVar("Model", bound=BaseModel)

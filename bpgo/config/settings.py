@@ -1,7 +1,7 @@
 """The schema of a configuration: strict, frozen, every key with its unit.
 
-`bpgo.config` reads YAML files into these classes. An arm, a reward and a model add keys of their
-own by a subclass in their own file.
+`bpgo.config.resolve` reads YAML files into these classes. An arm, a reward and a model add keys of
+their own by a subclass in their own file.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
-from bpgo.digests import digest_of
-from bpgo.runs import Run
+from bpgo.config.digests import digest_of
+from bpgo.config.runs import Run
 from bpgo.storage.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
