@@ -49,7 +49,7 @@ MODELS = {
 PROMPTS = {
     "scenes": "bpgo.scenes.image.prompts",
     "scenes_video": "bpgo.scenes.video.prompts",
-    "file": "bpgo.prompt_sets.file",
+    "file": "bpgo.prompts.file",
 }
 
 

@@ -20,7 +20,6 @@ from bpgo.core.run_state import RunState
 from bpgo.core.scoring import decoded_shape, score_latents
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RunInterruptedError
-from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import (
     OF_PROMPTS,
     Policy,
@@ -30,6 +29,7 @@ from bpgo.interfaces import (
     needs_first_frames,
     rewards_and_parts,
 )
+from bpgo.prompts.first_frames import read_first_frames
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, PromptBatch, Rollout
 from bpgo.run import memory
 from bpgo.run.ema import EMA

@@ -14,9 +14,9 @@ from bpgo.config.settings import MAIN, Settings
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.scoring import decoded_shape, score_latents
 from bpgo.errors import NonFiniteError
-from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import Policy, PromptEmbeddings, Reward, call_reward
 from bpgo.models.embeddings import prompt_embeddings
+from bpgo.prompts.first_frames import read_first_frames
 from bpgo.records import Calibration, PromptBatch
 from bpgo.run import memory
 from bpgo.run.progress import Progress

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from bpgo.config.resolve import load_prompts
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.prompt_sets import Prompt, PromptList, Split, load_prompt_set
+from bpgo.prompts.sets import Prompt, PromptList, Split, load_prompt_set
 from bpgo.records import PromptBatch
 from bpgo.storage.files import atomic_path, write_json, write_text
 

@@ -14,8 +14,8 @@ from bpgo.config.settings import Settings
 from bpgo.core.rollout import chunks
 from bpgo.core.scoring import HELD, decoded_shape
 from bpgo.errors import NonFiniteError, RunError, UserError
-from bpgo.first_frames import read_first_frames
 from bpgo.interfaces import call_reward, needs_first_frames
+from bpgo.prompts.first_frames import read_first_frames
 from bpgo.records import Calibration
 from bpgo.run.progress import Progress
 from bpgo.steps import loading

@@ -6,7 +6,7 @@ from typing import Literal
 
 from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
-from bpgo.prompt_sets import Prompt, PromptList, Split
+from bpgo.prompts.sets import Prompt, PromptList, Split
 
 
 class ScenesPromptSettings(PromptSettings):
@@ -24,7 +24,7 @@ class ScenesPrompts:
         self.settings = settings
 
     def split(self, name: Split) -> PromptList:
-        """See `bpgo.prompt_sets.PromptSet`."""
+        """See `bpgo.prompts.sets.PromptSet`."""
         from bpgo.scenes.captions import sample_captions
 
         count = getattr(self.settings, name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
-from bpgo.prompt_sets import Prompt, PromptList, Split
+from bpgo.prompts.sets import Prompt, PromptList, Split
 
 if TYPE_CHECKING:
     from bpgo.scenes.video.captions import Caption
@@ -34,7 +34,7 @@ class ScenesVideoPrompts:
         self.settings = settings
 
     def split(self, name: Split) -> PromptList:
-        """See `bpgo.prompt_sets.PromptSet`."""
+        """See `bpgo.prompts.sets.PromptSet`."""
         from bpgo.scenes.video.captions import sample_captions
 
         settings = self.settings

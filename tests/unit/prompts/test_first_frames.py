@@ -14,8 +14,8 @@ from tiny_world import model_settings, tiny_settings
 
 from bpgo.config import resolve as config
 from bpgo.errors import UserError
-from bpgo.first_frames import read_first_frames
-from bpgo.prompt_sets import Prompt, PromptList, load_prompt_set
+from bpgo.prompts.first_frames import read_first_frames
+from bpgo.prompts.sets import Prompt, PromptList, load_prompt_set
 from bpgo.steps import prompts
 from bpgo.steps.prompts import read_prompts, write_prompts
 

@@ -13,8 +13,8 @@ import yaml
 
 from bpgo.config import resolve as config
 from bpgo.errors import UserError
-from bpgo.prompt_sets import PromptList, load_prompt_set
-from bpgo.prompt_sets.formats import Format, read_rows
+from bpgo.prompts.formats import Format, read_rows
+from bpgo.prompts.sets import PromptList, load_prompt_set
 from bpgo.steps import prompts
 from bpgo.storage.files import sha256
 

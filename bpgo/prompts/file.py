@@ -11,8 +11,8 @@ from pydantic import Field
 
 from bpgo.config.settings import Name, PromptSettings, Published
 from bpgo.errors import UserError
-from bpgo.prompt_sets import Prompt, PromptList, Split
-from bpgo.prompt_sets.formats import Format, Row, format_of, read_rows
+from bpgo.prompts.formats import Format, Row, format_of, read_rows
+from bpgo.prompts.sets import Prompt, PromptList, Split
 from bpgo.seeding import derive_seed
 from bpgo.storage import github, hub
 from bpgo.storage.files import sha256
@@ -108,7 +108,7 @@ class FilePrompts:
         self._read: dict[str, tuple[list[Prompt], dict[str, Any]]] = {}
 
     def split(self, name: Split) -> PromptList:
-        """See `bpgo.prompt_sets.PromptSet`."""
+        """See `bpgo.prompts.sets.PromptSet`."""
         if name == "evaluation":
             return self._evaluation
         return self._take("train", {prompt.text for prompt in self._evaluation.prompts})

@@ -14,7 +14,7 @@ import yaml
 from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.prompt_sets.file import FilePromptSettings
+from bpgo.prompts.file import FilePromptSettings
 from bpgo.steps import prompts
 from bpgo.storage import github
 from bpgo.storage.files import read_json
