@@ -162,7 +162,7 @@ def statistics(
     config: Config, collected: Annotated[Path, typer.Option("--collected")], output: Output
 ) -> None:
     """Means, intervals, paired differences, curves."""
-    from bpgo.analysis.statistics import compute_statistics
+    from bpgo.analysis.statistics.compute import compute_statistics
     from bpgo.config.resolve import load_resolved
 
     compute_statistics(load_resolved(config), collected, output)
@@ -173,7 +173,7 @@ def tables(
     config: Config, statistics: Annotated[Path, typer.Option("--statistics")], output: Output
 ) -> None:
     """The paper's tables with ours: CSV, Markdown, LaTeX."""
-    from bpgo.analysis.tables import make_tables
+    from bpgo.analysis.tables.make import make_tables
     from bpgo.config.resolve import load_resolved
 
     make_tables(load_resolved(config), statistics, output)
@@ -187,7 +187,7 @@ def figures(
     output: Output,
 ) -> None:
     """The figures: PDF and PNG."""
-    from bpgo.analysis.figures import make_figures
+    from bpgo.analysis.figures.make import make_figures
     from bpgo.config.resolve import load_resolved
 
     make_figures(load_resolved(config), statistics, collected, output)

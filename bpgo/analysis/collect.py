@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bpgo.analysis.bootstrap import Floats, rows_rank_correlation, standardized
 from bpgo.analysis.roles import oracle_of
+from bpgo.analysis.statistics.bootstrap import Floats, rows_rank_correlation, standardized
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError

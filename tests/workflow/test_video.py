@@ -14,7 +14,7 @@ from harness import Workspace, workspace_in
 from PIL import Image
 
 from bpgo.analysis.grids import BYTES
-from bpgo.analysis.paper import CAPTIONS, paper_table
+from bpgo.analysis.tables.paper import CAPTIONS, paper_table
 from bpgo.config.resolve import load_resolved
 from bpgo.config.settings import Settings
 from bpgo.storage.clips import read_clip

@@ -44,7 +44,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("bpgo/core/update.py", True),
         ("bpgo/method/ras.py", True),
         ("baselines/grpo.py", True),
-        ("bpgo/analysis/tables.py", False),
+        ("bpgo/analysis/tables/make.py", False),
         ("bpgo/cli.py", False),
         ("bpgo/scenes/pretrain.py", False),
     ],

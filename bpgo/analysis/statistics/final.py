@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpgo.analysis.bootstrap import Bootstrap, Floats, Interval, interquartile_mean
-from bpgo.analysis.data import Scores
 from bpgo.analysis.roles import main_metric, reward_role
+from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats, Interval, interquartile_mean
+from bpgo.analysis.statistics.data import Scores
 from bpgo.config.settings import BASE_ARM, Settings
 
 Row = dict[str, Any]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bpgo.analysis.bootstrap import Bootstrap, interquartile_mean, rows_rank_correlation
+from bpgo.analysis.statistics.bootstrap import Bootstrap, interquartile_mean, rows_rank_correlation
 from bpgo.errors import UserError
 
 

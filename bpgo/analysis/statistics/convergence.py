@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpgo.analysis.bootstrap import Bootstrap, Floats
-from bpgo.analysis.data import Collected
 from bpgo.analysis.roles import arms_of
+from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats
+from bpgo.analysis.statistics.data import Collected
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
 

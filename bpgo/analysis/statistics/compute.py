@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from bpgo.analysis import STATISTICS, premise
-from bpgo.analysis import convergence as training
-from bpgo.analysis.bootstrap import Bootstrap
-from bpgo.analysis.claims import judge_claims
-from bpgo.analysis.data import Collected, Scores, load_collected
-from bpgo.analysis.final import curves, differences, final_scores, gains
+from bpgo.analysis import STATISTICS
+from bpgo.analysis.statistics import convergence as training
+from bpgo.analysis.statistics import premise
+from bpgo.analysis.statistics.bootstrap import Bootstrap
+from bpgo.analysis.statistics.claims import judge_claims
+from bpgo.analysis.statistics.data import Collected, Scores, load_collected
+from bpgo.analysis.statistics.final import curves, differences, final_scores, gains
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
 from bpgo.storage.files import atomic_path, read_json, write_json

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bpgo.analysis.convergence import MEASURES
 from bpgo.analysis.roles import arm_title
-from bpgo.analysis.table_format import (
+from bpgo.analysis.statistics.convergence import MEASURES
+from bpgo.analysis.tables.format import (
     Block,
     Cell,
     Row,

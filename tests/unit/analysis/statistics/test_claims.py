@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bpgo.analysis.claims import CONTRADICTED, SUPPORTED, UNRESOLVED, Check, overall
+from bpgo.analysis.statistics.claims import CONTRADICTED, SUPPORTED, UNRESOLVED, Check, overall
 
 
 def case(low, high, **changes):

@@ -8,8 +8,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bpgo.analysis import FIGURES, figures_effects, figures_reliability, figures_training, style
-from bpgo.analysis.statistics import load_statistics
+from bpgo.analysis import FIGURES
+from bpgo.analysis.figures import effects as figures_effects
+from bpgo.analysis.figures import reliability as figures_reliability
+from bpgo.analysis.figures import style
+from bpgo.analysis.figures import training as figures_training
+from bpgo.analysis.statistics.compute import load_statistics
 from bpgo.config.settings import Settings
 
 Draw = Callable[[Settings, dict[str, pd.DataFrame]], Figure]

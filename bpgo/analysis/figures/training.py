@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bpgo.analysis import style
+from bpgo.analysis.figures import style
 from bpgo.analysis.roles import BPGO, TRAINING, arm_title, reward_title
 from bpgo.config.settings import Settings
 

@@ -8,17 +8,9 @@ from typing import Any
 import pandas as pd
 
 from bpgo.analysis import roles
-from bpgo.analysis.paper import (
-    NOTE,
-    paper_alpha_rows,
-    paper_block,
-    paper_part_rows,
-    paper_rows,
-    paper_table,
-)
 from bpgo.analysis.roles import TRAINING, arm_title, reward_title
-from bpgo.analysis.statistics import load_statistics
-from bpgo.analysis.table_format import (
+from bpgo.analysis.statistics.compute import load_statistics
+from bpgo.analysis.tables.format import (
     Block,
     Cell,
     Row,
@@ -29,7 +21,15 @@ from bpgo.analysis.table_format import (
     records,
     save_table,
 )
-from bpgo.analysis.tables_training import convergence
+from bpgo.analysis.tables.paper import (
+    NOTE,
+    paper_alpha_rows,
+    paper_block,
+    paper_part_rows,
+    paper_rows,
+    paper_table,
+)
+from bpgo.analysis.tables.training import convergence
 from bpgo.config.settings import BASE_ARM, PAPER_TASKS, Settings
 
 Frames = dict[str, pd.DataFrame]

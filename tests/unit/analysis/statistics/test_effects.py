@@ -7,8 +7,8 @@ import pytest
 import synthetic
 
 from bpgo.analysis.collect import collect
-from bpgo.analysis.convergence import running_mean
-from bpgo.analysis.statistics import compute_statistics, load_statistics
+from bpgo.analysis.statistics.compute import compute_statistics, load_statistics
+from bpgo.analysis.statistics.convergence import running_mean
 
 
 def pick(frame, **wanted):

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bpgo.analysis import style
+from bpgo.analysis.figures import style
 from bpgo.analysis.roles import arm_title, reward_title, truth_title
-from bpgo.analysis.table_format import number
+from bpgo.analysis.tables.format import number
 from bpgo.config.settings import Settings
 
 Frames = dict[str, pd.DataFrame]

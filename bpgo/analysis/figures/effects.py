@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bpgo.analysis import style
+from bpgo.analysis.figures import style
 from bpgo.analysis.roles import (
     HELD_OUT,
     ORACLE,

@@ -16,9 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpgo.analysis.bootstrap import Bootstrap, Floats, rows_rank_correlation, standardized
-from bpgo.analysis.data import Collected
 from bpgo.analysis.roles import oracle_of, reward_role
+from bpgo.analysis.statistics.bootstrap import (
+    Bootstrap,
+    Floats,
+    rows_rank_correlation,
+    standardized,
+)
+from bpgo.analysis.statistics.data import Collected
 from bpgo.config.settings import Settings
 
 BINS = 5

@@ -8,8 +8,7 @@ import pytest
 import synthetic
 
 from bpgo.analysis import TABLES
-from bpgo.analysis.paper import paper_block, paper_table
-from bpgo.analysis.table_format import (
+from bpgo.analysis.tables.format import (
     Block,
     Cell,
     Table,
@@ -20,7 +19,8 @@ from bpgo.analysis.table_format import (
     to_latex,
     to_markdown,
 )
-from bpgo.analysis.tables import build_tables, make_tables
+from bpgo.analysis.tables.make import build_tables, make_tables
+from bpgo.analysis.tables.paper import paper_block, paper_table
 from bpgo.errors import UserError
 
 
