@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bpgo.config.settings import Count, Name, RewardSettings
-from bpgo.rewards.published import check_media
+from bpgo.rewards.shared.published import check_media
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,7 @@ from bpgo.interfaces import Reward, call_reward, needs_first_frames
 from bpgo.records import Calibration
 from bpgo.rewards import load_rewards
 from bpgo.rewards.frame_mean import FrameMean
-from bpgo.rewards.published import PublishedReward
+from bpgo.rewards.shared.published import PublishedReward
 from bpgo.seeding import generator, numpy_generator
 from bpgo.storage.files import repository_root
 

@@ -19,7 +19,7 @@ WORKFLOW = [REPOSITORY / "Snakefile", *sorted((REPOSITORY / "workflow").rglob("*
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # The one place that reads published torch files, and the only way it may.
-TORCH_LOAD = REPOSITORY / "bpgo" / "rewards" / "checkpoints.py"
+TORCH_LOAD = REPOSITORY / "bpgo" / "rewards" / "shared" / "checkpoints.py"
 FORBIDDEN_CALLS = {
     "eval": "runs text as code",
     "exec": "runs text as code",

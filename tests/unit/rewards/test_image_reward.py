@@ -17,8 +17,8 @@ from tiny_image_reward import build_tiny_image_reward, image_reward_overrides
 
 from bpgo.errors import UserError
 from bpgo.rewards import load_reward
-from bpgo.rewards.checkpoints import read_state_dict
 from bpgo.rewards.image_reward import ImageReward, ImageRewardSettings
+from bpgo.rewards.shared.checkpoints import read_state_dict
 from bpgo.storage.files import repository_root
 
 OFFICIAL = json.loads(

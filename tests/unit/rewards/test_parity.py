@@ -20,7 +20,7 @@ from tiny_rewards import (
 )
 
 from bpgo.interfaces import Reward
-from bpgo.rewards.checkpoints import read_state_dict
+from bpgo.rewards.shared.checkpoints import read_state_dict
 from bpgo.storage.files import read_json, repository_root
 
 OFFICIAL = repository_root() / "tests" / "fixtures" / "rewards"

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bpgo.errors import UserError
-from bpgo.rewards.checkpoints import load_weights, read_state_dict
+from bpgo.rewards.shared.checkpoints import load_weights, read_state_dict
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
 

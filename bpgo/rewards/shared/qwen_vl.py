@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bpgo.config.settings import Count, Positive
 from bpgo.errors import UserError
-from bpgo.rewards.clip_model import load_tokenizer
-from bpgo.rewards.published import PublishedVideoSettings
+from bpgo.rewards.shared.clip_model import load_tokenizer
+from bpgo.rewards.shared.published import PublishedVideoSettings
 from bpgo.storage.files import read_json
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def read_tokenizer(folder: Path, what: str, more: tuple[str, ...] = ()) -> Any:
 
 def read_shards(folder: Path, what: str) -> dict[str, Tensor]:
     """All tensors of the safetensors files in a folder; `UserError` if there are none."""
-    from bpgo.rewards.checkpoints import read_state_dict
+    from bpgo.rewards.shared.checkpoints import read_state_dict
 
     files = sorted(folder.glob("*.safetensors"))
     if not files:
@@ -111,7 +111,7 @@ def finish(model: Any, state: dict[str, Tensor], path: Path, what: str, place: A
     Raises:
         UserError: if they do not fit.
     """
-    from bpgo.rewards.checkpoints import load_weights
+    from bpgo.rewards.shared.checkpoints import load_weights
 
     device, dtype = place
     load_weights(model, {name: value.to(dtype) for name, value in state.items()}, path, what)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_video_rewards import clips
 
-from bpgo.rewards import clip_frames, preprocess
+from bpgo.rewards.shared import clip_frames, preprocess
 from bpgo.storage.files import read_json, repository_root
 
 OPENCV = read_json(repository_root() / "tests" / "fixtures" / "rewards" / "videoclip_xl.json")

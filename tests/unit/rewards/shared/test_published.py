@@ -17,8 +17,8 @@ from tiny_rewards import HPSV2_FILE, build_tiny_rewards, parity_inputs, reward_o
 from torch import Tensor
 
 from bpgo.errors import UserError
-from bpgo.rewards.checkpoints import read_state_dict
 from bpgo.rewards.hpsv2 import empty_open_clip, open_clip_configuration
+from bpgo.rewards.shared.checkpoints import read_state_dict
 from bpgo.storage.files import read_json, repository_root
 
 NAMES = ["hpsv2", "pickscore", "clip_score", "aesthetic"]

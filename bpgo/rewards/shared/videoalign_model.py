@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bpgo.errors import UserError
-from bpgo.rewards import qwen_vl
-from bpgo.rewards.checkpoints import read_state_dict
+from bpgo.rewards.shared import qwen_vl
+from bpgo.rewards.shared.checkpoints import read_state_dict
 
 WRAPPER = "base_model.model."  # peft's
 HEAD = "rm_head.weight"

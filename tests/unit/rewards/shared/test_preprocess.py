@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bpgo.rewards import preprocess
+from bpgo.rewards.shared import preprocess
 from bpgo.seeding import generator
 
 SIZES = [(24, 24), (224, 224), (448, 448), (300, 224), (225, 301), (512, 512), (97, 640)]

@@ -1,8 +1,8 @@
 """From a policy's clips to the pixels that published video rewards were trained on.
 
 Every function works on a batch, on the clips' device, without a gradient. As in
-`bpgo.rewards.preprocess`, a reward sees 8-bit levels. What a video file loses by its compression is
-not imitated: published rewards read files, and these clips come from the policy.
+`bpgo.rewards.shared.preprocess`, a reward sees 8-bit levels. What a video file loses by its
+compression is not imitated: published rewards read files, and these clips come from the policy.
 
 B clips, F frames.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bpgo.rewards.preprocess import stored_levels
+from bpgo.rewards.shared.preprocess import stored_levels
 
 # Channel means and deviations of ImageNet (torchvision's models).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
