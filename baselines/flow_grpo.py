@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bpgo.config.settings import NonNegative
 from bpgo.core.advantage import PRESETS, AdvantageSettings
 from bpgo.core.policy_gradient import PolicyGradient, PolicyGradientSettings
-from bpgo.settings import NonNegative
 
 
 class FlowGrpoSettings(PolicyGradientSettings):

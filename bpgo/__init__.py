@@ -1,6 +1,6 @@
 """BPGO: which reinforcement learning to trust when a reward model cannot be trusted."""
 
-from bpgo import torchvision_repair
+from bpgo.run import torchvision_repair
 
 __version__ = "0.1.0"
 

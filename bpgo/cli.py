@@ -38,7 +38,7 @@ def resolve(
     scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",
 ) -> None:
     """Check a configuration and write it with everything inlined."""
-    from bpgo import config
+    from bpgo.config import resolve as config
 
     if scale not in ("full", "smoke"):
         raise UserError(f"--scale: '{scale}' is unknown. Allowed: full, smoke")
@@ -48,8 +48,8 @@ def resolve(
 @app.command()
 def prompts(config: Config, split: Annotated[str, typer.Option("--split")], output: Output) -> None:
     """Write a prompt set; published files are fetched where this machine lacks them."""
-    from bpgo.config import load_resolved
-    from bpgo.prompts import write_prompts
+    from bpgo.config.resolve import load_resolved
+    from bpgo.steps.prompts import write_prompts
 
     for line in write_prompts(load_resolved(config), split, output):
         typer.echo(line, err=True)
@@ -63,7 +63,7 @@ def fetch_prompts(
     configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
 ) -> None:
     """Fetch and check published prompts ahead of jobs that have no network."""
-    from bpgo.prompts import fetch
+    from bpgo.steps.prompts import fetch
 
     for line in fetch(name, configfile.parent):
         typer.echo(line)
@@ -74,10 +74,10 @@ def calibrate(
     config: Config, experiment: Experiment, prompts: Prompts, output: Output, threads: Threads = 1
 ) -> None:
     """Score the base policy's samples of training prompts."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
-    from bpgo.evaluation.calibrate import calibrate as body
+    from bpgo.steps.calibrate import calibrate as body
 
     body(settings, experiment, prompts, output, threads)
 
@@ -94,10 +94,10 @@ def train(
     threads: Threads = 1,
 ) -> None:
     """Train one arm with one seed; the same command resumes a stopped run."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
-    from bpgo.training import train as body
+    from bpgo.steps.train import train as body
 
     body(settings, experiment, arm, seed, prompts, calibration, output, threads)
 
@@ -114,10 +114,10 @@ def sample(
     threads: Threads = 1,
 ) -> None:
     """Sample a trained policy and its snapshots on the evaluation prompts."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
-    from bpgo.evaluation.sample import sample_run
+    from bpgo.steps.sample import sample_run
 
     sample_run(settings, experiment, arm, seed, prompts, run, output, threads)
 
@@ -135,10 +135,10 @@ def score(
     threads: Threads = 1,
 ) -> None:
     """Score samples by every reward of one software environment."""
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
-    from bpgo.evaluation.score import score_run
+    from bpgo.steps.score import score_run
 
     score_run(settings, experiment, arm, seed, samples, environment, output, threads, calibration)
 
@@ -152,7 +152,7 @@ def collect(
 ) -> None:
     """Join the results of all runs into four files."""
     from bpgo.analysis.collect import collect as body
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     body(load_resolved(config), root, output, allow_mixed)
 
@@ -162,8 +162,8 @@ def statistics(
     config: Config, collected: Annotated[Path, typer.Option("--collected")], output: Output
 ) -> None:
     """Means, intervals, paired differences, curves."""
-    from bpgo.analysis.statistics import compute_statistics
-    from bpgo.config import load_resolved
+    from bpgo.analysis.statistics.compute import compute_statistics
+    from bpgo.config.resolve import load_resolved
 
     compute_statistics(load_resolved(config), collected, output)
 
@@ -173,8 +173,8 @@ def tables(
     config: Config, statistics: Annotated[Path, typer.Option("--statistics")], output: Output
 ) -> None:
     """The paper's tables with ours: CSV, Markdown, LaTeX."""
-    from bpgo.analysis.tables import make_tables
-    from bpgo.config import load_resolved
+    from bpgo.analysis.tables.make import make_tables
+    from bpgo.config.resolve import load_resolved
 
     make_tables(load_resolved(config), statistics, output)
 
@@ -187,8 +187,8 @@ def figures(
     output: Output,
 ) -> None:
     """The figures: PDF and PNG."""
-    from bpgo.analysis.figures import make_figures
-    from bpgo.config import load_resolved
+    from bpgo.analysis.figures.make import make_figures
+    from bpgo.config.resolve import load_resolved
 
     make_figures(load_resolved(config), statistics, collected, output)
 
@@ -199,7 +199,7 @@ def grids(
 ) -> None:
     """Samples of several arms side by side, with equal seeds."""
     from bpgo.analysis.grids import make_grids
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     make_grids(load_resolved(config), samples_root, output)
 
@@ -216,7 +216,7 @@ def report(
 ) -> None:
     """One self-contained HTML page."""
     from bpgo.analysis.report import make_report
-    from bpgo.config import load_resolved
+    from bpgo.config.resolve import load_resolved
 
     make_report(load_resolved(config), statistics, tables, figures, output, grids, root)
 
@@ -285,12 +285,12 @@ def bench(
 ) -> None:
     """Measure an iteration's parts: of a configuration, or of a model's architecture (--model)."""
     if model is None:
-        from bpgo.bench.run import run_bench
+        from bpgo.tools.bench.run import run_bench
 
         run_bench(configfile, output, repeats or 5)
         return
-    from bpgo.bench.large import bench_command
-    from bpgo.bench.large_models import Sizes
+    from bpgo.tools.bench.large import bench_command
+    from bpgo.tools.bench.large_models import Sizes
 
     sizes = Sizes(
         model,
@@ -317,7 +317,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what this machine can run, and what is missing; exit code 1 if something is."""
-    from bpgo.doctor.run import doctor as body
+    from bpgo.tools.doctor.run import doctor as body
 
     raise typer.Exit(body(configfile, as_json))
 
@@ -333,7 +333,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what a configuration will do and cost, before anything starts."""
-    from bpgo.planning.report import show_plan
+    from bpgo.tools.planning.report import show_plan
 
     show_plan(configfile, scale, gpu, devices, as_json)
 
@@ -343,8 +343,8 @@ def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> N
     """The configuration's JSON schema."""
     import json
 
-    from bpgo.files import write_text
-    from bpgo.settings import Settings
+    from bpgo.config.settings import Settings
+    from bpgo.storage.files import write_text
 
     text = json.dumps(Settings.model_json_schema(), indent=2) + "\n"
     if output is None:

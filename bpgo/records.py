@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bpgo.errors import UserError
-from bpgo.files import read_json, write_json
+from bpgo.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -29,10 +29,10 @@ REWARDS = {
     "clip_score": "bpgo.rewards.clip_score",
     "aesthetic": "bpgo.rewards.aesthetic",
     "weighted_sum": "bpgo.rewards.weighted_sum",
-    "scenes_preference": "bpgo.rewards.scenes",
-    "scenes_oracle": "bpgo.rewards.scenes_oracle",
-    "scenes_video_preference": "bpgo.rewards.scenes_video",
-    "scenes_video_oracle": "bpgo.rewards.scenes_video_oracle",
+    "scenes_preference": "bpgo.scenes.image.reward",
+    "scenes_oracle": "bpgo.scenes.image.oracle_reward",
+    "scenes_video_preference": "bpgo.scenes.video.reward",
+    "scenes_video_oracle": "bpgo.scenes.video.oracle_reward",
     "image_reward": "bpgo.rewards.image_reward",
     "image_reward_official": "bpgo.rewards.image_reward_official",
     "frame_mean": "bpgo.rewards.frame_mean",
@@ -50,9 +50,9 @@ MODELS = {
 
 # The module of a prompt set exports its class as `PROMPTS`.
 PROMPTS = {
-    "scenes": "bpgo.prompt_sets.scenes",
-    "scenes_video": "bpgo.prompt_sets.scenes_video",
-    "file": "bpgo.prompt_sets.file",
+    "scenes": "bpgo.scenes.image.prompts",
+    "scenes_video": "bpgo.scenes.video.prompts",
+    "file": "bpgo.prompts.file",
 }
 
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bpgo.analysis.bootstrap import Floats, rows_rank_correlation, standardized
 from bpgo.analysis.roles import oracle_of
+from bpgo.analysis.statistics.bootstrap import Floats, rows_rank_correlation, standardized
+from bpgo.config.runs import Run
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.files import atomic_path, read_json, write_json
-from bpgo.runs import Run
-from bpgo.settings import Settings
+from bpgo.storage.files import atomic_path, read_json, write_json
 
 RUN_COLUMNS = ["experiment", "arm", "seed"]
 GROUP_KEYS = [*RUN_COLUMNS, "iteration", "prompt_id"]

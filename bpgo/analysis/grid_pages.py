@@ -10,8 +10,8 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from bpgo.analysis.roles import arm_title
-from bpgo.contact_sheet import TILE, evenly_spaced
-from bpgo.settings import Settings
+from bpgo.config.settings import Settings
+from bpgo.storage.contact_sheet import TILE, evenly_spaced
 
 GAP, HEAD, CAPTION = 6, 44, 300
 ARM = 120  # pixels of an arm's name beside its frames

@@ -9,12 +9,12 @@ from PIL import Image, UnidentifiedImageError
 
 from bpgo.analysis.grid_pages import Shown, draw_grid, draw_sheet
 from bpgo.analysis.roles import BPGO
-from bpgo.clips import BrokenClipError, read_clip
-from bpgo.contact_sheet import TILE, enlarge, evenly_spaced, frames_of
+from bpgo.config.runs import Run
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.files import atomic_path
-from bpgo.runs import Run
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.storage.clips import BrokenClipError, read_clip
+from bpgo.storage.contact_sheet import TILE, enlarge, evenly_spaced, frames_of
+from bpgo.storage.files import atomic_path
 
 ROWS = 6  # prompts, from the least to the most ambiguous
 SEEDS = 3

@@ -11,15 +11,15 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bpgo.analysis import FIGURES, roles
-from bpgo.analysis.claims import CONTRADICTED, SUPPORTED, UNRESOLVED
-from bpgo.analysis.figures import CAPTIONS
+from bpgo.analysis.figures.make import CAPTIONS
 from bpgo.analysis.roles import arm_title, reward_title
-from bpgo.analysis.statistics import load_statistics
-from bpgo.analysis.table_format import how_intervals, interval_text, number
-from bpgo.analysis.tables import build_tables
+from bpgo.analysis.statistics.claims import CONTRADICTED, SUPPORTED, UNRESOLVED
+from bpgo.analysis.statistics.compute import load_statistics
+from bpgo.analysis.tables.format import how_intervals, interval_text, number
+from bpgo.analysis.tables.make import build_tables
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.files import write_text
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.storage.files import write_text
 
 GENERATORS = {
     "t2i": "an image generator",

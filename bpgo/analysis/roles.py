@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.config.settings import BASE_ARM, Settings
 
 # Arms that the paper's claims are about, by the names of their files in config/arms.
 BPGO, RAS, CRT, SHUFFLED = "bpgo", "bpgo_ras", "bpgo_crt", "bpgo_ras_shuffled"

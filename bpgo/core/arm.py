@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import SerializeAsAny
 
+from bpgo.config.settings import NonNegative, RolloutSettings, Strict
 from bpgo.core.advantage import AdvantageSettings, group_advantage
 from bpgo.core.trust import Effect, Trust, TrustSettings
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, GroupRewards, Passes, Plan, WeightedAdvantage
-from bpgo.settings import NonNegative, RolloutSettings, Strict
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpgo.config.settings import TrainingSettings
 from bpgo.core.arm import Arm
-from bpgo.core.ema import EMA, warmed_up
-from bpgo.core.interfaces import Policy
 from bpgo.errors import OutOfMemoryError
-from bpgo.settings import TrainingSettings
+from bpgo.interfaces import Policy
+from bpgo.run.ema import EMA, warmed_up
 
 JUDGED = "judged"  # the average that is saved and judged in the policy's place
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from bpgo.config.settings import Fraction, RolloutSettings
 from bpgo.core.arm import BASE, Arm, ArmSettings
 from bpgo.errors import UserError
-from bpgo.settings import Fraction, RolloutSettings
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
+from bpgo.config.settings import Fraction, Positive, RolloutSettings
 from bpgo.core.arm import BASE, Arm, ArmSettings
 from bpgo.errors import UserError
 from bpgo.records import WeightedAdvantage
-from bpgo.settings import Fraction, Positive, RolloutSettings
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

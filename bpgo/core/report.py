@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpgo.core.processes import Processes
 from bpgo.core.seen import Seen, StepLoss
+from bpgo.run.processes import Processes
 
 
 @dataclass

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bpgo import seeding
-from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.core.sde import LogProbForm, Transition, log_prob, transition
+from bpgo.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.records import Plan, Rollout
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpgo.core import checkpoint as checkpoints
 from bpgo.core.arm import Arm
-from bpgo.core.ema import EMA
-from bpgo.core.processes import Processes
-from bpgo.core.sharding import gathered, part_of
+from bpgo.run import checkpoint as checkpoints
+from bpgo.run.ema import EMA
+from bpgo.run.processes import Processes
+from bpgo.run.sharding import gathered, part_of
 
 
 @dataclass

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bpgo.core.interfaces import (
+from bpgo.config.settings import ModelSettings
+from bpgo.core.rollout import chunks
+from bpgo.errors import NonFiniteError
+from bpgo.interfaces import (
     Policy,
     Reward,
     call_reward,
     needs_first_frames,
     rewards_and_parts,
 )
-from bpgo.core.rollout import chunks
-from bpgo.errors import NonFiniteError
-from bpgo.first_frames import read_first_frames
+from bpgo.prompts.first_frames import read_first_frames
 from bpgo.records import PromptBatch
-from bpgo.settings import ModelSettings
 
 TRAINING = ""  # the training reward among the names of others
 PART = "part_"  # before the name of a part of a summed training reward, where it is logged

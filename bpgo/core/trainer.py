@@ -14,23 +14,23 @@ import torch
 from torch import Tensor
 
 from bpgo import seeding
-from bpgo.core import memory
+from bpgo.config.settings import Settings
 from bpgo.core.arm import BASE, Arm
 from bpgo.core.averages import JUDGED, averages_of, velocity_of
-from bpgo.core.interfaces import OF_PROMPTS, Policy, PromptEmbeddings, Reward, SummedReward
-from bpgo.core.optimizer import make_optimizer
-from bpgo.core.processes import Processes, check_parts
 from bpgo.core.report import UpdateReport
 from bpgo.core.rollout import fresh_noise, rollout, rollout_noise
-from bpgo.core.run_folder import RowLog, RunLogs, lock, on_stop_signals
 from bpgo.core.run_state import RunState
 from bpgo.core.scoring import PART, Scored, score_batch
-from bpgo.core.sharding import ShardedModel, local_size
 from bpgo.core.update import Updater
 from bpgo.errors import NonFiniteError, RunInterruptedError
-from bpgo.files import atomic_directory
+from bpgo.interfaces import OF_PROMPTS, Policy, PromptEmbeddings, Reward, SummedReward
 from bpgo.records import AdvantageResult, Calibration, GroupRewards, Plan, PromptBatch, Rollout
-from bpgo.settings import Settings
+from bpgo.run import memory
+from bpgo.run.folder import RowLog, RunLogs, lock, on_stop_signals
+from bpgo.run.optimizer import make_optimizer
+from bpgo.run.processes import Processes, check_parts
+from bpgo.run.sharding import ShardedModel, local_size
+from bpgo.storage.files import atomic_directory
 
 
 class Trainer:

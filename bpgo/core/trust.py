@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from bpgo.config.settings import Strict
 from bpgo.records import GroupRewards
-from bpgo.settings import Strict
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bpgo.config.settings import TrainingSettings
 from bpgo.core.arm import Arm
-from bpgo.core.determinism import repeatable
-from bpgo.core.ema import EMA
-from bpgo.core.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.core.layout import Layout, Pass
-from bpgo.core.processes import Processes
 from bpgo.core.report import UpdateReport
 from bpgo.core.sde import Transition, transition
 from bpgo.core.seen import Points, Seen
-from bpgo.core.sharding import whole
 from bpgo.errors import NonFiniteError, RatioError
+from bpgo.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.records import AdvantageResult, Plan, Rollout, WeightedAdvantage
-from bpgo.settings import TrainingSettings
+from bpgo.run.determinism import repeatable
+from bpgo.run.ema import EMA
+from bpgo.run.processes import Processes
+from bpgo.run.sharding import whole
 
 CLIP_SHARE = 0.1  # largest tolerance of first ratios, as a share of the clip range
 WITHOUT_CLIP = 1e-5  # the tolerance of an arm that has a ratio and no clip range

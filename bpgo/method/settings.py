@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from bpgo.config.settings import NonNegative, Number, Positive
 from bpgo.core.arm import ArmSettings
-from bpgo.settings import NonNegative, Number, Positive
 
 
 def _off(value: Any) -> Any:

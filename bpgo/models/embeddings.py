@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from bpgo.core.interfaces import Policy, PromptEmbeddings
-from bpgo.files import atomic_path, sha256, text_digest, write_text
-from bpgo.hub import COMMIT
+from bpgo.interfaces import Policy, PromptEmbeddings
 from bpgo.records import PromptBatch
+from bpgo.storage.files import atomic_path, sha256, text_digest, write_text
+from bpgo.storage.hub import COMMIT
 
 HOST = torch.device("cpu")
 SMALL = 2**24  # bytes: such a file is read again for its digest, which takes 10 ms

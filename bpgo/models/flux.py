@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bpgo.core.interfaces import Guidance, PromptEmbeddings
+from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models.pipeline import PipelinePolicy, one_scale
 from bpgo.models.text import CLIP, T5, encode
 

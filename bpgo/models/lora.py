@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from bpgo.config.settings import LoraSettings
 from bpgo.errors import UserError
-from bpgo.files import read_json
-from bpgo.settings import LoraSettings
+from bpgo.storage.files import read_json
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from bpgo import hub
+from bpgo.config.settings import ModelSettings
 from bpgo.errors import UserError
-from bpgo.files import read_json
 from bpgo.scenes.weights import verify
-from bpgo.settings import ModelSettings
+from bpgo.storage import hub
+from bpgo.storage.files import read_json
 
 MODELS = ("transformer", "vae")
 EULER = "diffusers.schedulers.scheduling_flow_match_euler_discrete:FlowMatchEulerDiscreteScheduler"

@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bpgo.core.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
+from bpgo.config.settings import ModelSettings, Task
 from bpgo.errors import UserError
+from bpgo.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
 from bpgo.models import lora
 from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index, shifted
-from bpgo.settings import ModelSettings, Task
 
 AUTOENCODER = "diffusers.models.autoencoders.autoencoder_kl:AutoencoderKL"
 

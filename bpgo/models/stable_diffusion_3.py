@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from bpgo.core.interfaces import Guidance, PromptEmbeddings
+from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models.parts import has_part
 from bpgo.models.pipeline import PipelinePolicy, guided, one_scale
 from bpgo.models.text import CLIP_WITH_PROJECTION, T5, encode

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bpgo.core.interfaces import Guidance, PromptEmbeddings
+from bpgo.config.settings import Task
 from bpgo.errors import UserError
+from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models import lora
 from bpgo.models.parts import EULER, find_pipeline, names_part, read_config, read_index
 from bpgo.models.pipeline import Modules, PipelinePolicy, guided, one_scale
@@ -23,7 +24,6 @@ from bpgo.models.wan_condition import (
     image_tokens,
 )
 from bpgo.models.wan_experts import Experts
-from bpgo.settings import Task
 
 UNIPC = "diffusers.schedulers.scheduling_unipc_multistep:UniPCMultistepScheduler"
 PIPELINES = {"t2v": "WanPipeline", "i2v": "WanImageToVideoPipeline"}

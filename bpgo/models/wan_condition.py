@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bpgo.first_frames import read_first_frames, read_image
+from bpgo.config.settings import ModelSettings
 from bpgo.models.parts import load_model
-from bpgo.settings import ModelSettings
+from bpgo.prompts.first_frames import read_first_frames, read_image
 
 CLIP_VISION = "transformers:CLIPVisionModel"
 AT_A_TIME = 16  # images in one forward pass of the image encoder

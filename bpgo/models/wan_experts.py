@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bpgo.core.interfaces import Guidance, PromptEmbeddings
+from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models import lora
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bpgo import registry
+from bpgo.config.settings import RewardSettings
 from bpgo.errors import UserError
 from bpgo.rewards.frame_mean import FrameMean, FrameMeanSettings
 from bpgo.rewards.weighted_sum import WeightedSum, WeightedSumSettings
-from bpgo.settings import RewardSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bpgo.core.interfaces import Reward
+    from bpgo.interfaces import Reward
     from bpgo.records import Calibration
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo import hub
-from bpgo.rewards.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.rewards.shared.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.storage import hub
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,8 +41,8 @@ class Aesthetic(PublishedReward):
         self.settings = settings
         what = f"reward '{settings.title}'"
         path = hub.file(settings.path, settings.revision, what, settings.sha256)
-        from bpgo.rewards.checkpoints import load_weights, read_state_dict
-        from bpgo.rewards.clip_model import ClipModel
+        from bpgo.rewards.shared.checkpoints import load_weights, read_state_dict
+        from bpgo.rewards.shared.clip_model import ClipModel
 
         state = {
             name.removeprefix("layers."): value
@@ -57,7 +57,7 @@ class Aesthetic(PublishedReward):
         """As the call itself, for at most `batch_size` images on the reward's device."""
         from torch.nn import functional as F
 
-        from bpgo.rewards.preprocess import clip_pixels
+        from bpgo.rewards.shared.preprocess import clip_pixels
 
         with self.autocast():
             found = self.clip.embed_images(

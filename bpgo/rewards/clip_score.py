@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.rewards.published import CosineReward, PublishedRewardSettings
-from bpgo.settings import Positive
+from bpgo.config.settings import Positive
+from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,14 +36,14 @@ class ClipScore(CosineReward):
     def __init__(self, settings: ClipScoreSettings, device: str = "cpu") -> None:
         super().__init__(settings, device)
         self.settings = settings
-        from bpgo.rewards.clip_model import ClipModel
+        from bpgo.rewards.shared.clip_model import ClipModel
 
         place = (settings.path, settings.revision)
         self.clip = ClipModel(*place, place, device, f"reward '{settings.title}'")
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to embeddings [B, D]."""
-        from bpgo.rewards.preprocess import clip_pixels
+        from bpgo.rewards.shared.preprocess import clip_pixels
 
         return self.clip.embed_images(clip_pixels(images, self.clip.image_size))
 

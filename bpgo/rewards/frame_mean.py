@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.rewards.published import check_media
-from bpgo.settings import Count, Name, RewardSettings
+from bpgo.config.settings import Count, Name, RewardSettings
+from bpgo.rewards.shared.published import check_media
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bpgo.core.interfaces import Reward
+    from bpgo.interfaces import Reward
 
 
 class FrameMeanSettings(RewardSettings):

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.rewards.published import CosineReward, PublishedRewardSettings, Sha256
+from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings, Sha256
+from bpgo.storage import hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ class HPSv2(CosineReward):
         self.settings = settings
         what = f"reward '{settings.title}'"
         path = hub.file(settings.path, settings.revision, what, settings.sha256)
-        from bpgo.rewards.checkpoints import load_weights, read_state_dict
+        from bpgo.rewards.shared.checkpoints import load_weights, read_state_dict
 
         configuration = open_clip_configuration(settings.architecture, what)
         self.model, self.tokenize = empty_open_clip(configuration)
@@ -52,7 +52,7 @@ class HPSv2(CosineReward):
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to embeddings [B, D]."""
-        from bpgo.rewards.preprocess import padded_pixels
+        from bpgo.rewards.shared.preprocess import padded_pixels
 
         size = self.model.visual.image_size[0]
         embeddings: Tensor = self.model.encode_image(
@@ -79,7 +79,7 @@ def open_clip_configuration(architecture: str, what: str) -> dict[str, Any]:
         if found is None:
             raise UserError(f"{what}: architecture: open_clip knows no '{architecture}'")
         return found
-    from bpgo.files import read_json
+    from bpgo.storage.files import read_json
 
     path = hub.file(architecture, None, f"{what}: architecture")
     try:

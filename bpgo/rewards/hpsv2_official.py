@@ -16,9 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.rewards.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.rewards.shared.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.storage import hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ class HPSv2Official(PublishedReward):
         self.settings = settings
         what = f"reward '{settings.title}'"
         path = hub.file(settings.path, settings.revision, what, settings.sha256)
-        from bpgo.rewards.checkpoints import load_weights, read_state_dict
+        from bpgo.rewards.shared.checkpoints import load_weights, read_state_dict
 
         self.model, self.preprocess, self.tokenize = official_model(settings.architecture, what)
         load_weights(self.model, read_state_dict(path, what), path, what)
@@ -60,7 +60,7 @@ class HPSv2Official(PublishedReward):
         """The steps of `hpsv2.img_score.score` for each image [3, H, W] in [0, 1]: [B]."""
         import torch
 
-        from bpgo.rewards.preprocess import stored_levels
+        from bpgo.rewards.shared.preprocess import stored_levels
 
         levels = stored_levels(images).byte().permute(0, 2, 3, 1).cpu().numpy()
         return torch.stack(

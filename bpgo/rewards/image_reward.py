@@ -14,10 +14,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
 from bpgo.errors import UserError
-from bpgo.files import read_json
-from bpgo.rewards.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.rewards.shared.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.storage import hub
+from bpgo.storage.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +62,7 @@ RENAMED_IN_BLOCKS = (
 class ImageRewardFiles(PublishedRewardSettings):
     """The published files, read by this port and by the official package; `path`: the checkpoint.
 
-    Each is a local path or a place on the hub (see `bpgo.hub`).
+    Each is a local path or a place on the hub (see `bpgo.storage.hub`).
     """
 
     sha256: Sha256 | None = None  # of the checkpoint
@@ -114,7 +114,7 @@ class ImageReward(PublishedReward):
         text = text_sizes(settings)
         from transformers import BertTokenizer
 
-        from bpgo.rewards.checkpoints import load_weights, read_state_dict
+        from bpgo.rewards.shared.checkpoints import load_weights, read_state_dict
 
         state = published_names(read_state_dict(path, settings.what))
         self.model = build(vision_sizes(state, path, settings.what), text)
@@ -127,7 +127,7 @@ class ImageReward(PublishedReward):
 
     def score(self, images: Tensor, texts: list[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] and B prompts to scores [B]."""
-        from bpgo.rewards.preprocess import clip_pixels
+        from bpgo.rewards.shared.preprocess import clip_pixels
 
         ids, mask = self._tokens(texts)
         pixels = clip_pixels(images, IMAGE_SIZE, crop_rounds=True)

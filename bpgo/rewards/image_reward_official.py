@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo.rewards.image_reward import ImageRewardFiles, published_names, vision_sizes
-from bpgo.rewards.published import PublishedReward
+from bpgo.rewards.shared.published import PublishedReward
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,7 +43,7 @@ class OfficialImageReward(PublishedReward):
         self.settings = settings
         path = settings.checkpoint_file()
         package = _package()
-        from bpgo.rewards.checkpoints import load_weights, read_state_dict
+        from bpgo.rewards.shared.checkpoints import load_weights, read_state_dict
 
         state = read_state_dict(path, settings.what)
         sizes = vision_sizes(published_names(state), path, settings.what)
@@ -59,7 +59,7 @@ class OfficialImageReward(PublishedReward):
         import torch
         from PIL import Image
 
-        from bpgo.rewards.preprocess import stored_levels
+        from bpgo.rewards.shared.preprocess import stored_levels
 
         levels = stored_levels(images).byte().permute(0, 2, 3, 1).cpu().numpy()
         pairs = zip(texts, map(Image.fromarray, levels), strict=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.rewards.published import CosineReward, PublishedRewardSettings
-from bpgo.settings import Positive
+from bpgo.config.settings import Positive
+from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class PickScore(CosineReward):
     def __init__(self, settings: PickScoreSettings, device: str = "cpu") -> None:
         super().__init__(settings, device)
         self.settings = settings
-        from bpgo.rewards.clip_model import ClipModel
+        from bpgo.rewards.shared.clip_model import ClipModel
 
         self.clip = ClipModel(
             settings.path,
@@ -49,7 +49,7 @@ class PickScore(CosineReward):
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] to embeddings [B, D]."""
-        from bpgo.rewards.preprocess import clip_pixels
+        from bpgo.rewards.shared.preprocess import clip_pixels
 
         return self.clip.embed_images(clip_pixels(images, self.clip.image_size))
 

@@ -21,10 +21,10 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
-from bpgo.rewards import qwen_vl
-from bpgo.rewards.published import CosineReward
-from bpgo.settings import Count, Positive
+from bpgo.config.settings import Count, Positive
+from bpgo.rewards.shared import qwen_vl
+from bpgo.rewards.shared.published import CosineReward
+from bpgo.storage import hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +81,7 @@ class Qwen3VLEmbedding(CosineReward):
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Clips [B, F, 3, H, W] in [0, 1] to embeddings [B, D] of any length."""
-        from bpgo.rewards.clip_frames import MERGED, PatchGrid, by_rate, normalised
+        from bpgo.rewards.shared.clip_frames import MERGED, PatchGrid, by_rate, normalised
 
         wanted = self.settings
         chosen = by_rate(

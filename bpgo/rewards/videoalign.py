@@ -28,18 +28,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from bpgo import hub
+from bpgo.config.settings import Positive
 from bpgo.errors import UserError
-from bpgo.files import read_json
-from bpgo.rewards import qwen_vl
-from bpgo.rewards.published import REMEMBERED, PublishedReward, Sha256
-from bpgo.settings import Positive
+from bpgo.rewards.shared import qwen_vl
+from bpgo.rewards.shared.published import REMEMBERED, PublishedReward, Sha256
+from bpgo.storage import hub
+from bpgo.storage.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bpgo.rewards.clip_frames import PatchGrid
-    from bpgo.rewards.videoalign_model import RewardModel
+    from bpgo.rewards.shared.clip_frames import PatchGrid
+    from bpgo.rewards.shared.videoalign_model import RewardModel
 
 DIMENSIONS = ("VQ", "MQ", "TA")
 TOKENS = tuple(f"<|{name}_reward|>" for name in DIMENSIONS)
@@ -111,14 +111,14 @@ class VideoAlign(PublishedReward):
 
     def frames(self, total: int) -> list[int]:
         """Which of `total` frames it sees."""
-        from bpgo.rewards.clip_frames import MOST_FRAMES, by_rate
+        from bpgo.rewards.shared.clip_frames import MOST_FRAMES, by_rate
 
         fps = self.settings.fps or self.config["fps"]
         return by_rate(total, self.settings.clip_fps, fps, MOST_FRAMES, floor=False)
 
     def grid(self) -> PatchGrid:
         """How frames are cut into patches."""
-        from bpgo.rewards.clip_frames import PatchGrid
+        from bpgo.rewards.shared.clip_frames import PatchGrid
 
         least = self.settings.least_pixels or LEAST_PIXELS
         return PatchGrid(14, least, self.settings.most_pixels or self.config["pixels"])
@@ -130,8 +130,8 @@ class VideoAlign(PublishedReward):
 
     def _judge(self, levels: Tensor, texts: list[str]) -> Tensor:
         """Raw VQ, MQ and TA [B, 3] of clips as levels [B, F, 3, H, W]."""
-        from bpgo.rewards.clip_frames import MERGED, normalised
-        from bpgo.rewards.preprocess import CLIP_MEAN, CLIP_STD
+        from bpgo.rewards.shared.clip_frames import MERGED, normalised
+        from bpgo.rewards.shared.preprocess import CLIP_MEAN, CLIP_STD
 
         if self._model is None:
             self._model = self._load()
@@ -152,7 +152,7 @@ class VideoAlign(PublishedReward):
         return judged[:, DIMENSIONS.index(self.settings.output.upper())]
 
     def _load(self) -> RewardModel:
-        from bpgo.rewards.videoalign_model import load_model
+        from bpgo.rewards.shared.videoalign_model import load_model
 
         model = _models.get(self.key)
         if model is None:

@@ -22,10 +22,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo import hub
+from bpgo.config.settings import Positive
 from bpgo.errors import UserError
-from bpgo.rewards.published import CosineReward, PublishedVideoSettings, Sha256
-from bpgo.settings import Positive
+from bpgo.rewards.shared.published import CosineReward, PublishedVideoSettings, Sha256
+from bpgo.storage import hub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ class VideoClipXL(CosineReward):
         path = hub.file(settings.path, settings.revision, what, settings.sha256)
         from open_clip import SimpleTokenizer
 
-        from bpgo.rewards.checkpoints import load_weights, read_state_dict
+        from bpgo.rewards.shared.checkpoints import load_weights, read_state_dict
 
         state = {k: v for k, v in read_state_dict(path, what).items() if k not in UNUSED}
         self.model = build(sizes(state, path, what))
@@ -68,7 +68,7 @@ class VideoClipXL(CosineReward):
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Clips [B, F', 3, H, W] in [0, 1] to embeddings [B, D]."""
-        from bpgo.rewards.clip_frames import imagenet_pixels, squashed_levels, stepped
+        from bpgo.rewards.shared.clip_frames import imagenet_pixels, squashed_levels, stepped
 
         tower = self.model["video"]
         frames = images[:, stepped(images.shape[1], tower.frames)]
@@ -141,7 +141,7 @@ def build(size: dict[str, int]) -> Any:
     from accelerate import init_empty_weights
     from torch import nn
 
-    from bpgo.rewards.videoclip_towers import TextTower, VideoTower
+    from bpgo.rewards.shared.videoclip_towers import TextTower, VideoTower
 
     with init_empty_weights():
         return nn.ModuleDict({"video": VideoTower(size), "text": TextTower(size)})

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from bpgo.config.settings import Name, Number, RewardSettings
 from bpgo.errors import UserError
-from bpgo.settings import Name, Number, RewardSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bpgo.core.interfaces import Reward
+    from bpgo.interfaces import Reward
     from bpgo.records import Calibration
 
 

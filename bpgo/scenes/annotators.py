@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from bpgo.scenes.captions import parse
-from bpgo.scenes.oracle import judge
-from bpgo.scenes.render import BACKGROUND
+from bpgo.scenes.image.oracle import judge
+from bpgo.scenes.image.render import BACKGROUND
 
 World = Literal["clear", "ambiguous"]
 Pool = Literal["a", "b", "c"]

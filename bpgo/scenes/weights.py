@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bpgo.errors import UserError
-from bpgo.files import read_json, sha256, write_json
+from bpgo.storage.files import read_json, sha256, write_json
 
 if TYPE_CHECKING:
     from bpgo.scenes.annotators import Pool, World
-    from bpgo.scenes.reward_models import RewardModel
+    from bpgo.scenes.image.reward_models import RewardModel
     from bpgo.scenes.video.captions import Task
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -100,7 +100,7 @@ def save_clip_reward(model: RewardModel, pool: Pool, weights: Path) -> None:
 def _save(model: RewardModel, file: Path, name: str) -> None:
     from safetensors.torch import save_file
 
-    from bpgo.files import atomic_path
+    from bpgo.storage.files import atomic_path
 
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(file) as temporary:
@@ -116,7 +116,7 @@ def load_reward(
     Raises:
         UserError: the file is missing, corrupted, or does not fit the architecture.
     """
-    from bpgo.scenes.reward_models import build_reward
+    from bpgo.scenes.image.reward_models import build_reward
 
     return _load(reward_file(world, pool, weights), lambda: build_reward(pool), weights).to(device)
 

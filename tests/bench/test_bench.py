@@ -14,12 +14,13 @@ import typer
 import yaml
 from tiny_world import build_tiny_flux, make_trainer
 
-from bpgo import cli, config
-from bpgo.bench.iteration import PARTS, PIECES, Instrument, iterations_of_two
-from bpgo.bench.measure import Seconds, Stopwatch, summarize, trusted_clock
-from bpgo.bench.run import run_bench
-from bpgo.bench.startup import WORK, options_of, startup_seconds
+from bpgo import cli
+from bpgo.config import resolve as config
 from bpgo.errors import UserError
+from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument, iterations_of_two
+from bpgo.tools.bench.measure import Seconds, Stopwatch, summarize, trusted_clock
+from bpgo.tools.bench.run import run_bench
+from bpgo.tools.bench.startup import WORK, options_of, startup_seconds
 
 SMALL: dict[str, dict[str, Any]] = {
     "prompts": {},

@@ -10,14 +10,22 @@ import pytest
 import torch
 from large_model import write_configuration
 
-from bpgo import cli, config
-from bpgo.bench import large
-from bpgo.bench.large import Case, Options, bench_command, run_model_bench, speeds, utilization_of
-from bpgo.bench.large_models import Sizes, architecture, settings_of
-from bpgo.bench.random_policy import brightness, random_embeddings, random_policy
+from bpgo import cli
+from bpgo.config import resolve as config
 from bpgo.errors import UserError
-from bpgo.planning.model import size_of
-from bpgo.planning.run import make_plan
+from bpgo.tools.bench import large
+from bpgo.tools.bench.large import (
+    Case,
+    Options,
+    bench_command,
+    run_model_bench,
+    speeds,
+    utilization_of,
+)
+from bpgo.tools.bench.large_models import Sizes, architecture, settings_of
+from bpgo.tools.bench.random_policy import brightness, random_embeddings, random_policy
+from bpgo.tools.planning.model import size_of
+from bpgo.tools.planning.run import make_plan
 
 LORA, FULL = Case("lora", False), Case("full", False)
 COMPILED = Case("lora", True)

@@ -17,8 +17,8 @@ from bpgo.core.arm import Arm
 from bpgo.core.loss import ratio
 from bpgo.core.sde import log_prob, transition
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.records import Calibration, GroupRewards
+from bpgo.storage.files import repository_root
 
 FILES = sorted((repository_root() / "config" / "arms").glob("*.yaml"))
 PROMPTS = [f"p{i}" for i in range(5)]

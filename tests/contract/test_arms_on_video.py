@@ -17,9 +17,9 @@ from tiny_world import CALIBRATION, CAPTIONS, tiny_settings
 from bpgo import registry
 from bpgo.core.trainer import Trainer
 from bpgo.errors import RatioError
-from bpgo.files import repository_root
 from bpgo.models.wan import WanPolicy
 from bpgo.records import Calibration, PromptBatch
+from bpgo.storage.files import repository_root
 
 FILES = sorted((repository_root() / "config" / "arms").glob("*.yaml"))
 SIZE = {"kind": "wan", "frames": 5, "resolution": 24, "prompt_tokens": TOKENS}

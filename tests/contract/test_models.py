@@ -13,14 +13,15 @@ from tiny_wan import build_tiny_wan
 from tiny_world import CAPTIONS
 from torch import Tensor
 
-from bpgo import config, registry
-from bpgo.core.interfaces import Policy, PromptEmbeddings
+from bpgo import registry
+from bpgo.config import resolve as config
+from bpgo.config.settings import ModelSettings
 from bpgo.core.rollout import initial_noise
 from bpgo.core.scoring import decoded_shape
 from bpgo.errors import UserError
-from bpgo.files import repository_root
-from bpgo.hub import COMMIT
-from bpgo.settings import ModelSettings
+from bpgo.interfaces import Policy, PromptEmbeddings
+from bpgo.storage.files import repository_root
+from bpgo.storage.hub import COMMIT
 
 # A kind of model -> a function that writes a tiny one into a folder; 24 x 24 images.
 BUILDERS: dict[str, Callable[[Path], Path]] = {

@@ -16,16 +16,17 @@ from tiny_rewards import build_tiny_rewards, tiny_overrides
 from tiny_video_rewards import build_tiny_video_rewards, video_overrides
 from torch import Tensor
 
-from bpgo import config, registry
-from bpgo.core.interfaces import Reward, call_reward, needs_first_frames
+from bpgo import registry
+from bpgo.config import resolve as config
+from bpgo.config.settings import RewardSettings
 from bpgo.errors import UserError
-from bpgo.files import repository_root
+from bpgo.interfaces import Reward, call_reward, needs_first_frames
 from bpgo.records import Calibration
 from bpgo.rewards import load_rewards
 from bpgo.rewards.frame_mean import FrameMean
-from bpgo.rewards.published import PublishedReward
+from bpgo.rewards.shared.published import PublishedReward
 from bpgo.seeding import generator, numpy_generator
-from bpgo.settings import RewardSettings
+from bpgo.storage.files import repository_root
 
 FOLDER = repository_root() / "config" / "rewards"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -94,7 +95,7 @@ def pairs(reward: Any) -> tuple[Tensor, list[str]]:
 @cache
 def still_pairs() -> tuple[Tensor, list[str]]:
     from bpgo.scenes.captions import sample_captions
-    from bpgo.scenes.render import render_batch, sample_scene
+    from bpgo.scenes.image.render import render_batch, sample_scene
 
     draws, captions = numpy_generator(1, "contract"), sample_captions(COUNT, 1, "evaluation")
     scenes = [sample_scene(caption, draws) for caption in captions[:-2]]
@@ -174,7 +175,7 @@ def test_as_many_texts_as_images(reward: Reward) -> None:
 
 def test_settings_are_checked_without_torch() -> None:
     """The workflow checks settings in an environment that may not have torch."""
-    modules = [*registry.REWARDS.values(), *registry.ARMS.values(), "bpgo.config"]
+    modules = [*registry.REWARDS.values(), *registry.ARMS.values(), "bpgo.config.resolve"]
     script = (
         "import importlib, json, sys\n"
         f"[importlib.import_module(name) for name in {modules!r}]\n"

@@ -1,4 +1,4 @@
-"""Published losses and averages of weights -> `bpgo.core.loss`, `bpgo.core.ema`."""
+"""Published losses and averages of weights -> `bpgo.core.loss`, `bpgo.run.ema`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 from golden_case import Case
 
-from bpgo.core.ema import EMA
 from bpgo.core.loss import clip_fraction, clipped_surrogate, kl, ratio
 from bpgo.core.sde import Transition
+from bpgo.run.ema import EMA
 
 Answers = dict[str, Any]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bpgo.analysis.bootstrap import Bootstrap, interquartile_mean, rows_rank_correlation
+from bpgo.analysis.statistics.bootstrap import Bootstrap, interquartile_mean, rows_rank_correlation
 
 FINITE = st.floats(-1e3, 1e3, allow_nan=False, width=32)
 TABLES = hnp.arrays(np.float64, st.tuples(st.integers(2, 6), st.integers(1, 30)), elements=FINITE)

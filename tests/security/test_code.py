@@ -19,7 +19,7 @@ WORKFLOW = [REPOSITORY / "Snakefile", *sorted((REPOSITORY / "workflow").rglob("*
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # The one place that reads published torch files, and the only way it may.
-TORCH_LOAD = REPOSITORY / "bpgo" / "rewards" / "checkpoints.py"
+TORCH_LOAD = REPOSITORY / "bpgo" / "rewards" / "shared" / "checkpoints.py"
 FORBIDDEN_CALLS = {
     "eval": "runs text as code",
     "exec": "runs text as code",
@@ -109,7 +109,7 @@ def test_the_walk_sees(text: str) -> None:
         ("torch.load(path, weights_only=True)", TORCH_LOAD, True),
         ("torch.load(path)", TORCH_LOAD, False),
         ("torch.load(path, weights_only=safe)", TORCH_LOAD, False),
-        ("torch.load(path, weights_only=True)", REPOSITORY / "bpgo" / "files.py", False),
+        ("torch.load(path, weights_only=True)", REPOSITORY / "bpgo" / "storage" / "files.py", False),
         ("torch.save(state, path)", TORCH_LOAD, False),
         ("torch.save(state, path)", REPOSITORY / "tests" / "fixtures" / "a.py", True),
     ],

@@ -24,7 +24,7 @@ def _process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     import torch
 
-    monkeypatch.setattr("bpgo.models.lean_import.import_lean", lambda _kind: None)
+    monkeypatch.setattr("bpgo.run.lean_import.import_lean", lambda _kind: None)
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     yield
     torch.set_num_threads(threads)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import typer
 
-from bpgo import cli, config
+from bpgo import cli
+from bpgo.config import resolve as config
 from bpgo.errors import NonFiniteError, RunInterruptedError, UserError
-from bpgo.files import repository_root
+from bpgo.storage.files import repository_root
 
 COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
 WITH_CONFIG = [
@@ -146,7 +147,7 @@ def test_exit_codes(
     def fail(*_arguments: object) -> None:
         raise failure("this and that")
 
-    monkeypatch.setattr("bpgo.prompts.write_prompts", fail)
+    monkeypatch.setattr("bpgo.steps.prompts.write_prompts", fail)
     found = run(*required("prompts", tmp_path, config=resolved))
     assert found == (code, "", "error: this and that\n")
 
@@ -157,7 +158,7 @@ def test_a_bug_keeps_its_traceback(
     def fail(*_arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("bpgo.prompts.write_prompts", fail)
+    monkeypatch.setattr("bpgo.steps.prompts.write_prompts", fail)
     monkeypatch.setattr(sys, "argv", ["bpgo", *required("prompts", tmp_path, config=resolved)])
     with pytest.raises(ZeroDivisionError):
         cli.main()

@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import Any
 
 # Where `main` is, and what most calls import late. With all of diffusers loaded, its lean import
-# (bpgo/models/lean_import.py) is left to the jobs that other tests start.
+# (bpgo/run/lean_import.py) is left to the jobs that other tests start.
 PROGRAMS = {
     "snakemake": [
         "snakemake.cli",
@@ -29,26 +29,26 @@ PROGRAMS = {
         "snakemake.report.html_reporter",
         "snakemake.workflow",
         "bpgo.analysis",  # by the Snakefile
-        "bpgo.config",
+        "bpgo.config.resolve",
     ],
     "bpgo": [
         "bpgo.cli",
-        "bpgo.config",
-        "bpgo.prompts",
-        "bpgo.evaluation.calibrate",
-        "bpgo.evaluation.sample",
-        "bpgo.evaluation.score",
-        "bpgo.training",
+        "bpgo.config.resolve",
+        "bpgo.steps.prompts",
+        "bpgo.steps.calibrate",
+        "bpgo.steps.sample",
+        "bpgo.steps.score",
+        "bpgo.steps.train",
         "bpgo.analysis.collect",
-        "bpgo.analysis.figures",
+        "bpgo.analysis.figures.make",
         "bpgo.analysis.grids",
         "bpgo.analysis.report",
-        "bpgo.analysis.statistics",
-        "bpgo.analysis.tables",
+        "bpgo.analysis.statistics.compute",
+        "bpgo.analysis.tables.make",
         "pyarrow.dataset",
         "bpgo.models.flux",
         "bpgo.models.wan",
-        "bpgo.scenes.reward_models",
+        "bpgo.scenes.image.reward_models",
         "torch._dynamo",
         "torch.distributed.tensor",
         "torch.utils.tensorboard",

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 from fork_client import Call
 
-from bpgo.files import sha256, write_text
+from bpgo.storage.files import sha256, write_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT = 1200  # seconds; generous, for a machine with other work; a hang still fails

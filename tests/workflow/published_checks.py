@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bpgo.files import read_json
+from bpgo.storage.files import read_json
 
 
 def check_scores(root: Path, arms: set[str], judges: set[str]) -> None:

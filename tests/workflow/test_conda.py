@@ -17,7 +17,7 @@ from PIL import Image
 from rewards.make_image_reward import PROMPTS, make_image
 from tiny_rewards import build_tiny_rewards, parity_inputs
 
-from bpgo.files import read_json, write_text
+from bpgo.storage.files import read_json, write_text
 
 SCRIPT = [sys.executable, str(Path(__file__).with_name("run_script.py"))]
 

@@ -107,8 +107,8 @@ def test_a_reward_environment_differs_only_where_it_must(name: str) -> None:
 def test_a_reward_environment_holds_what_scoring_imports(name: str) -> None:
     script = (
         "import json, sys\n"
-        "import bpgo.cli, bpgo.config, bpgo.evaluation.score, bpgo.rewards.checkpoints\n"
-        "import bpgo.rewards.preprocess, safetensors, huggingface_hub\n"
+        "import bpgo.cli, bpgo.config.resolve, bpgo.steps.score, bpgo.rewards.shared.checkpoints\n"
+        "import bpgo.rewards.shared.preprocess, safetensors, huggingface_hub\n"
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     found = run([sys.executable, "-c", script])

@@ -30,7 +30,7 @@ def test_the_default_uses_no_gpu(plans: dict[str, Outcome]) -> None:
 def test_one_gpu_for_each_job(workspace: Workspace) -> None:
     workspace.edit(lambda values: values.update(machine={"gpus": 1}))
     plan = workspace.snakemake("--dry-run", "smoke")
-    start = "python -m bpgo.slots 1 python -m bpgo"
+    start = "python -m bpgo.run.slots 1 python -m bpgo"
     assert commands(plan.text) == {name: {start} for name in COMMANDS}
 
 
@@ -38,9 +38,9 @@ def test_several_gpus_are_for_training(workspace: Workspace) -> None:
     workspace.edit(lambda values: values.update(machine={"gpus": 4}))
     plan = workspace.snakemake("--dry-run", "smoke", "--resources", "gpu=8")
     starts = commands(plan.text)
-    assert starts["sample"] == {"python -m bpgo.slots 1 python -m bpgo"}
+    assert starts["sample"] == {"python -m bpgo.run.slots 1 python -m bpgo"}
     (train,) = starts["train"]
-    assert train.startswith("python -m bpgo.slots 4 python -m accelerate.commands.launch ")
+    assert train.startswith("python -m bpgo.run.slots 4 python -m accelerate.commands.launch ")
     assert "--num_processes 4" in train
     assert train.endswith(" -m bpgo")
     assert re.search(r"resources: .*gpu=4", plan.text)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from harness import Outcome
 
-from bpgo import config
-from bpgo.planning.work import work_of
+from bpgo.config import resolve as config
+from bpgo.tools.planning.work import work_of
 
 
 @pytest.mark.parametrize("scale", ["smoke", "full"])

@@ -17,8 +17,8 @@ from harness import REPOSITORY, Workspace, workspace_in
 from PIL import Image
 from published_checks import check_run, check_scores
 
-from bpgo.clips import read_clip
-from bpgo.config import load_resolved
+from bpgo.config.resolve import load_resolved
+from bpgo.storage.clips import read_clip
 
 pytestmark = pytest.mark.slow
 sys.path.append(str(REPOSITORY / "tests" / "fixtures"))

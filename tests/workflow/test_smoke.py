@@ -12,8 +12,8 @@ import pytest
 import yaml
 from harness import Workspace, workspace_in
 
-from bpgo.config import load_resolved
-from bpgo.files import read_json
+from bpgo.config.resolve import load_resolved
+from bpgo.storage.files import read_json
 
 pytestmark = pytest.mark.slow
 ROOT = "results/smoke"

@@ -14,11 +14,11 @@ from harness import Workspace, workspace_in
 from PIL import Image
 
 from bpgo.analysis.grids import BYTES
-from bpgo.analysis.paper import CAPTIONS, paper_table
-from bpgo.clips import read_clip
-from bpgo.config import load_resolved
-from bpgo.files import read_json
-from bpgo.settings import Settings
+from bpgo.analysis.tables.paper import CAPTIONS, paper_table
+from bpgo.config.resolve import load_resolved
+from bpgo.config.settings import Settings
+from bpgo.storage.clips import read_clip
+from bpgo.storage.files import read_json
 
 ROOTS = ("results/scenes_t2v/smoke", "results/scenes_i2v/smoke")
 TABLES = {"results/scenes_t2v/smoke": {"main": "table1", "parts": "table3", "sweep": "table4"}}

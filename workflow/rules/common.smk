@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
-from bpgo.config import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
-from bpgo.digests import digest_of
+from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
+from bpgo.config.digests import digest_of
 from bpgo.errors import UserError
-from bpgo.files import text_digest
-from bpgo.settings import BASE_ARM, Settings
+from bpgo.storage.files import text_digest
+from bpgo.config.settings import BASE_ARM, Settings
 
 # Two options belong to the workflow, not to the settings:
 # --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.
@@ -143,7 +143,7 @@ def program(wildcards, resources):
     """
     if resources.gpu == 0:
         return ["python", "-m", "bpgo"]
-    slots = ["python", "-m", "bpgo.slots", str(resources.gpu)]
+    slots = ["python", "-m", "bpgo.run.slots", str(resources.gpu)]
     if resources.gpu == 1:
         return [*slots, "python", "-m", "bpgo"]
     # `accelerate launch`, without the imports of accelerate's other commands.

@@ -19,7 +19,7 @@ from bpgo.scenes.annotators import (
     preference,
     share_of_ambiguity,
 )
-from bpgo.scenes.render import BACKGROUND
+from bpgo.scenes.image.render import BACKGROUND
 from bpgo.scenes.video.captions import parse
 from bpgo.scenes.video.oracle import judge
 

@@ -11,8 +11,8 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from bpgo.scenes.course import learning_rate_share
+from bpgo.scenes.image.render import BACKGROUND
 from bpgo.scenes.progress import Progress
-from bpgo.scenes.render import BACKGROUND
 from bpgo.scenes.video.captions import Task, sample_captions
 from bpgo.scenes.video.oracle import judge
 from bpgo.scenes.video.render import FRAMES, crowded_scene, render_batch, sample_scene

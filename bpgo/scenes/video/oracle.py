@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bpgo.scenes.captions import COLOURS, SHAPES, SIZES
-from bpgo.scenes.oracle import VALID_RESIDUAL
-from bpgo.scenes.render import BACKGROUND, RGB, coverage
+from bpgo.scenes.image.oracle import VALID_RESIDUAL
+from bpgo.scenes.image.render import BACKGROUND, RGB, coverage
 from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, parse
 from bpgo.scenes.video.render import CELL, GRID, check_clips
 

@@ -27,12 +27,12 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from bpgo.files import atomic_directory
 from bpgo.scenes.text import EOS, PAD
 from bpgo.scenes.video.captions import Caption, Task
 from bpgo.scenes.video.codec import CHANNELS, decode, encode_first_frames
 from bpgo.scenes.video.render import first_frame
 from bpgo.scenes.video.text import CLIP_WORDS, encode_texts
+from bpgo.storage.files import atomic_directory
 
 SAMPLING_STEPS = 8
 FLOW_SHIFT = 1.0

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bpgo.scenes.captions import COLOURS, SHAPES, SIZES, Phrase
-from bpgo.scenes.render import DIAMETER, blank, blend, other
+from bpgo.scenes.image.render import DIAMETER, blank, blend, other
 from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, STILL, Caption, Clause
 from bpgo.seeding import numpy_generator
 

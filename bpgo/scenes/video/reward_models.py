@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bpgo.scenes.annotators import Pool
-from bpgo.scenes.reward_models import WIDTH, Block, ClipReward, Fusion, RewardModel
+from bpgo.scenes.image.reward_models import WIDTH, Block, ClipReward, Fusion, RewardModel
 from bpgo.scenes.video.render import CLIP_SIZE, FRAMES
 from bpgo.scenes.video.text import CLIP_WORDS
 

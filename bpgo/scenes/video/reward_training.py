@@ -1,7 +1,8 @@
 """Training of the clip reward models on what the annotator pools say.
 
-As in the image world (`bpgo.scenes.reward_training`): captions with clips that meet them, and pairs
-of policy samples, of mutated scenes, of clips that meet a caption equally well, and of artefacts.
+As in the image world (`bpgo.scenes.image.reward_training`): captions with clips that meet them, and
+pairs of policy samples, of mutated scenes, of clips that meet a caption equally well, and of
+artefacts.
 One set of models serves both tasks, so half of everything is of each.
 """
 
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from bpgo.scenes.annotators import Pool, sample_labels
 from bpgo.scenes.captions import Split
-from bpgo.scenes.reward_models import RewardModel
-from bpgo.scenes.reward_training import (
+from bpgo.scenes.image.reward_models import RewardModel
+from bpgo.scenes.image.reward_training import (
     CONTRAST_BATCH,
     Examples,
     Pairs,

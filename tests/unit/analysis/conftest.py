@@ -8,8 +8,8 @@ import pytest
 import synthetic
 
 from bpgo.analysis.collect import collect
-from bpgo.analysis.statistics import compute_statistics, load_statistics
-from bpgo.runs import Run
+from bpgo.analysis.statistics.compute import compute_statistics, load_statistics
+from bpgo.config.runs import Run
 
 LOST = Run("ambiguous", "flow_grpo", 2)
 

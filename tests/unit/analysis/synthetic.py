@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from bpgo.files import write_json
-from bpgo.settings import (
+from bpgo.config.settings import (
     AnalysisSettings,
     CalibrationSettings,
     EvaluationSettings,
@@ -26,6 +25,7 @@ from bpgo.settings import (
     SweepSettings,
     TrainingSettings,
 )
+from bpgo.storage.files import write_json
 
 TITLES = {
     "grpo": "GRPO",

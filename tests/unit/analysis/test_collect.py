@@ -9,11 +9,11 @@ import synthetic
 from scipy import stats
 
 from bpgo.analysis.collect import collect
-from bpgo.analysis.data import load_collected
-from bpgo.analysis.statistics import compute_statistics
+from bpgo.analysis.statistics.compute import compute_statistics
+from bpgo.analysis.statistics.data import load_collected
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
-from bpgo.files import read_json, write_json
-from bpgo.runs import Run
+from bpgo.storage.files import read_json, write_json
 
 TINY = {
     "arms": ("grpo", "bpgo"),

@@ -13,16 +13,17 @@ import pytest
 import synthetic
 from PIL import Image
 
-from bpgo.analysis import FIGURES, grids, style
-from bpgo.analysis.figures import CAPTIONS, DRAW, make_figures
+from bpgo.analysis import FIGURES, grids
+from bpgo.analysis.figures import style
+from bpgo.analysis.figures.make import CAPTIONS, DRAW, make_figures
 from bpgo.analysis.grids import choose_prompts, make_grids
 from bpgo.analysis.report import make_report
-from bpgo.analysis.tables import make_tables
-from bpgo.clips import write_clip
-from bpgo.contact_sheet import enlarge
+from bpgo.analysis.tables.make import make_tables
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
-from bpgo.files import repository_root
-from bpgo.runs import Run
+from bpgo.storage.clips import write_clip
+from bpgo.storage.contact_sheet import enlarge
+from bpgo.storage.files import repository_root
 
 
 @pytest.fixture(scope="session")
@@ -318,8 +319,8 @@ def test_images_are_enlarged_by_whole_factors(size, expected):
 
 def test_analysis_imports_no_torch():
     modules = sorted(
-        f"bpgo.analysis.{path.stem}"
-        for path in (repository_root() / "bpgo" / "analysis").glob("*.py")
+        ".".join(path.relative_to(repository_root()).with_suffix("").parts)
+        for path in (repository_root() / "bpgo" / "analysis").rglob("*.py")
         if path.stem != "__init__"
     )
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"

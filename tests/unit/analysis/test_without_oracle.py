@@ -10,10 +10,10 @@ import synthetic
 
 from bpgo.analysis import FIGURES, TABLES
 from bpgo.analysis.collect import collect
-from bpgo.analysis.figures import make_figures
+from bpgo.analysis.figures.make import make_figures
 from bpgo.analysis.report import make_report
-from bpgo.analysis.statistics import compute_statistics, load_statistics
-from bpgo.analysis.tables import make_tables
+from bpgo.analysis.statistics.compute import compute_statistics, load_statistics
+from bpgo.analysis.tables.make import make_tables
 from bpgo.errors import UserError
 
 

@@ -19,10 +19,10 @@ from tiny_world import CAPTIONS, make_trainer, prompt_batch, redness, same, trai
 from torch import Tensor
 
 from bpgo.core import trainer as module
-from bpgo.core.progress import read_lines
 from bpgo.core.trainer import Trainer
 from bpgo.errors import NonFiniteError, RatioError, RunInterruptedError, UserError
-from bpgo.files import read_json
+from bpgo.run.progress import read_lines
+from bpgo.storage.files import read_json
 
 TIMES = {"seconds", "rollout_seconds", "reward_seconds", "update_seconds"}
 KINDS: dict[str, dict[str, Any]] = {

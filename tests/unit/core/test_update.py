@@ -12,13 +12,13 @@ from torch import Tensor
 
 from bpgo.core import update as module
 from bpgo.core.arm import Arm
-from bpgo.core.ema import EMA
-from bpgo.core.optimizer import AdamW
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RatioError
 from bpgo.records import AdvantageResult, GroupRewards, Rollout, WeightedAdvantage
 from bpgo.registry import load_arm_class
+from bpgo.run.ema import EMA
+from bpgo.run.optimizer import AdamW
 from bpgo.seeding import generator
 
 PROMPTS, GROUP, STEPS = 3, 4, 4

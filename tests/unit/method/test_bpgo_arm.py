@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from bpgo import seeding
 from bpgo.core.advantage import group_advantage
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.method.arm import Bpgo
 from bpgo.method.settings import BpgoSettings
 from bpgo.records import Calibration, GroupRewards
+from bpgo.storage.files import repository_root
 
 ARMS = repository_root() / "config" / "arms"
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from tiny_world import CAPTIONS, model_settings, tiny_policy
 
-from bpgo.core.interfaces import PromptEmbeddings
-from bpgo.files import sha256
+from bpgo.interfaces import PromptEmbeddings
 from bpgo.models import embeddings
 from bpgo.models.embeddings import encoder_key, prompt_embeddings
 from bpgo.models.flux import FluxPolicy
 from bpgo.models.stable_diffusion_3 import StableDiffusion3Policy
 from bpgo.records import PromptBatch
+from bpgo.storage.files import sha256
 
 
 class Counting(FluxPolicy):

@@ -22,10 +22,10 @@ from pipeline_cases import (
 from tiny_models import TOKENS
 from tiny_world import CAPTIONS
 
-from bpgo import config
-from bpgo.core.interfaces import PromptEmbeddings
-from bpgo.files import repository_root
-from bpgo.settings import ModelSettings
+from bpgo.config import resolve as config
+from bpgo.config.settings import ModelSettings
+from bpgo.interfaces import PromptEmbeddings
+from bpgo.storage.files import repository_root
 
 
 def test_our_sampler_is_the_pipelines(case: Case, folders: Folders) -> None:

@@ -11,9 +11,9 @@ from pipeline_cases import PROMPTS, STEPS, Case, Folders, disturb, images_of, no
 from tiny_world import make_trainer, weights
 from torch import Tensor
 
-from bpgo.core.progress import read_lines
 from bpgo.core.rollout import rollout, step_log_prob
 from bpgo.core.sde import transition
+from bpgo.run.progress import read_lines
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -20,10 +20,10 @@ from wan_cases import (
 )
 from wan_world import make_wan_trainer
 
-from bpgo.core.progress import read_lines
 from bpgo.errors import UserError
 from bpgo.models.wan import WanPolicy
 from bpgo.models.wan_experts import Experts, for_high_noise
+from bpgo.run.progress import read_lines
 
 BOUNDARY = 0.8  # of the tiny pipelines
 MIXED = torch.tensor([0.9, 0.3, BOUNDARY])

@@ -21,9 +21,9 @@ from wan_cases import (
 )
 from wan_world import make_wan_trainer
 
-from bpgo.core.progress import read_lines
 from bpgo.core.rollout import rollout, step_log_prob
 from bpgo.core.sde import transition
+from bpgo.run.progress import read_lines
 
 RUNS = [(T2V, "full"), (T2V, "lora"), (TI2V, "lora"), (TWO_I2V, "lora")]
 

@@ -12,12 +12,12 @@ import yaml
 from tiny_video_rewards import clips
 from torch import Tensor
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.rewards import load_rewards
 from bpgo.rewards.frame_mean import FrameMean, FrameMeanSettings, evenly_spaced
-from bpgo.settings import Settings
+from bpgo.storage.files import repository_root
 
 ENTRY = {"kind": "frame_mean", "title": "Frames", "reward": "oracle", "frames": 3}
 

@@ -16,10 +16,10 @@ from rewards.make_image_reward import PROMPTS, make_image
 from tiny_image_reward import build_tiny_image_reward, image_reward_overrides
 
 from bpgo.errors import UserError
-from bpgo.files import repository_root
 from bpgo.rewards import load_reward
-from bpgo.rewards.checkpoints import read_state_dict
 from bpgo.rewards.image_reward import ImageReward, ImageRewardSettings
+from bpgo.rewards.shared.checkpoints import read_state_dict
+from bpgo.storage.files import repository_root
 
 OFFICIAL = json.loads(
     (repository_root() / "tests" / "fixtures" / "rewards" / "image_reward.json").read_text()

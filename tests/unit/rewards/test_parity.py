@@ -19,9 +19,9 @@ from tiny_rewards import (
     reward_of,
 )
 
-from bpgo.core.interfaces import Reward
-from bpgo.files import read_json, repository_root
-from bpgo.rewards.checkpoints import read_state_dict
+from bpgo.interfaces import Reward
+from bpgo.rewards.shared.checkpoints import read_state_dict
+from bpgo.storage.files import read_json, repository_root
 
 OFFICIAL = repository_root() / "tests" / "fixtures" / "rewards"
 

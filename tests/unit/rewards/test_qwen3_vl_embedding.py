@@ -13,8 +13,8 @@ from tiny_video_rewards import build_tiny_qwen3_vl_embedding, clips, video_rewar
 from torch import Tensor
 
 from bpgo.errors import UserError
-from bpgo.rewards.clip_frames import PatchGrid
 from bpgo.rewards.qwen3_vl_embedding import CHAT, DEFAULT, chat, clip_content
+from bpgo.rewards.shared.clip_frames import PatchGrid
 
 TEXTS = ["a red circle moves left", "two things", "", "a blue square"]
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from bpgo.errors import UserError
 from bpgo.rewards import videoalign
-from bpgo.rewards.checkpoints import read_state_dict
-from bpgo.rewards.clip_frames import evenly
+from bpgo.rewards.shared.checkpoints import read_state_dict
+from bpgo.rewards.shared.clip_frames import evenly
 
 TEXTS = ["two things", "two things", "", "a <|TA_reward|> and a blue square"]
 STATISTICS = {"vq": (3.6757, 2.2476), "mq": (1.1646, 1.3811), "ta": (2.8105, 2.5121)}
@@ -109,7 +109,7 @@ def test_the_question_is_the_authors() -> None:
 
 def test_two_outputs_cost_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One model in memory, and one look at each clip, even after the first reward is gone."""
-    from bpgo.rewards.videoalign_model import RewardModel
+    from bpgo.rewards.shared.videoalign_model import RewardModel
 
     seen: list[int] = []
     call = RewardModel.__call__
@@ -240,7 +240,7 @@ def test_the_published_file_holds_these_tensors() -> None:
     from tiny_video_rewards import qwen2_vl_config
     from transformers import Qwen2VLConfig
 
-    from bpgo.rewards.qwen_vl import build
+    from bpgo.rewards.shared.qwen_vl import build
 
     text = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28}
     heads = {"num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151_660}

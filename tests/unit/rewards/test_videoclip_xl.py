@@ -14,8 +14,8 @@ from tiny_video_rewards import build_tiny_videoclip_xl, clips, video_reward_of
 from torch import Tensor
 
 from bpgo.errors import UserError
-from bpgo.rewards.checkpoints import read_state_dict
-from bpgo.rewards.clip_frames import imagenet_pixels, squashed_levels
+from bpgo.rewards.shared.checkpoints import read_state_dict
+from bpgo.rewards.shared.clip_frames import imagenet_pixels, squashed_levels
 
 TEXTS = ["a red circle moves left", "two things", "", "a blue square " * 90]
 

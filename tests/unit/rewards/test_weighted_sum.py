@@ -13,18 +13,19 @@ import yaml
 from tiny_world import make_trainer, redness, tiny_settings
 from torch import Tensor
 
-from bpgo import config, loading
-from bpgo.core.progress import read_lines
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.evaluation.calibrate import calibrate
-from bpgo.evaluation.sample import sample_run
-from bpgo.evaluation.score import score_run
-from bpgo.files import repository_root
-from bpgo.prompts import write_prompts
 from bpgo.records import Calibration
 from bpgo.rewards.weighted_sum import WeightedSum, WeightedSumSettings
-from bpgo.settings import Settings
-from bpgo.training import train
+from bpgo.run.progress import read_lines
+from bpgo.steps import loading
+from bpgo.steps.calibrate import calibrate
+from bpgo.steps.prompts import write_prompts
+from bpgo.steps.sample import sample_run
+from bpgo.steps.score import score_run
+from bpgo.steps.train import train
+from bpgo.storage.files import repository_root
 
 SUM = {"kind": "weighted_sum", "title": "Sum", "parts": {"oracle": 2.0, "oracle_strict": -0.5}}
 SCALES = {"oracle": {"mean": 0.25, "std": 0.5}, "oracle_strict": {"mean": 4.0, "std": 2.0}}

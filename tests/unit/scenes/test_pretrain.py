@@ -14,10 +14,10 @@ from bpgo.scenes.annotators import (
     taste,
     taste_share,
 )
-from bpgo.scenes.codec import scene_images
-from bpgo.scenes.policy import load_policy, pack, sample_images, unpack
+from bpgo.scenes.image.codec import scene_images
+from bpgo.scenes.image.policy import load_policy, pack, sample_images, unpack
+from bpgo.scenes.image.reward_training import artefact_pairs, mutated_pairs
 from bpgo.scenes.pretrain import pretrain_all
-from bpgo.scenes.reward_training import artefact_pairs, mutated_pairs
 from bpgo.scenes.text import PAD, build_tokenizer, encode_texts
 from bpgo.scenes.weights import load_reward, policy_folder, verify
 

@@ -8,11 +8,12 @@ import torch
 from scipy.stats import spearmanr
 
 from bpgo.rewards import load_reward as load_by_settings
-from bpgo.rewards import scenes, scenes_oracle
 from bpgo.scenes.captions import sample_captions
-from bpgo.scenes.codec import reconstruction_scores
-from bpgo.scenes.oracle import judge
-from bpgo.scenes.policy import load_policy, sample_images
+from bpgo.scenes.image import oracle_reward as scenes_oracle
+from bpgo.scenes.image import reward as scenes
+from bpgo.scenes.image.codec import reconstruction_scores
+from bpgo.scenes.image.oracle import judge
+from bpgo.scenes.image.policy import load_policy, sample_images
 from bpgo.scenes.text import encode_texts
 from bpgo.scenes.weights import WEIGHTS, load_reward, policy_folder, verify
 

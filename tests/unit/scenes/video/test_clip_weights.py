@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bpgo import config
+from bpgo.config import resolve as config
+from bpgo.config.settings import ModelSettings
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.models.wan import WanPolicy
 from bpgo.scenes.annotators import POOLS
@@ -15,7 +16,6 @@ from bpgo.scenes.video.oracle import judge
 from bpgo.scenes.video.render import render_batch, sample_scene
 from bpgo.scenes.weights import WEIGHTS, load_clip_reward, verify
 from bpgo.seeding import numpy_generator
-from bpgo.settings import ModelSettings
 
 COUNT = 96
 

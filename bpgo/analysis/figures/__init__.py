@@ -1,0 +1,1 @@
+"""From statistics to figures: PDF and PNG."""

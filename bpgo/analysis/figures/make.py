@@ -1,0 +1,71 @@
+"""Every figure of the suite, from statistics alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bpgo.analysis import FIGURES
+from bpgo.analysis.figures import effects as figures_effects
+from bpgo.analysis.figures import reliability as figures_reliability
+from bpgo.analysis.figures import style
+from bpgo.analysis.figures import training as figures_training
+from bpgo.analysis.statistics.compute import load_statistics
+from bpgo.config.settings import Settings
+
+Draw = Callable[[Settings, dict[str, pd.DataFrame]], Figure]
+
+DRAW: dict[str, Draw] = {
+    "training_reward": figures_training.training_reward,
+    "curves": figures_training.score_curves,
+    "overoptimization": figures_effects.overoptimization,
+    "differences": figures_effects.forest,
+    "trust": figures_reliability.trust,
+    "premise": figures_reliability.premise,
+    "sweep": figures_effects.sweep,
+}
+
+# What each figure shows, for the report; workflow/report/*.rst says the same to `--report`.
+CAPTIONS = {
+    "training_reward": "Training reward against iteration. Left: on the training rollouts, relative"
+    " to the base policy on the same prompts (thick: running mean; thin: each iteration, of"
+    " the reference arm and BPGO). Right: the same reward on fixed held-out prompts and noise."
+    " Mean over seeds, band: interval.",
+    "curves": "Scores that train nothing, against iteration, on fixed held-out prompts: paired gain"
+    " over the base policy, mean over seeds, bar: interval.",
+    "overoptimization": "Proxy gain (the training reward) against true gain. Line: the course of"
+    " training on the curve's prompts; large marker: the end on all prompts; small markers: its"
+    " seeds. Below zero, training has made the policy worse than the base by that judge; on the"
+    " dotted diagonal, both gains are equal.",
+    "differences": "Paired differences to the reference arm at the end of training, by reward."
+    " Filled: the interval excludes zero.",
+    "trust": "Does RAS trust the right groups? Rank correlation of the training reward with the"
+    " oracle (without one: the mean of the other logged rewards) inside a group, by the weight that"
+    " the group was given. Mean over seeds, bar: interval; in brackets: rank correlation over all"
+    " groups.",
+    "premise": "Does the premise hold? Rank correlation of each reward with the oracle (without"
+    " one: the mean of the other rewards) inside a group of base-policy samples, by the prompt's"
+    " ambiguity (left) and by the group's mean reward (right). Bars: intervals over groups.",
+    "sweep": "Scaling magnitude: paired difference to the reference arm at the end of training, by"
+    " reward. Bars: intervals; grey: the recommended value.",
+}
+
+
+def make_figures(
+    settings: Settings, statistics: Path, collected: Path | None, output: Path
+) -> None:
+    """Write every figure of `bpgo.analysis.FIGURES` as PDF and PNG.
+
+    A figure without data says so instead of failing. All that is drawn stands in the statistics;
+    `collected` is there for figures of single samples and not read yet.
+    """
+    del collected
+    frames, _ = load_statistics(Path(statistics))
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    with style.look():
+        for name in FIGURES:
+            style.save_figure(DRAW[name](settings, frames), output, name)

@@ -1,0 +1,1 @@
+"""From collected scores to statistics: means, intervals, differences, curves, claims."""

@@ -1,0 +1,104 @@
+"""All statistics from the collected files and the configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpgo.analysis import STATISTICS
+from bpgo.analysis.statistics import convergence as training
+from bpgo.analysis.statistics import premise
+from bpgo.analysis.statistics.bootstrap import Bootstrap
+from bpgo.analysis.statistics.claims import judge_claims
+from bpgo.analysis.statistics.data import Collected, Scores, load_collected
+from bpgo.analysis.statistics.final import curves, differences, final_scores, gains
+from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.errors import UserError
+from bpgo.storage.files import atomic_path, read_json, write_json
+
+
+def compute_statistics(settings: Settings, collected: Path, output: Path) -> None:
+    """Write `output`/{name}.parquet for every name of `bpgo.analysis.STATISTICS`, and runs.json.
+
+    Seeded by `analysis.seed`: equal input gives equal output. Runs without scores are added to
+    `missing` in runs.json.
+
+    Raises:
+        UserError: a collected file is missing, or a score is not finite.
+    """
+    data = load_collected(settings, Path(collected))
+    if not data.scores:
+        raise UserError(f"{collected}: holds no scores of this configuration's experiments")
+    options = settings.analysis
+    bootstrap = Bootstrap(options.bootstrap_samples, options.confidence, options.seed)
+    frames = _frames(settings, data, bootstrap)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    for name in STATISTICS:
+        with atomic_path(output / f"{name}.parquet") as path:
+            frames[name].to_parquet(path, index=False)
+    write_json(output / "runs.json", _account(settings, data))
+
+
+def load_statistics(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """What `compute_statistics` wrote: the frames by name, and the account of the runs."""
+    folder = Path(folder)
+    frames = {}
+    for name in STATISTICS:
+        path = folder / f"{name}.parquet"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; run `statistics` first")
+        frames[name] = pd.read_parquet(path)
+    return frames, read_json(folder / "runs.json")
+
+
+def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[str, pd.DataFrame]:
+    def each(make: Callable[[Scores], pd.DataFrame]) -> pd.DataFrame:
+        return pd.concat([make(scores) for scores in data.scores.values()], ignore_index=True)
+
+    per_run = training.training_curves(settings, data)
+    measures = training.convergence(settings, per_run, data)
+    bins, trends = premise.premise(settings, data, bootstrap)
+    trust_bins, trust_trend = premise.trust(settings, data, bootstrap)
+    frames = {
+        "final": each(lambda scores: final_scores(settings, scores, bootstrap)),
+        "differences": each(lambda scores: differences(settings, scores, bootstrap)),
+        "curves": each(lambda scores: curves(settings, scores, bootstrap)),
+        "gains": each(lambda scores: gains(settings, scores)),
+        "training": training.mean_training_curve(per_run, bootstrap),
+        "convergence": measures,
+        "convergence_summary": training.summarize(settings, measures, bootstrap),
+        "premise": bins,
+        "premise_summary": trends,
+        "trust": trust_bins,
+        "trust_summary": trust_trend,
+        "cost": training.cost(data),
+    }
+    return frames | {"claims": judge_claims(settings, frames)}
+
+
+def _account(settings: Settings, data: Collected) -> dict[str, Any]:
+    """runs.json of the collection, with every run that has no complete scores under `missing`."""
+    account = dict(data.runs)
+    missing = list(account.get("missing", []))
+    known = {(entry["experiment"], entry["arm"], entry["seed"]) for entry in missing}
+    for run in [*settings.base_runs(), *settings.runs()]:
+        scores = data.scores.get(run.experiment)
+        rewards = settings.rewards_of(run.experiment)
+        absent = [
+            reward
+            for reward in rewards
+            if scores is None or run.seed not in scores.seeds_of(run.arm, reward)
+        ]
+        if absent and (run.experiment, run.arm, run.seed) not in known:
+            reason = f"no final scores by {', '.join(absent)}"
+            labels = {"experiment": run.experiment, "arm": run.arm, "seed": run.seed}
+            missing.append({**labels, "reason": reason})
+    trained = {(run.experiment, run.arm, run.seed) for run in settings.runs()}
+    lost = {(e["experiment"], e["arm"], e["seed"]) for e in missing} & trained
+    account |= {"missing": missing, "complete_runs": len(trained) - len(lost)}
+    account |= {"expected_runs": len(trained), "base": BASE_ARM}
+    return account

@@ -1,0 +1,221 @@
+"""Training curves, how soon they rise and how much they swing, and what a run costs.
+
+A training curve is the mean training reward of an iteration's groups. Which prompts an iteration
+draws moves it more than training does, so each group's reward is taken relative to the base
+policy's mean on the same prompt where the calibration knows every prompt (`adjusted`). Unit: the
+standard deviation of the training reward under the base policy (base sd).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bpgo.analysis.roles import arms_of
+from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats
+from bpgo.analysis.statistics.data import Collected
+from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.errors import UserError
+
+SHARE_OF_GAIN = 0.8  # the threshold: this share of the reference arm's final gain (our choice)
+WINDOW_SHARE = 0.15  # running mean over this share of the iterations (our choice)
+TIMES = ("seconds", "rollout_seconds", "reward_seconds", "update_seconds")
+
+# measure: (title, unit, whether more is better)
+MEASURES = {
+    "area": ("Mean gain over training", "base sd", True),
+    "final_gain": ("Gain at the end", "base sd", True),
+    "steps_to_threshold": ("Iterations to threshold", "iterations", False),
+    "oscillation": ("Oscillation", "base sd", False),
+    "seconds": ("Time per iteration", "s", False),
+}
+
+
+def training_curves(settings: Settings, data: Collected) -> pd.DataFrame:
+    """Per (experiment, arm, seed, iteration): `gain` of the training reward, `smooth`, `adjusted`.
+
+    Raises:
+        UserError: a training reward is not finite.
+    """
+    groups = data.groups[[*_KEYS, "reward_mean"]].copy()
+    if not np.isfinite(groups["reward_mean"]).all():
+        row = groups[~np.isfinite(groups["reward_mean"])].iloc[0]
+        raise UserError(
+            f"groups of {row['experiment']}/{row['arm']}/seed_{row['seed']}: the mean reward of"
+            f" prompt {row['prompt_id']} at iteration {row['iteration']} is not finite"
+        )
+    parts = []
+    for experiment, entry in settings.experiments.items():
+        chosen = groups[groups["experiment"] == experiment]
+        if chosen.empty:
+            continue
+        calibration = data.calibration[
+            (data.calibration["experiment"] == experiment)
+            & (data.calibration["reward"] == entry.training_reward)
+        ]
+        centre, spread, adjusted = _anchor(chosen, calibration)
+        part = chosen.assign(gain=(chosen["reward_mean"] - centre) / spread)
+        keys = ["arm", "seed", "iteration"]
+        curve = part.groupby(keys, observed=True)["gain"].mean().reset_index()
+        curve.insert(0, "experiment", experiment)
+        curve["smooth"] = np.nan
+        for _, index in curve.groupby(["arm", "seed"], observed=True).groups.items():
+            curve.loc[index, "smooth"] = running_mean(curve.loc[index, "gain"].to_numpy())
+        curve["adjusted"] = adjusted
+        parts.append(curve)
+    columns = ["experiment", "arm", "seed", "iteration", "gain", "smooth", "adjusted"]
+    joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return joined.astype({"arm": str, "experiment": str})
+
+
+_KEYS = ["experiment", "arm", "seed", "iteration", "prompt_id"]
+
+
+def _anchor(groups: pd.DataFrame, calibration: pd.DataFrame) -> tuple[Any, float, bool]:
+    """What to subtract from each group's mean, the unit, and whether it is known by prompt."""
+    if calibration.empty:
+        first = groups[groups["iteration"] == groups["iteration"].min()]["reward_mean"]
+        return float(first.mean()), float(groups["reward_mean"].std() or 1.0), False
+    spread = float(calibration["score"].std(ddof=0)) or 1.0
+    means = calibration.groupby("prompt_id", observed=True)["score"].mean()
+    known = groups["prompt_id"].astype(object).map(means.to_dict())
+    if known.notna().all():
+        return known.astype(float), spread, True
+    return float(calibration["score"].mean()), spread, False
+
+
+def running_mean(values: Floats) -> Floats:
+    """Centred running mean of an [n] curve; the window shrinks at the ends."""
+    n = len(values)
+    half = max(1, round(n * WINDOW_SHARE / 2))
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    start = np.maximum(np.arange(n) - half, 0)
+    stop = np.minimum(np.arange(n) + half + 1, n)
+    return np.asarray((total[stop] - total[start]) / (stop - start))
+
+
+def convergence(settings: Settings, training: pd.DataFrame, data: Collected) -> pd.DataFrame:
+    """One row per (experiment, arm, seed, measure): `value`, and `reached` for the threshold.
+
+    area: mean of the smooth curve. steps_to_threshold: first iteration at which the smooth curve
+    has gained 80 % of the reference arm's mean final gain; the number of iterations where it never
+    does (`reached` False). oscillation: standard deviation of the curve around its running mean.
+    seconds: median time of an iteration, the first left out.
+    """
+    rows = []
+    for experiment in settings.experiments:
+        curves = training[training["experiment"] == experiment]
+        ends = curves.groupby(["arm", "seed"])["smooth"].last()
+        reference = settings.analysis.reference_arm
+        level = ends.get(reference)
+        threshold = SHARE_OF_GAIN * float(level.mean()) if level is not None else np.nan
+        for (arm, seed), curve in curves.groupby(["arm", "seed"]):
+            smooth, gain = curve["smooth"].to_numpy(), curve["gain"].to_numpy()
+            above = np.flatnonzero(smooth >= threshold) if threshold > 0 else np.empty(0, int)
+            steps = curve["iteration"].to_numpy()[above[0] if len(above) else -1]
+            measures = {
+                "area": float(smooth.mean()),
+                "final_gain": float(smooth[-1]),
+                "oscillation": float(np.std(gain - smooth)),
+            }
+            if threshold > 0:
+                measures["steps_to_threshold"] = float(steps)
+            labels = {"experiment": experiment, "arm": arm, "seed": seed}
+            rows += [
+                {**labels, "measure": name, "value": value, "reached": bool(len(above))}
+                for name, value in measures.items()
+            ]
+    return pd.concat([pd.DataFrame(rows), _seconds(data)], ignore_index=True)
+
+
+def _seconds(data: Collected) -> pd.DataFrame:
+    costs = cost(data)
+    frame = costs[["experiment", "arm", "seed", "seconds"]].rename(columns={"seconds": "value"})
+    return frame.assign(measure="seconds", reached=True)
+
+
+def cost(data: Collected) -> pd.DataFrame:
+    """Per run: iterations, median seconds of an iteration and of its parts (first left out)."""
+    metrics = data.metrics
+    columns = ["experiment", "arm", "seed", "iterations", *TIMES, "total_seconds"]
+    if metrics.empty:
+        return pd.DataFrame(columns=columns)
+    keys = ["experiment", "arm", "seed"]
+    first = metrics.groupby(keys, observed=True)["iteration"].transform("min")
+    several = metrics.groupby(keys, observed=True)["iteration"].transform("size") > 1
+    steady = metrics[(metrics["iteration"] > first) | ~several]
+    known = [name for name in TIMES if name in metrics]
+    result = steady.groupby(keys, observed=True)[known].median().reset_index()
+    totals = metrics.groupby(keys, observed=True)["seconds"].agg(["size", "sum"]).reset_index()
+    result["iterations"], result["total_seconds"] = totals["size"], totals["sum"]
+    return result.reindex(columns=columns).astype({"experiment": str, "arm": str})
+
+
+def summarize(settings: Settings, runs: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
+    """Per (experiment, arm, measure): mean over seeds, and the reference arm compared.
+
+    `difference` is arm minus reference over shared seeds; for `seconds` it is the ratio.
+    """
+    rows = []
+    reference = settings.analysis.reference_arm
+    for (experiment, measure), part in runs.groupby(["experiment", "measure"]):
+        table = part.pivot(index="seed", columns="arm", values="value")
+        for arm in arms_of(settings, str(experiment)):
+            if arm == BASE_ARM or arm not in table:
+                continue
+            own = table[arm].dropna()
+            level = bootstrap.mean(own.to_numpy()[:, None], f"{measure} of {arm}")
+            row = {
+                "experiment": experiment,
+                "arm": arm,
+                "measure": measure,
+                "n_seeds": len(own),
+                "mean": float(level.mean),
+                "low": float(level.low),
+                "high": float(level.high),
+                "reached": int(part[part["arm"] == arm]["reached"].sum()),
+                "difference": np.nan,
+                "difference_low": np.nan,
+                "difference_high": np.nan,
+            }
+            both = table[[arm, reference]].dropna() if reference in table else table[[]]
+            if arm != reference and len(both) and reference in both:
+                pair = both[arm], both[reference]
+                change = pair[0] / pair[1] if measure == "seconds" else pair[0] - pair[1]
+                gap = bootstrap.mean(change.to_numpy()[:, None], f"{measure} of {arm}")
+                row |= {
+                    "difference": float(gap.mean),
+                    "difference_low": float(gap.low),
+                    "difference_high": float(gap.high),
+                }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mean_training_curve(training: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
+    """Per (experiment, arm, iteration): mean over seeds of `gain` and `smooth`, with intervals."""
+    rows = []
+    for (experiment, arm), part in training.groupby(["experiment", "arm"]):
+        smooth = part.pivot(index="seed", columns="iteration", values="smooth").dropna(axis=1)
+        raw = part.pivot(index="seed", columns="iteration", values="gain")[smooth.columns]
+        if smooth.empty:
+            continue
+        level = bootstrap.mean(smooth.to_numpy().T[:, :, None], f"training curve of {arm}")
+        rows.append(
+            pd.DataFrame(
+                {
+                    "experiment": experiment,
+                    "arm": arm,
+                    "iteration": smooth.columns,
+                    "n_seeds": len(smooth),
+                    "gain": raw.to_numpy().mean(axis=0),
+                    "smooth": level.mean,
+                    "low": level.low,
+                    "high": level.high,
+                    "adjusted": bool(part["adjusted"].iloc[0]),
+                }
+            )
+        )
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()

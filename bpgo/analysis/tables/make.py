@@ -1,0 +1,356 @@
+"""The paper's tables on our runs: built from statistics alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpgo.analysis import roles
+from bpgo.analysis.roles import TRAINING, arm_title, reward_title
+from bpgo.analysis.statistics.compute import load_statistics
+from bpgo.analysis.tables.format import (
+    Block,
+    Cell,
+    Row,
+    Table,
+    how_intervals,
+    interval_text,
+    number,
+    records,
+    save_table,
+)
+from bpgo.analysis.tables.paper import (
+    NOTE,
+    paper_alpha_rows,
+    paper_block,
+    paper_part_rows,
+    paper_rows,
+    paper_table,
+)
+from bpgo.analysis.tables.training import convergence
+from bpgo.config.settings import BASE_ARM, PAPER_TASKS, Settings
+
+Frames = dict[str, pd.DataFrame]
+
+
+def make_tables(settings: Settings, statistics: Path, output: Path) -> None:
+    """Write every table of `bpgo.analysis.TABLES` as CSV, Markdown and LaTeX."""
+    frames, account = load_statistics(Path(statistics))
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    for table in build_tables(settings, frames, account):
+        save_table(table, output)
+
+
+def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) -> list[Table]:
+    """All tables, in the order of `bpgo.analysis.TABLES`."""
+    lost = missing_note(account)
+    return [
+        _main(settings, frames, lost),
+        _differences(settings, frames, lost),
+        _parts(settings, frames, lost),
+        _sweep(settings, frames, lost),
+        _premise(settings, frames),
+        convergence(settings, frames, lost),
+        _paper(),
+    ]
+
+
+def missing_note(account: dict[str, Any]) -> str:
+    """A sentence that names the runs that are missing; empty if none is."""
+    lost = [
+        f"{entry['experiment']}/{entry['arm']}"
+        + (f" seed {entry['seed']}" if entry["seed"] is not None else "")
+        for entry in account["missing"]
+    ]
+    return f" Missing runs ({len(lost)}): {', '.join(lost)}." if lost else ""
+
+
+def _mark_note(settings: Settings) -> str:
+    reference = arm_title(settings, settings.analysis.reference_arm)
+    return (
+        f"Bold: better than {reference}, †: worse, where the interval of the paired difference"
+        " (same seed, prompt and noise) excludes zero; not corrected for the number of comparisons."
+    )
+
+
+def score_cells(
+    settings: Settings, frames: Frames, experiment: str, arm: str, rewards: list[str]
+) -> list[Cell]:
+    """Mean and interval of an arm for each reward, marked by its paired difference."""
+    final, gaps = frames["final"], frames["differences"]
+    mine = final[(final["experiment"] == experiment) & (final["arm"] == arm)]
+    gaps = gaps[
+        (gaps["experiment"] == experiment)
+        & (gaps["arm"] == arm)
+        & (gaps["reference"] == settings.analysis.reference_arm)
+    ]
+    cells = []
+    for reward in rewards:
+        rows, gap = mine[mine["reward"] == reward], gaps[gaps["reward"] == reward]
+        if rows.empty:
+            cells.append(Cell("missing"))
+            continue
+        row = rows.iloc[0]
+        clear = bool(len(gap)) and bool(gap.iloc[0]["significant"])
+        better = clear and gap.iloc[0]["difference"] > 0
+        text = number(row["mean"]) + ("†" if clear and not better else "")
+        cells.append(Cell(text, interval_text(row["low"], row["high"]), better))
+    return cells
+
+
+def _seeds(frames: Frames, experiment: str, arm: str) -> Cell:
+    final = frames["final"]
+    rows = final[(final["experiment"] == experiment) & (final["arm"] == arm)]
+    return Cell(str(int(rows["n_seeds"].min())) if len(rows) else "0")
+
+
+def _score_block(
+    settings: Settings, frames: Frames, experiment: str, arms: dict[str, str], first: str = "Arm"
+) -> Block:
+    """Arms (name to label) by rewards."""
+    rewards = settings.rewards_of(experiment)
+    header = [first, "Seeds", *(_reward_label(settings, experiment, name) for name in rewards)]
+    rows = [
+        [
+            Cell(label),
+            _seeds(frames, experiment, arm),
+            *score_cells(settings, frames, experiment, arm, rewards),
+        ]
+        for arm, label in arms.items()
+    ]
+    return Block(_experiment_title(settings, frames, experiment), header, rows)
+
+
+def _reward_label(settings: Settings, experiment: str, reward: str) -> str:
+    title = reward_title(settings, reward)
+    role = roles.reward_role(settings, experiment, reward)
+    if role == TRAINING:
+        title += " (trains)"
+    return title + (" [main]" if reward == roles.main_metric(settings, experiment) else "")
+
+
+def _experiment_title(settings: Settings, frames: Frames, experiment: str) -> str:
+    final = frames["final"]
+    rows = final[final["experiment"] == experiment]
+    prompts = f"; {int(rows['n_prompts'].max())} prompts" if len(rows) else ""
+    samples = int(rows["n_samples"].max()) if len(rows) else 1
+    return (
+        f"{settings.experiments[experiment].title}{prompts}, {samples} sample(s) a prompt and seed"
+    )
+
+
+def _main(settings: Settings, frames: Frames, lost: str) -> Table:
+    blocks = []
+    for experiment, entry in settings.experiments.items():
+        labels = {arm: arm_title(settings, arm) for arm in [BASE_ARM, *entry.arms]}
+        block = _score_block(settings, frames, experiment, labels)
+        block.rows.extend(paper_rows(entry.paper, settings.rewards_of(experiment)))
+        blocks.append(block)
+    table, task = PAPER_TASKS[settings.model.task]
+    beside = any(entry.paper for entry in settings.experiments.values())
+    if not beside:
+        blocks.append(paper_block(table, task=task))
+    note = (
+        f"Mean score at the end of training, in each reward's own unit (oracle: share from 0 to 1);"
+        f" higher is better. {how_intervals(settings)}. {_mark_note(settings)}"
+        f" [main]: the metric declared beforehand.{NOTE if beside else ''}{lost}"
+    )
+    return Table(
+        "main", "Base policy and arms by all rewards", note, blocks, _tidy(settings, frames)
+    )
+
+
+def _tidy(settings: Settings, frames: Frames) -> pd.DataFrame:
+    """Final scores with the paired differences to the reference arm and to the base policy."""
+    result = frames["final"]
+    keys = ["experiment", "arm", "reward"]
+    wanted = {
+        "difference": "difference",
+        "low": "low",
+        "high": "high",
+        "improvement": "improvement",
+        "n_seeds": "n_seeds",
+    }
+    for label, reference in (("reference", settings.analysis.reference_arm), ("base", BASE_ARM)):
+        gaps = frames["differences"]
+        gaps = gaps[gaps["reference"] == reference][[*keys, *wanted]]
+        names = {name: f"to_{label}_{short}" for name, short in wanted.items()}
+        result = result.merge(gaps.rename(columns=names), on=keys, how="left")
+    return result
+
+
+def _differences(settings: Settings, frames: Frames, lost: str) -> Table:
+    blocks = []
+    for experiment in settings.experiments:
+        for reference in (settings.analysis.reference_arm, BASE_ARM):
+            blocks.append(_difference_block(settings, frames, experiment, reference))
+    note = (
+        "Paired differences (same seed, prompt and noise) in units of the base policy's standard"
+        f" deviation of that reward. {how_intervals(settings)}. Bold: the interval excludes zero."
+        " Improvement: probability that a sample scores higher than the reference's paired sample"
+        f" on the main metric. Seeds better: on the main metric.{lost}"
+    )
+    title = "Paired differences between arms"
+    return Table("differences", title, note, blocks, frames["differences"])
+
+
+def _difference_block(settings: Settings, frames: Frames, experiment: str, reference: str) -> Block:
+    rewards = settings.rewards_of(experiment)
+    main = roles.main_metric(settings, experiment)
+    gaps = frames["differences"]
+    gaps = gaps[(gaps["experiment"] == experiment) & (gaps["reference"] == reference)]
+    rows = []
+    for arm in settings.experiments[experiment].arms:
+        if arm == reference:
+            continue
+        mine = records(gaps[gaps["arm"] == arm], "reward")
+        cells = [Cell(arm_title(settings, arm))]
+        for reward in rewards:
+            if reward not in mine:
+                cells.append(Cell("missing"))
+                continue
+            row = mine[reward]
+            detail = interval_text(row["low_sd"], row["high_sd"], signed=True, digits=2)
+            text = number(row["difference_sd"], signed=True, digits=2)
+            cells.append(Cell(text, detail, bool(row["significant"])))
+        if main in mine:
+            row = mine[main]
+            detail = interval_text(row["improvement_low"], row["improvement_high"], digits=2)
+            cells.append(Cell(number(row["improvement"], digits=2), detail))
+            cells.append(Cell(f"{row['seeds_better']} of {row['n_seeds']}"))
+        else:
+            cells += [Cell("missing"), Cell("0")]
+        rows.append(cells)
+    labels = [_reward_label(settings, experiment, name) for name in rewards]
+    header = ["Arm", *labels, "Improvement", "Seeds better"]
+    title = f"{settings.experiments[experiment].title}: arm − {arm_title(settings, reference)}"
+    return Block(title, header, rows)
+
+
+def _parts(settings: Settings, frames: Frames, lost: str) -> Table:
+    labels = {
+        settings.analysis.reference_arm: "neither (GRPO)",
+        roles.RAS: "RAS",
+        roles.CRT: "CRT",
+        roles.BPGO: "RAS + CRT (BPGO)",
+        roles.SHUFFLED: "RAS, weights shuffled (control)",
+    }
+    blocks, names, beside = [], [], []
+    for experiment, entry in settings.experiments.items():
+        present = {arm: label for arm, label in labels.items() if arm in entry.arms}
+        if len(present) > 2 or roles.RAS in present:
+            block = _score_block(settings, frames, experiment, present, "Parts")
+            rows = paper_part_rows(entry.paper, settings.rewards_of(experiment))
+            block.rows.extend(rows)
+            beside += rows
+            blocks.append(block)
+            names.append(experiment)
+    if not beside:
+        _, task = PAPER_TASKS[settings.model.task]
+        blocks.append(paper_block("table3", "Parts", task))
+    note = f"{how_intervals(settings)}. {_mark_note(settings)}{NOTE if beside else ''}{lost}"
+    tidy = _tidy(settings, frames)
+    data = tidy[tidy["experiment"].isin(names) & tidy["arm"].isin(labels)]
+    return Table("parts", "The parts of BPGO", note, blocks, data)
+
+
+def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
+    blocks, data, beside = [], [], []
+    for sweep in settings.sweeps.values():
+        arms = roles.sweep_values(settings, sweep.experiment, sweep.arm, sweep.setting)
+        labels = {arm: f"{value:g}" for value, arm in arms}
+        if labels:
+            shown = "α" if sweep.setting == "alpha" else sweep.setting
+            block = _score_block(settings, frames, sweep.experiment, labels, shown)
+            if (sweep.arm, sweep.setting) == (roles.RAS, "alpha"):
+                paper = settings.experiments[sweep.experiment].paper
+                rows = paper_alpha_rows(paper, settings.rewards_of(sweep.experiment))
+                block.rows.extend(rows)
+                beside += rows
+            title = f"{arm_title(settings, sweep.arm)}; {block.title}"
+            blocks.append(Block(title, block.header, block.rows))
+            part = _tidy(settings, frames)
+            part = part[(part["experiment"] == sweep.experiment) & part["arm"].isin(labels)]
+            data.append(part.assign(value=part["arm"].map(labels).astype(float)))
+    if not blocks:
+        blocks = [Block("No sweep in this configuration", [], [])]
+    if not beside:
+        blocks.append(paper_block("table4", "α"))
+    note = (
+        f"α = 0 is {arm_title(settings, settings.analysis.reference_arm)}; the arm's own value"
+        f" comes from its file. {how_intervals(settings)}. {_mark_note(settings)}"
+        f"{NOTE if beside else ''}{lost}"
+    )
+    joined = pd.concat(data, ignore_index=True) if data else pd.DataFrame(columns=["value"])
+    return Table("sweep", "Scaling magnitude", note, blocks, joined)
+
+
+def _premise(settings: Settings, frames: Frames) -> Table:
+    trends, bins = frames["premise_summary"], frames["premise"]
+    blocks = []
+    for experiment, entry in settings.experiments.items():
+        rows = []
+        for reward in settings.rewards_of(experiment) if len(trends) else []:
+            part = trends[(trends["experiment"] == experiment) & (trends["reward"] == reward)]
+            if part.empty:
+                continue
+            by = records(part, "by")
+            cells = [
+                _ranked(by[name]) if name in by else Cell("unknown")
+                for name in ("overall", "ambiguity", "group_mean")
+            ]
+            groups = str(by["overall"]["n_groups"])
+            falls = bins[
+                (bins["experiment"] == experiment)
+                & (bins["reward"] == reward)
+                & (bins["by"] == "ambiguity")
+            ].sort_values("bin")
+            course = ", ".join(number(value, digits=2) for value in falls["mean"])
+            label = _reward_label(settings, experiment, reward)
+            rows.append([Cell(label), Cell(groups), *cells, Cell(course)])
+        header = ["Reward", "Groups", "Mean ρ", "With ambiguity", "With group mean"]
+        blocks.append(Block(entry.title, [*header, "ρ from clear to ambiguous"], rows))
+    blocks.append(_trust_block(settings, frames["trust_summary"]))
+    note = (
+        "ρ: Spearman's rank correlation of a reward with the oracle (without one: with the mean of"
+        " the other rewards) within a group of samples of one prompt under the base policy, each"
+        " from noise of its own. The next columns:"
+        " Spearman's correlation over groups of ρ with the prompt's ambiguity (the premise expects"
+        " it negative) and with the group's mean reward (positive); bold where the 95% bootstrap"
+        " interval over groups excludes zero."
+        " Trust: correlation of a group's RAS weight with ρ in that group, during training, mean"
+        " over seeds."
+    ).replace("95%", f"{settings.analysis.confidence:.0%}")
+    return Table("premise", "Does the premise hold, and does trust follow?", note, blocks, trends)
+
+
+def _ranked(row: Row) -> Cell:
+    clear = bool(row["low"] > 0 or row["high"] < 0)
+    detail = interval_text(row["low"], row["high"], signed=True, digits=2)
+    return Cell(number(row["mean"], signed=True, digits=2), detail, clear)
+
+
+def _trust_block(settings: Settings, summary: pd.DataFrame) -> Block:
+    rows = []
+    for row in records(summary.assign(key=range(len(summary))), "key").values():
+        title = settings.experiments[row["experiment"]].title
+        labels = [Cell(arm_title(settings, row["arm"])), Cell(title)]
+        counts = [Cell(str(row["n_seeds"])), Cell(str(row["n_groups"]))]
+        rows.append([*labels, *counts, _ranked(row)])
+    header = ["Arm", "Experiment", "Seeds", "Groups", "Weight with ρ"]
+    return Block("Trust calibration during training", header, rows)
+
+
+def _paper() -> Table:
+    names = ("table1", "table2", "table3", "table4")
+    firsts = ("Method", "Method", "Parts", "α")
+    blocks = [paper_block(name, first) for name, first in zip(names, firsts, strict=True)]
+    data = pd.concat([paper_table(name).assign(table=name) for name in names], ignore_index=True)
+    note = (
+        "arXiv 2511.18919, Tables 1 to 4. (?): second-hand readings of the paper differ or flag"
+        " this figure. Higher is better throughout."
+    )
+    return Table("paper", "The paper's own tables", note, blocks, data)

@@ -1,0 +1,1 @@
+"""From YAML files to settings that are checked, resolved and digested."""

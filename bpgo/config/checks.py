@@ -1,0 +1,156 @@
+"""Rules that join several keys or several files of a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bpgo.config.settings import MAIN, PAPER_TASKS, RewardSettings, Settings
+from bpgo.errors import UserError, suggest
+from bpgo.storage.clips import check_size
+
+
+def check_sizes(settings: Settings, file: str) -> None:
+    """Numbers that bound each other, and a main metric that scores something."""
+    rollout, training = settings.rollout, settings.training
+    for small, large in (
+        ("evaluation.curve_prompts", "evaluation.prompts"),
+        ("evaluation.prompts", "prompts.evaluation"),
+        ("calibration.prompts", "prompts.train"),
+        ("rollout.prompts_per_iteration", "prompts.train"),
+    ):
+        low, high = (_value_at(settings, key) for key in (small, large))
+        if low > high:
+            raise UserError(f"{file}: {small}: {low} is more than {large}, which is {high}")
+    if rollout.deterministic_tail >= rollout.steps:
+        raise UserError(
+            f"{file}: rollout.deterministic_tail: {rollout.deterministic_tail} leaves no step with"
+            f" noise; it must be below rollout.steps, which is {rollout.steps}"
+        )
+    if rollout.prompts_per_iteration % max(1, settings.machine.gpus):
+        raise UserError(
+            f"{file}: machine.gpus: {settings.machine.gpus} GPUs cannot share evenly in"
+            f" rollout.prompts_per_iteration, which is {rollout.prompts_per_iteration} groups"
+        )
+    if training.snapshot_every > training.iterations:
+        raise UserError(
+            f"{file}: training.snapshot_every: {training.snapshot_every} is more than"
+            f" training.iterations, which is {training.iterations}"
+        )
+    names = {name for entry in settings.experiments for name in settings.rewards_of(entry)}
+    if settings.analysis.main_metric not in names:
+        raise UserError(
+            f"{file}: analysis.main_metric: '{settings.analysis.main_metric}' scores no experiment."
+            f" Known: {', '.join(sorted(names))}"
+        )
+
+
+def check_paper(settings: Settings, file: str) -> None:
+    """The paper's numbers are of the model's task, beside rewards that score the experiment."""
+    table, task = PAPER_TASKS[settings.model.task]
+    for name, experiment in settings.experiments.items():
+        paper = experiment.paper
+        if paper and (paper.table, paper.task) != (table, task):
+            raise UserError(
+                f"{file}: experiments.{name}.paper: {paper.table} and '{paper.task}' are not what"
+                f" the paper reports of the model's task, {settings.model.task}: that is {table},"
+                f" '{task}'"
+            )
+        for reward in experiment.paper.metrics if experiment.paper else ():
+            known = settings.rewards_of(name)
+            if reward not in known:
+                raise UserError(
+                    f"{file}: experiments.{name}.paper.metrics: '{reward}' scores nothing here."
+                    f"{suggest(reward, known)} Known: {', '.join(known)}"
+                )
+
+
+def check_task(settings: Settings, file: str) -> None:
+    """Rewards, priors and guidance that fit what the model makes."""
+    model = settings.model
+    if model.makes == "image" and model.frames != 1:
+        raise UserError(f"{file}: model: frames: {model.frames} frames are for the tasks t2v, i2v")
+    if model.makes == "video":
+        try:
+            check_size(settings.evaluation.clip_quality, model.resolution, model.columns)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+    if settings.prompts.has_first_frames != (model.task == "i2v"):
+        have = "have first frames" if settings.prompts.has_first_frames else "have no first frames"
+        raise UserError(
+            f"{file}: prompts: they {have}, but the model '{model.title}' has the task"
+            f" {model.task}; image to video (i2v) takes a first frame with each prompt, other tasks"
+            " take none"
+        )
+    for experiment in settings.experiments:
+        for name in settings.models_of(settings.rewards_of(experiment)):
+            media = settings.rewards[name].media
+            if media != model.makes:
+                raise UserError(
+                    f"{file}: experiments.{experiment}: the reward '{name}' scores {media}s, but"
+                    f" the model '{model.title}' makes {model.makes}s (task {model.task})."
+                    f"{_OVER_FRAMES if media == 'image' else ''}"
+                )
+            rate = getattr(settings.rewards[name], "clip_fps", model.frames_per_second)
+            if rate != model.frames_per_second:
+                raise UserError(
+                    f"{file}: experiments.{experiment}: the reward '{name}' takes clips of {rate:g}"
+                    f" frames a second (clip_fps), but the model '{model.title}' makes"
+                    f" {model.frames_per_second:g}: set overrides.rewards.{name}.clip_fps"
+                )
+    for name, arm in settings.arms.items():
+        if getattr(arm, "prior", None) == "first_frame" and model.task != "i2v":
+            raise UserError(
+                f"{file}: arms.{name}.prior: 'first_frame' is for image to video; the model"
+                f" '{model.title}' has the task {model.task}"
+            )
+    for key in ("rollout", "evaluation"):
+        scale = getattr(settings, key).guidance_scale
+        if isinstance(scale, list) and model.kind != "wan":
+            raise UserError(
+                f"{file}: {key}.guidance_scale: {scale} is for two experts; the model"
+                f" '{model.title}' takes one number"
+            )
+
+
+_OVER_FRAMES = " A reward of kind frame_mean scores a clip by an image reward."
+
+
+def check_part(name: str, part: RewardSettings, whole: RewardSettings, file: str) -> None:
+    """The reward `name` can be a part of the sum `whole`, which `file` holds."""
+    if part.part_names():
+        raise UserError(f"{file}: parts: '{name}' is a sum itself; name its parts instead")
+    if part.environment != whole.environment:
+        raise UserError(
+            f"{file}: parts: '{name}' runs in the environment '{part.environment}', the sum in"
+            f" '{whole.environment}'; they must be the same"
+        )
+
+
+def check_inner(name: str, inner: RewardSettings, outer: RewardSettings, file: str) -> None:
+    """The reward `name` can score the frames for `outer`, which `file` holds."""
+    if inner.part_names() or inner.media != "image":
+        kind = "a sum" if inner.part_names() else "a reward of videos"
+        raise UserError(f"{file}: reward: '{name}' is {kind}; name one that scores images")
+    if inner.environment != outer.environment:
+        raise UserError(
+            f"{file}: reward: '{name}' runs in the environment '{inner.environment}': write"
+            f" environment: {inner.environment} here too"
+        )
+
+
+def check_in_training(name: str, reward: RewardSettings, key: str, place: str) -> None:
+    """The reward `name` can drive training (`key` training_reward) or be logged (diagnostics)."""
+    if reward.environment != MAIN:
+        raise UserError(
+            f"{place}: '{name}' runs in the environment '{reward.environment}'; training runs in"
+            f" '{MAIN}', so it can only be a judge"
+        )
+    if key == "diagnostics" and reward.part_names():
+        raise UserError(f"{place}: '{name}' is a sum; name its parts instead")
+
+
+def _value_at(settings: Settings, key: str) -> int:
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return int(value)

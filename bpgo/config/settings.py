@@ -1,0 +1,412 @@
+"""The schema of a configuration: strict, frozen, every key with its unit.
+
+`bpgo.config.resolve` reads YAML files into these classes. An arm, a reward and a model add keys of
+their own by a subclass in their own file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+
+from bpgo.config.digests import digest_of
+from bpgo.config.runs import Run
+from bpgo.storage.files import text_digest
+
+BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
+MAIN = "main"  # the environment that trains, and whose rewards the base policy is calibrated on
+NAME = r"^[a-z0-9_]+$"
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as text; take it as the number it is."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Fraction = Annotated[Number, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=NAME)]
+Task = Literal["t2i", "t2v", "i2v"]  # text to image, text to video, image to video
+# Classifier-free guidance; [high, low]: of a model's experts for high and for low noise.
+Guidance = NonNegative | Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
+
+
+class Strict(BaseModel):
+    """Frozen, typed, and no key that the schema does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, populate_by_name=True, serialize_by_alias=True
+    )
+
+
+class LoraSettings(Strict):
+    """Low-rank adapters (peft)."""
+
+    rank: Count = 32
+    alpha: Positive = 64.0
+    targets: list[str] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
+
+
+class Published(Strict):
+    """What is said of files that others publish (see `bpgo.storage.hub`)."""
+
+    revision: str | None = None  # commit on the hub; a local file or folder needs none
+    licence: str = ""
+    gigabytes: NonNegative = 0.0  # what a first use fetches
+    gated: bool = False  # the hub asks to accept the licence, and for a token
+
+
+class ModelSettings(Published):
+    """The policy: a diffusers pipeline folder or hub repository."""
+
+    kind: str  # key of bpgo.registry.MODELS
+    title: str
+    path: str  # a folder, relative to the clone's root or absolute, or owner/name on the hub
+    dtype: Literal["float32", "bfloat16"] = (
+        "float32"  # of the computation; see bpgo.models.pipeline
+    )
+    vae_dtype: Literal["float32", "bfloat16"] = "float32"
+    task: Task = "t2i"
+    resolution: Count  # pixels, the height
+    width: Count | None = None  # pixels; None: as the height
+    frames: Count = 1  # of a clip
+    frames_per_second: Positive = 16.0  # of a clip's file
+    flow_shift: Positive | None = None  # of the noise levels; None: as the pipeline's scheduler
+    # Noise level at which the first of two experts hands over; None: the pipeline's own.
+    boundary: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    prompt_tokens: Count  # length to which prompts are padded
+    negative_prompt: str = ""  # of classifier-free guidance, where the model has it (Wan)
+    gradient_checkpointing: bool = False  # less memory, about a third more time in the update
+    decode_pixels: Count = 2**20  # decoded at a time: one image of 1024 x 1024, four of 512 x 512
+    tile_vae: bool = False  # decode in overlapping tiles: less memory, faint seams
+    offload_expert: bool = True  # of two experts the idle one waits on the host (on a GPU)
+    lora: LoraSettings = LoraSettings()
+    source: str = ""
+
+    @property
+    def makes(self) -> Literal["image", "video"]:
+        """What its samples are."""
+        return "image" if self.task == "t2i" else "video"
+
+    @property
+    def columns(self) -> int:
+        """The width of its samples in pixels."""
+        return self.width or self.resolution
+
+
+class PromptSettings(Strict):
+    """What all prompt sets share; a kind's file subclasses it with its own keys."""
+
+    kind: str  # key of bpgo.registry.PROMPTS
+    train: Count
+    evaluation: Count
+    seed: int = 0
+    source: str = ""
+
+    @property
+    def has_first_frames(self) -> bool:
+        """Whether its prompts come with a first frame (image to video)."""
+        return False
+
+    def pinned(self, file: str) -> Self:  # noqa: ARG002 (for those who have something to say)
+        """These settings with the digests of local files, so that their content counts as settings.
+
+        `file` holds them; `UserError` for a local file that is missing or malformed.
+        """
+        return self
+
+
+class RewardSettings(Published):
+    """What all rewards share; a reward's file subclasses it with its own keys."""
+
+    kind: str  # key of bpgo.registry.REWARDS
+    title: str
+    environment: Name = MAIN  # workflow/envs/{environment}.yaml
+    source: str = ""
+
+    def part_names(self) -> list[str]:
+        """The rewards that this one is made of, by name; none for a model."""
+        return []
+
+    def inner_names(self) -> list[str]:
+        """The rewards that this one calls by itself, by name; their scores are not kept."""
+        return []
+
+    @property
+    def media(self) -> Literal["image", "video"]:
+        """What it scores: images [B, 3, H, W], or clips [B, F, 3, H, W]."""
+        return "image"
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether it can be computed only where the base policy's rewards are known."""
+        return False
+
+
+class RolloutSettings(Strict):
+    """How samples are drawn for training; equal for all arms."""
+
+    prompts_per_iteration: Count  # P
+    group_size: Annotated[int, Field(ge=2)]  # G
+    steps: Annotated[int, Field(ge=2)]  # T
+    deterministic_tail: Annotated[int, Field(ge=1)] = 1  # last steps without noise, never trained
+    guidance_scale: Guidance = 1.0
+    # Samples in one forward pass, in rollout and update alike; auto: what the GPU's memory takes,
+    # measured when a run starts (without a GPU: 96).
+    batch_size: Count | Literal["auto"] = 96
+
+
+class TrainingSettings(Strict):
+    """The optimizer and its surroundings; equal for all arms."""
+
+    iterations: Count
+    optimizer_steps: Count  # per iteration
+    parameters: Literal["full", "lora"] = "full"
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
+    learning_rate: Positive
+    betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    weight_decay: NonNegative = 0.0
+    epsilon: Positive = 1e-8
+    gradient_clip: Positive = 1.0  # largest global norm
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # 0: no EMA
+    ema_every: Count = 8  # optimizer steps
+    snapshot_every: Count  # iterations between policies kept for the curves
+    checkpoint_every: Count  # iterations between resumable states
+    # What an optimizer step trains: all trained steps of some samples of each group, as the
+    # published codes do, or some trained steps of all samples.
+    split: Literal["samples", "steps"] = "samples"
+    # Largest |ratio - 1| before the first optimizer step of a batch; None: a tenth of the arm's
+    # clip range, which is the most that is allowed. It is exactly 0 where the update's forward
+    # passes have the rollout's rows: always in bfloat16, which keeps them, and in float32 but for
+    # some 1e-7 where groups are dropped.
+    ratio_tolerance: Positive | None = None
+
+
+class MachineSettings(Strict):
+    """What the jobs use of a machine; it changes no result beyond the rounding of sums."""
+
+    gpus: Annotated[int, Field(ge=0)] = 0  # for each training run, one process each
+    shard_weights: bool = True  # full weights on several GPUs: FSDP2; false: all weights on each
+
+
+class EvaluationSettings(Strict):
+    """How policies are judged: the evaluation sampler (ODE) on held-out prompts."""
+
+    prompts: Count
+    curve_prompts: Count  # the first ones, scored at every snapshot
+    samples_per_prompt: Count = 1
+    steps: Count
+    guidance_scale: Guidance | None = None  # None: as in training
+    batch_size: Count = 96
+    # Of the clips' files: high plays everywhere; lossless lets judges see what the policy made.
+    clip_quality: Literal["high", "lossless"] = "high"
+
+
+class CalibrationSettings(Strict):
+    """The base policy's rewards on training prompts: the prior's anchor and the reward's scale."""
+
+    prompts: Count
+    samples_per_prompt: Annotated[int, Field(ge=2)]
+    # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
+    # of the reward, as published weights are, and takes as many samples as a tenth of a run.
+    seed: int = 0
+
+
+class AnalysisSettings(Strict):
+    """Declared before looking at results."""
+
+    main_metric: Name  # a reward's name
+    reference_arm: Name = "grpo"
+    bootstrap_samples: Count = 2000
+    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
+    seed: int = 0
+
+
+PaperMetric = Literal[
+    "HPSv2", "PickScore", "ImageReward", "VideoCLIP-XL", "VA-TA", "VA-overall", "Qwen3-VL-Emb"
+]
+
+
+# Where the paper reports a task: the table of its main comparison, and the task's name there.
+PAPER_TASKS: dict[Task, tuple[str, str]] = {
+    "t2i": ("table2", "T2I (FLUX)"),
+    "t2v": ("table1", "T2V"),
+    "i2v": ("table1", "I2V"),
+}
+
+
+class PaperSettings(Strict):
+    """The paper's own numbers for an experiment, shown in its table beside ours."""
+
+    table: Literal["table1", "table2"]  # results/reference/paper/{table}.csv; the names are its own
+    task: Literal["T2I (FLUX)", "T2V", "I2V"]
+    metrics: dict[Name, PaperMetric]  # by reward
+
+
+class ExperimentSettings(Strict):
+    """One world: what drives training, who judges, which arms, which seeds."""
+
+    title: str
+    training_reward: Name
+    judges: Annotated[list[Name], Field(min_length=1)]
+    diagnostics: list[Name] = []  # scored on training rollouts for analysis; no arm sees them
+    arms: Annotated[list[Name], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    paper: PaperSettings | None = None  # where the paper reports the same model and rewards
+
+
+class SweepSettings(Strict):
+    """One setting of one arm over several values (an ablation table)."""
+
+    experiment: Name
+    arm: Name
+    setting: str
+    values: Annotated[list[Number], Field(min_length=1)]
+
+    def arm_at(self, value: float) -> str:
+        """The arm's name at one value: `bpgo_ras_alpha_0p1`."""
+        text = f"{value:g}".replace(".", "p").replace("-", "m").replace("+", "")
+        return f"{self.arm}_{self.setting}_{text}"
+
+
+class Settings(Strict):
+    """A resolved configuration: everything inlined, nothing left to look up."""
+
+    title: str
+    scale: Literal["full", "smoke"] = "full"
+    model: SerializeAsAny[ModelSettings]
+    prompts: SerializeAsAny[PromptSettings]
+    experiments: dict[Name, ExperimentSettings]
+    sweeps: dict[Name, SweepSettings] = {}
+    arms: dict[Name, SerializeAsAny[BaseModel]]
+    rewards: dict[Name, SerializeAsAny[RewardSettings]]
+    rollout: RolloutSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    calibration: CalibrationSettings
+    analysis: AnalysisSettings
+    machine: MachineSettings = MachineSettings()
+
+    @property
+    def sharded(self) -> bool:
+        """Whether several processes would spread the weights; a LoRA is small, and each has it."""
+        return self.machine.shard_weights and self.training.parameters == "full"
+
+    @property
+    def judging_guidance(self) -> float | list[float]:
+        """Guidance of the evaluation sampler: as in training, where nothing else is said."""
+        wanted = self.evaluation.guidance_scale
+        return self.rollout.guidance_scale if wanted is None else wanted
+
+    def runs(self) -> list[Run]:
+        """Every training run: arms x seeds of each experiment, then the sweeps' arms."""
+        found = [
+            Run(name, arm, seed)
+            for name, experiment in self.experiments.items()
+            for arm in experiment.arms
+            for seed in experiment.seeds
+        ]
+        for sweep in self.sweeps.values():
+            seeds = self.experiments[sweep.experiment].seeds
+            for value in sweep.values:
+                found += [Run(sweep.experiment, sweep.arm_at(value), seed) for seed in seeds]
+        return list(dict.fromkeys(found))
+
+    def base_runs(self) -> list[Run]:
+        """The untrained policy, sampled with the same evaluation noise as each seed's runs."""
+        return [
+            Run(name, BASE_ARM, seed)
+            for name, experiment in self.experiments.items()
+            for seed in experiment.seeds
+        ]
+
+    def calibrating_arm(self, experiment: str) -> str:
+        """The arm whose kernel draws the calibration: the one that the others are compared with."""
+        arms = self.experiments[experiment].arms
+        reference = self.analysis.reference_arm
+        return reference if reference in arms else arms[0]
+
+    def rewards_of(self, experiment: str) -> list[str]:
+        """Names of the rewards that score an experiment: the training reward, then the judges."""
+        chosen = self.experiments[experiment]
+        return list(dict.fromkeys([chosen.training_reward, *chosen.judges]))
+
+    def models_of(self, names: Iterable[str]) -> list[str]:
+        """What must be loaded to know the rewards `names`: of a sum its parts, not the sum."""
+        return list(
+            dict.fromkeys(
+                model for name in names for model in self.rewards[name].part_names() or [name]
+            )
+        )
+
+    def environments_of(self, experiment: str) -> list[str]:
+        """The software environments those rewards need."""
+        names = self.rewards_of(experiment)
+        return list(dict.fromkeys(self.rewards[name].environment for name in names))
+
+    def in_environment(self, experiment: str, environment: str) -> list[str]:
+        """Names of the rewards that score an experiment in one of those environments."""
+        names = self.rewards_of(experiment)
+        return [name for name in names if self.rewards[name].environment == environment]
+
+    def settings_of(self, names: list[str]) -> dict[str, RewardSettings]:
+        """The settings that decide the rewards `names`: theirs, their parts', the inner ones'."""
+        models = [*names, *self.models_of(names)]
+        inner = [name for model in models for name in self.rewards[model].inner_names()]
+        return {name: self.rewards[name] for name in [*models, *inner]}
+
+    def digest(self) -> str:
+        """Digest of the whole configuration."""
+        return text_digest(self.canonical())
+
+    def canonical(self) -> str:
+        """The configuration as one line of JSON with sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+
+    def run_digest(self, experiment: str, arm: str, seed: int) -> str:
+        """Digest of exactly what decides one run's trained policy.
+
+        Other arms, other seeds, the judges and titles are left out: adding an arm leaves the
+        digests of the runs that exist.
+        """
+        chosen = self.experiments[experiment]
+        names = [chosen.training_reward, *chosen.diagnostics]
+        parts = {
+            "model": self.model,
+            "prompts": self.prompts,
+            "rewards": self.settings_of(names),
+            "arm": self.arms[arm] if arm != BASE_ARM else BASE_ARM,
+            "rollout": self.rollout,
+            "training": self.training,
+            "calibration": self.calibration,
+            "calibrated_with": self._sampler_of(self.calibrating_arm(experiment)),
+            "training_reward": chosen.training_reward,
+            "diagnostics": chosen.diagnostics,
+            "seed": seed,
+        }
+        return digest_of(parts)
+
+    def _sampler_of(self, arm: str) -> dict[str, Any]:
+        """What an arm's samples depend on before anything is trained."""
+        chosen = self.arms[arm].model_dump(mode="json")
+        return {key: chosen[key] for key in ("kernel", "noise_level") if key in chosen}
+
+    def score_digest(self, experiment: str, arm: str, seed: int) -> str:
+        """Digest of what decides one run's scores: the run, the evaluation and the judges."""
+        parts = {
+            "run": self.run_digest(experiment, arm, seed),
+            "evaluation": self.evaluation,
+            "rewards": self.settings_of(self.rewards_of(experiment)),
+        }
+        return digest_of(parts)

@@ -1,1 +1,0 @@
-"""Sample trained policies and score the samples."""

@@ -1,0 +1,1 @@
+"""Prompts: sets behind one interface, the formats of published ones, first frames."""

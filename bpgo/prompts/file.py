@@ -1,0 +1,219 @@
+"""Prompts from files: a user's own, or lists that others publish, at a pinned revision."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from bpgo.config.settings import Name, PromptSettings, Published
+from bpgo.errors import UserError
+from bpgo.prompts.formats import Format, Row, format_of, read_rows
+from bpgo.prompts.sets import Prompt, PromptList, Split
+from bpgo.seeding import derive_seed
+from bpgo.storage import github, hub
+from bpgo.storage.files import sha256
+
+MAX_CHARACTERS = 2000  # a longer line is no prompt: 512 tokens of T5 are about 2000 characters
+
+
+class PromptFileSettings(Published):
+    """One file of prompts. Without a `revision` it is a user's own, and is read strictly."""
+
+    path: str  # a local file, else owner/name/path/of/the/file on `host`
+    host: Literal["hub", "github"] = "hub"  # where a path that is not local leads
+    split: Literal["both", "train", "evaluation"] = "both"  # what it serves
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    format: Format | None = None  # None: as the file's name ends
+    column: str = "prompt"  # the field with the text
+    ambiguity_column: str | None = None  # a field from 0 (specified) to 1 (open)
+    # Image to video: a field with the path of an image, from the file's own folder or absolute.
+    first_frame_column: str | None = None
+
+    def locate(self, what: str) -> Path:
+        """The file on this machine, fetched if need be, its digest checked (`UserError`)."""
+        if self.host == "github":
+            return github.file(self.path, self.revision, what, self.sha256)
+        return hub.file(self.path, self.revision, what, self.sha256, "dataset")
+
+    def present(self) -> Path | None:
+        """Where the file lies on this machine, or None; never asks the network."""
+        if self.host == "github":
+            return github.present(self.path, self.revision)
+        return hub.present(self.path, self.revision, "dataset")
+
+
+class FilePromptSettings(PromptSettings):
+    """Keys of a `file` prompt set."""
+
+    kind: Literal["file"]
+    order: Literal["shuffled", "file"] = "shuffled"  # which prompts are taken first
+    files: Annotated[dict[Name, PromptFileSettings], Field(min_length=1)]  # the names begin the ids
+
+    @property
+    def has_first_frames(self) -> bool:
+        """Whether every file names images."""
+        return all(entry.first_frame_column is not None for entry in self.files.values())
+
+    def pinned(self, file: str) -> Self:
+        """See `PromptSettings.pinned`; a user's own files are read through, so mistakes show."""
+        files = {}
+        for name, entry in self.files.items():
+            local = hub.local_path(entry.path)
+            nowhere = entry.revision is None or entry.path.startswith(("/", "~", "."))
+            if local is None and nowhere:
+                raise UserError(
+                    f"{file}: files.{name}.path: there is no file '{entry.path}' (paths are"
+                    " absolute, or relative to the clone's root); a published file needs a"
+                    " revision too"
+                )
+            if entry.first_frame_column is not None and local is None:
+                raise UserError(
+                    f"{file}: files.{name}.first_frame_column: images are read from this machine"
+                    f" only: give a local `path` instead of '{entry.path}'"
+                )
+            if entry.format is None:
+                try:
+                    format_of(entry.path)
+                except UserError as error:
+                    raise UserError(f"{file}: files.{name}.{error}") from None
+            if local is not None and local.is_file() and entry.sha256 is None:
+                entry = entry.model_copy(update={"sha256": sha256(local)})
+            files[name] = entry
+        settings = self.model_copy(update={"files": files})
+        prompts = FilePrompts(settings, file)
+        own = [name for name, entry in files.items() if entry.revision is None]
+        for name in own:
+            prompts.read(name)
+        if len(own) == len(files):
+            prompts.split("train")
+        return settings
+
+
+class FilePrompts:
+    """Prompts of the files that serve a split, in a seeded order, evaluation first.
+
+    Training takes no text that evaluation took. So one file may serve both: evaluation takes the
+    first prompts, training the next ones.
+    """
+
+    Settings = FilePromptSettings
+
+    def __init__(self, settings: FilePromptSettings, file: str = "") -> None:
+        self.settings = settings
+        self.place = f"{file}: " if file else "prompts."  # before a key, in messages
+        self._read: dict[str, tuple[list[Prompt], dict[str, Any]]] = {}
+
+    def split(self, name: Split) -> PromptList:
+        """See `bpgo.prompts.sets.PromptSet`."""
+        if name == "evaluation":
+            return self._evaluation
+        return self._take("train", {prompt.text for prompt in self._evaluation.prompts})
+
+    @cached_property
+    def _evaluation(self) -> PromptList:
+        return self._take("evaluation", set())
+
+    def _take(self, split: Split, taken: set[str]) -> PromptList:
+        """The first prompts whose texts are not in `taken`; a text in two files counts once."""
+        found: dict[str, Prompt] = {}
+        notes = {}
+        for name, entry in self.settings.files.items():
+            if entry.split not in ("both", split):
+                continue
+            prompts, note = self.read(name)
+            others = [prompt for prompt in prompts if prompt.text not in taken]
+            new = {prompt.text: prompt for prompt in others if prompt.text not in found}
+            notes[name] = {
+                **note,
+                "in_evaluation": len(prompts) - len(others),
+                "in_an_earlier_file": len(others) - len(new),
+            }
+            found |= new
+        chosen = self._order(list(found.values()))[: getattr(self.settings, split)]
+        self._check_count(split, len(chosen), notes)
+        manifest = {"split": split, "seed": self.settings.seed, "order": self.settings.order}
+        return PromptList(chosen, {**manifest, "prompts": len(chosen), "files": notes})
+
+    def _order(self, prompts: list[Prompt]) -> list[Prompt]:
+        if self.settings.order == "file":
+            return prompts
+        # A prompt's place follows from its own text: another prompt more or less moves none.
+        seed = self.settings.seed
+        return sorted(prompts, key=lambda prompt: derive_seed(seed, "prompt order", prompt.text))
+
+    def _check_count(self, split: Split, count: int, notes: dict[str, dict[str, Any]]) -> None:
+        wanted = getattr(self.settings, split)
+        if not notes:
+            raise UserError(f"{self.place}files: none of them serves the split '{split}'")
+        if count < wanted:
+            rest = " that evaluation does not take" if split == "train" else ""
+            raise UserError(
+                f"{self.place}{split}: {wanted} prompts are wanted, but {', '.join(notes)} hold"
+                f" {count} different ones{rest}: lower `{split}` or add prompts"
+            )
+
+    def read(self, name: str) -> tuple[list[Prompt], dict[str, Any]]:
+        """The usable prompts of one file, and what is to be said of it; see `split` for errors."""
+        if name not in self._read:
+            entry = self.settings.files[name]
+            path = entry.locate(f"prompt file '{name}'")
+            form = entry.format or format_of(entry.path)
+            rows = read_rows(
+                path, form, entry.column, entry.ambiguity_column, entry.first_frame_column
+            )
+            prompts, dropped = _usable(name, rows, path, strict=entry.revision is None)
+            note = entry.model_dump(mode="json", include={"path", "host", "revision", "licence"})
+            note |= {"sha256": entry.sha256 or sha256(path), "sha256_expected": entry.sha256}
+            self._read[name] = prompts, {**note, "rows": len(rows), "dropped": dict(dropped)}
+        return self._read[name]
+
+
+def _usable(
+    name: str, rows: list[Row], path: Path, strict: bool
+) -> tuple[list[Prompt], Counter[str]]:
+    """Prompts with ids by their place in the file, and how many rows of which fault were dropped.
+
+    If `strict`, the first fault is a `UserError` that names `path`; so is a missing image always.
+    """
+    prompts: dict[str, Prompt] = {}
+    dropped: Counter[str] = Counter()
+    for row in rows:
+        text = " ".join(row.text.split())
+        if text in prompts:
+            fault = "duplicate"
+        elif not text:
+            fault = "empty"
+        elif len(text) > MAX_CHARACTERS:
+            fault = "too_long"
+        else:
+            frame = None if row.first_frame is None else path.parent / row.first_frame
+            if frame is not None and not frame.is_file():
+                raise UserError(f"{path}, {row.unit} {row.number}: there is no first frame {frame}")
+            prompts[text] = Prompt(f"{name}-{row.number:05d}", text, row.ambiguity, frame)
+            continue
+        if strict:
+            reason = _reason(fault, text, prompts)
+            raise UserError(f"{path}, {row.unit} {row.number}: {reason}")
+        dropped[fault] += 1
+    return list(prompts.values()), dropped
+
+
+def _reason(fault: str, text: str, prompts: dict[str, Prompt]) -> str:
+    """What a person should know of a fault."""
+    if fault == "empty":
+        return "is empty; remove it"
+    if fault == "too_long":
+        return f"has {len(text)} characters; a prompt has at most {MAX_CHARACTERS}"
+    first = int(prompts[text].id.rpartition("-")[2])
+    return f"'{_short(text)}' is given twice, first in {first}; remove one"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+PROMPTS = FilePrompts

@@ -1,0 +1,1 @@
+"""What keeps a run alive: machine, processes, memory, checkpoints, progress."""

@@ -1,0 +1,125 @@
+"""A run's folder: one run at a time, a log of every sample, and requests to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from bpgo.errors import UserError
+from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
+from bpgo.run.progress import MetricsLog, Progress, reopen
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """One run per folder: the operating system drops the lock when the process ends."""
+    path = folder / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder} is being trained by another process") from None
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def on_stop_signals(request: Callable[[], None]) -> Iterator[None]:
+    """Inside the block SIGTERM and SIGUSR1 call `request`; after it, the old handlers stand."""
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        request()
+
+    kept = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in kept.items():
+            signal.signal(number, old)
+
+
+class RowLog:
+    """Every sample's reward, advantage and group weight: one JSON line per iteration."""
+
+    def __init__(self, path: Path, finished: int) -> None:
+        self._file = reopen(path, finished)
+
+    def write(
+        self,
+        iteration: int,
+        chosen: PromptBatch,
+        rewards: Tensor,
+        diagnostics: dict[str, Tensor],
+        result: AdvantageResult,
+    ) -> None:
+        """Append one iteration; `rewards` and each of `diagnostics` `[P, G]`."""
+        advantage = torch.stack([_by_sample(term) for term in result.terms]).sum(0)
+        columns = {name: _numbers(value) for name, value in result.group_columns.items()}
+        entry = {
+            "iteration": iteration,
+            "prompt_id": chosen.ids,
+            "ambiguity": chosen.ambiguities,
+            "reward": _numbers(rewards),
+            "advantage": _numbers(advantage),
+            "diagnostics": {name: _numbers(value) for name, value in diagnostics.items()},
+            "groups": columns,
+        }
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._file.close()
+
+
+class RunLogs:
+    """What a run's main process tells while it trains: metrics, rows of samples, progress."""
+
+    def __init__(
+        self, folder: Path, title: str, total: int, done: int, notes: Iterable[str]
+    ) -> None:
+        self.metrics = MetricsLog(folder, done)
+        self.rows = RowLog(folder / "rollouts.jsonl", done)
+        self.progress = Progress(title, total, done)
+        self._notes = notes
+
+    def __enter__(self) -> Self:
+        self.progress.__enter__()
+        for note in self._notes:
+            self.progress.say(note)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.progress.__exit__(*error)
+        self.metrics.close()
+        self.rows.close()
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """One finished iteration."""
+        self.metrics.write(entry)
+        self.progress.step(entry["iteration"], f"reward {entry['reward_mean']:.3f}")
+
+
+def _by_sample(term: WeightedAdvantage) -> Tensor:
+    """A term's weighted advantage `[P, G]`: the mean over steps or sites."""
+    advantage = term.advantage.flatten(2).mean(2) if term.over != "sample" else term.advantage
+    return term.weight * advantage * (1.0 if term.scale is None else term.scale)
+
+
+def _numbers(values: Tensor) -> list[Any]:
+    # Nine significant digits give a float32 back exactly.
+    listed: list[Any] = values.double().tolist()
+    return listed

@@ -1,0 +1,1 @@
+"""The embedded world of images: its renderer, oracle, policy, rewards and prompts."""

@@ -1,0 +1,191 @@
+"""The oracle: reads any image back and says how far it satisfies its caption.
+
+Each cell is compared with every template the renderer can draw there (one batched matrix
+product); the nearest one is what the cell holds. The oracle is the truth of the embedded world:
+no reward model and no arm sees it in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from bpgo.scenes.captions import COLOURS, RELATIONS, SHAPES, SIZES, Caption, parse
+from bpgo.scenes.image.render import (
+    CELL,
+    GRID,
+    IMAGE_SIZE,
+    SceneObject,
+    blank,
+    draw,
+    offsets,
+    related,
+)
+
+CELLS = GRID * GRID
+VALID_RESIDUAL = 0.15
+"""An object is well drawn below this RMS residual of its cell (pixel noise of 0.1 passes)."""
+
+_UNSTATED = -1
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What images hold: indices per cell [B, 9], -1 where empty; residual RMS per cell [B, 9]."""
+
+    shape: Tensor
+    colour: Tensor
+    size: Tensor
+    residual: Tensor
+
+    @property
+    def present(self) -> Tensor:
+        """Whether the cell holds an object, [B, 9] bool."""
+        return self.shape >= 0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The oracle's answer, each [B] float32.
+
+    Attributes:
+        soft: share of caption atoms met (count, each object's stated attributes, relation), [0, 1].
+        strict: 1 where all atoms are met, else 0.
+        quality: share of objects well drawn, 0 where there is none.
+        artefact: RMS of what no template explains, over the whole image.
+    """
+
+    soft: Tensor
+    strict: Tensor
+    quality: Tensor
+    artefact: Tensor
+
+
+@cache
+def _templates() -> tuple[Tensor, Tensor]:
+    """Templates [K, 3 * 8 * 8] and their (shape, colour, size) indices [K, 3]; first, empty."""
+    images, labels = [blank(CELL, CELL)], [(-1, -1, -1)]
+    for shape_index, shape in enumerate(SHAPES):
+        for colour_index, colour in enumerate(COLOURS):
+            for size_index, size in enumerate(SIZES):
+                for top in range(offsets(size)):
+                    for left in range(offsets(size)):
+                        image = blank(CELL, CELL)
+                        draw(image, SceneObject(shape, colour, size, 0, 0, top, left))
+                        images.append(image)
+                        labels.append((shape_index, colour_index, size_index))
+    flat = torch.stack([torch.from_numpy(image).flatten() for image in images])
+    return flat, torch.tensor(labels)
+
+
+def parse_images(images: Tensor) -> Parsed:
+    """Read images [B, 3, 24, 24] in [0, 1] back into cells.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}, wanted [B, 3, {IMAGE_SIZE}, {IMAGE_SIZE}]"
+        )
+    templates, labels = _templates()
+    batch = images.shape[0]
+    cells = images.detach().to("cpu", torch.float32).reshape(batch, 3, GRID, CELL, GRID, CELL)
+    flat = cells.permute(0, 2, 4, 1, 3, 5).reshape(batch * CELLS, -1)
+    # |x - t|^2 = |x|^2 - 2 x.t + |t|^2; |x|^2 does not change which template is nearest.
+    distance, nearest = ((templates**2).sum(1) - 2 * flat @ templates.T).min(dim=1)
+    squared = (distance + (flat**2).sum(1)).clamp_min(0)
+    residual = (squared / flat.shape[1]).sqrt().reshape(batch, CELLS)
+    shape, colour, size = labels[nearest].reshape(batch, CELLS, 3).unbind(-1)
+    return Parsed(shape, colour, size, residual)
+
+
+@cache
+def _assignments(count: int) -> Tensor:
+    """Ordered choices of ``count`` different cells, [N, count]."""
+    return torch.tensor(list(permutations(range(CELLS), count)))
+
+
+@cache
+def _relation_table() -> Tensor:
+    """Whether two cells stand in each relation, [relations, 9, 9] bool."""
+    cells = [divmod(cell, GRID) for cell in range(CELLS)]
+    return torch.tensor(
+        [[[related(name, a, b) for b in cells] for a in cells] for name in RELATIONS]
+    )
+
+
+@cache
+def _caption_codes(text: str) -> tuple[tuple[tuple[int, int, int], ...], int, int]:
+    """Per object the wanted (shape, colour, size) indices, the relation's index, the atoms."""
+    caption: Caption = parse(text)
+
+    def index(options: tuple[str, ...], value: str | None) -> int:
+        return _UNSTATED if value is None else options.index(value)
+
+    wanted = tuple(
+        (index(SHAPES, p.shape), index(COLOURS, p.colour), index(SIZES, p.size))
+        for p in caption.phrases
+    )
+    return wanted, index(RELATIONS, caption.relation), caption.atoms
+
+
+def judge(images: Tensor, texts: Sequence[str]) -> Judgement:
+    """Judge images [B, 3, 24, 24] in [0, 1] against B captions.
+
+    Objects are matched with the caption's phrases in the way that meets most atoms.
+
+    Raises:
+        ValueError: shapes or lengths that do not fit.
+        CaptionError: a text outside the grammar.
+    """
+    if len(texts) != images.shape[0]:
+        raise ValueError(f"{images.shape[0]} images but {len(texts)} captions")
+    return judge_parsed(parse_images(images), texts)
+
+
+def judge_parsed(parsed: Parsed, texts: Sequence[str]) -> Judgement:
+    """As :func:`judge`, on images that :func:`parse_images` has read."""
+    codes = [_caption_codes(text) for text in texts]
+    met = torch.zeros(len(texts))
+    for count in sorted({len(wanted) for wanted, _, _ in codes}):
+        rows = [i for i, (wanted, _, _) in enumerate(codes) if len(wanted) == count]
+        met[rows] = _atoms_met(parsed, torch.tensor(rows), [codes[i] for i in rows], count)
+    atoms = torch.tensor([float(code[2]) for code in codes])
+    present = parsed.present
+    objects = present.sum(1)
+    good = (present & (parsed.residual < VALID_RESIDUAL)).sum(1)
+    return Judgement(
+        soft=met / atoms,
+        strict=(met == atoms).float(),
+        quality=good / objects.clamp_min(1),
+        artefact=(parsed.residual**2).mean(1).sqrt(),
+    )
+
+
+def _atoms_met(
+    parsed: Parsed,
+    rows: Tensor,
+    codes: list[tuple[tuple[tuple[int, int, int], ...], int, int]],
+    count: int,
+) -> Tensor:
+    """Most atoms met over all ways to match phrases with cells, [len(rows)]."""
+    wanted = torch.tensor([code[0] for code in codes])  # [R, count, 3]
+    relation = torch.tensor([code[1] for code in codes])  # [R]
+    found = torch.stack((parsed.shape, parsed.colour, parsed.size), -1)[rows]  # [R, 9, 3]
+    present = parsed.present[rows]
+    hits = (wanted[:, :, None] == found[:, None]) & (wanted[:, :, None] != _UNSTATED)
+    per_cell = hits.sum(-1).float()  # [R, count, 9]; an empty cell (-1) never hits
+    cells = _assignments(count)  # [N, count]
+    total = sum(per_cell[:, slot][:, cells[:, slot]] for slot in range(count))  # [R, N]
+    assert isinstance(total, Tensor)
+    if count == 2:
+        holds = _relation_table()[relation.clamp_min(0)][:, cells[:, 0], cells[:, 1]]
+        both = present[:, cells[:, 0]] & present[:, cells[:, 1]]
+        total = total + (holds & both & (relation >= 0)[:, None])
+    return total.max(dim=1).values + (present.sum(1) == count)

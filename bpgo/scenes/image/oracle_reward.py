@@ -1,0 +1,41 @@
+"""The embedded world's truth as a judge: it reads the image and checks the caption's facts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bpgo.config.settings import RewardSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class OracleSettings(RewardSettings):
+    """Keys of a `scenes_oracle` reward."""
+
+    kind: Literal["scenes_oracle"] = "scenes_oracle"
+    output: Literal["soft", "strict"] = "soft"  # share of the caption's facts met, or all of them
+
+
+class ScenesOracle:
+    """The oracle of `bpgo.scenes.image.oracle`; no arm trains on it."""
+
+    Settings = OracleSettings
+
+    def __init__(self, settings: OracleSettings, device: str = "cpu") -> None:
+        self.settings = settings
+        self.device = device
+
+    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
+        """Judge images [B, 3, 24, 24] in [0, 1] for B captions: [B] float32 in [0, 1].
+
+        Raises:
+            UserError: a text outside the caption grammar.
+        """
+        from bpgo.scenes.image.oracle import judge
+
+        judged = judge(images, texts)
+        return judged.soft if self.settings.output == "soft" else judged.strict
+
+
+REWARD = ScenesOracle

@@ -1,0 +1,43 @@
+"""Captions of the embedded world; its own grammar keeps the splits apart."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bpgo.config.settings import PromptSettings
+from bpgo.errors import UserError
+from bpgo.prompts.sets import Prompt, PromptList, Split
+
+
+class ScenesPromptSettings(PromptSettings):
+    """Keys of a `scenes` prompt set."""
+
+    kind: Literal["scenes"]
+
+
+class ScenesPrompts:
+    """Captions drawn from the grammar."""
+
+    Settings = ScenesPromptSettings
+
+    def __init__(self, settings: ScenesPromptSettings) -> None:
+        self.settings = settings
+
+    def split(self, name: Split) -> PromptList:
+        """See `bpgo.prompts.sets.PromptSet`."""
+        from bpgo.scenes.captions import sample_captions
+
+        count = getattr(self.settings, name)
+        try:
+            captions = sample_captions(count, self.settings.seed, name)
+        except ValueError as error:
+            raise UserError(f"prompts.{name}: {count} is too many: {error}") from None
+        return PromptList(
+            [
+                Prompt(f"{name}-{index:05d}", caption.text, caption.ambiguity)
+                for index, caption in enumerate(captions)
+            ]
+        )
+
+
+PROMPTS = ScenesPrompts

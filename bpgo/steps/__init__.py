@@ -1,0 +1,1 @@
+"""The commands that run arms, one file each, and what only they share."""

@@ -1,0 +1,116 @@
+"""Sample a policy, and its snapshots, with the evaluation sampler on held-out prompts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.core.rollout import initial_noise, sample
+from bpgo.errors import UserError
+from bpgo.interfaces import Policy, PromptEmbeddings
+from bpgo.models.embeddings import prompt_embeddings
+from bpgo.records import PromptBatch
+from bpgo.run import memory
+from bpgo.run.progress import Progress
+from bpgo.steps import loading
+from bpgo.steps.prompts import read_prompts
+from bpgo.steps.saved_samples import save_samples
+from bpgo.storage.clips import check_clips
+from bpgo.storage.files import atomic_path
+
+
+def sample_run(
+    settings: Settings,
+    experiment: str,
+    arm: str,
+    seed: int,
+    prompts: Path,
+    run: Path | None,
+    output: Path,
+    threads: int = 1,
+) -> None:
+    """Write PNG files, or MP4 files of clips, and, last, `index.parquet`.
+
+    The final policy is sampled on all evaluation prompts, each snapshot on the first
+    `evaluation.curve_prompts`. The noise is named by (seed, prompt id, sample): equal for every
+    arm and snapshot, so rows of different arms pair. `run` is the training run's folder, None for
+    the base policy (iteration 0).
+    """
+    loading.check_names(settings, experiment, arm)
+    if (run is None) != (arm == BASE_ARM):
+        raise UserError(f"--run: every arm but '{BASE_ARM}' needs the folder of its training run")
+    wanted = settings.evaluation
+    batch = read_prompts(prompts, wanted.prompts)[: wanted.prompts]
+    if settings.model.makes == "video":
+        check_clips(wanted.clip_quality, settings.model.resolution, settings.model.columns)
+    device = loading.prepare_process(settings, threads)
+    policy = loading.load_policy(settings, device)
+    embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
+    stages = _stages(settings, run)
+    tables = []
+    with Progress(f"{experiment}/{arm}/seed_{seed}: sample", len(stages)) as progress:
+        for done, (iteration, folder) in enumerate(stages, start=1):
+            if folder is not None:
+                policy.load_trained(folder)
+            last = done == len(stages)
+            count = wanted.prompts if last else wanted.curve_prompts
+            tables.append(
+                _draw(settings, policy, batch[:count], embeddings, seed, iteration, output)
+            )
+            progress.step(done)
+    with atomic_path(output / "index.parquet") as path:
+        pd.concat(tables, ignore_index=True).to_parquet(path, index=False)
+
+
+def _stages(settings: Settings, run: Path | None) -> list[tuple[int, Path | None]]:
+    """(iteration, folder of weights), the final policy last."""
+    if run is None:
+        return [(0, None)]
+    training = settings.training
+    every = range(training.snapshot_every, training.iterations, training.snapshot_every)
+    snapshots = [(step, run / "snapshots" / f"iteration_{step:06d}") for step in every]
+    return [*snapshots, (training.iterations, run / "policy")]
+
+
+def _draw(
+    settings: Settings,
+    policy: Policy,
+    batch: PromptBatch,
+    embeddings: PromptEmbeddings,
+    seed: int,
+    iteration: int,
+    output: Path,
+) -> pd.DataFrame:
+    wanted = settings.evaluation
+    names = [(prompt, k) for prompt in batch.ids for k in range(wanted.samples_per_prompt)]
+    rows = torch.arange(len(batch)).repeat_interleave(wanted.samples_per_prompt)
+    chosen = batch[rows.tolist()]
+    trial = memory.Trial(policy, embeddings, settings.judging_guidance, gradient=False)
+    with memory.explained("sampling", wanted.batch_size, trial, len(rows), key="evaluation"):
+        parts = sample(
+            policy,
+            embeddings.select(rows),
+            initial_noise(policy.latent_shape, seed, "evaluation", names),
+            policy.sigmas(wanted.steps),
+            settings.judging_guidance,
+            wanted.batch_size,
+        )
+        paths = save_samples(settings, parts, names, chosen.texts, output, iteration)
+    index = pd.DataFrame(
+        {
+            "prompt_id": chosen.ids,
+            "text": chosen.texts,
+            "ambiguity": chosen.ambiguities,
+            "sample": [k for _, k in names],
+            "seed": seed,
+            "iteration": iteration,
+            "path": paths,
+        }
+    )
+    if chosen.first_frames is not None:
+        index["first_frame"] = [os.path.relpath(frame, output) for frame in chosen.first_frames]
+    return index

@@ -1,0 +1,172 @@
+"""Score samples by the rewards of one software environment."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bpgo.config.settings import Settings
+from bpgo.core.rollout import chunks
+from bpgo.core.scoring import HELD, decoded_shape
+from bpgo.errors import NonFiniteError, RunError, UserError
+from bpgo.interfaces import call_reward, needs_first_frames
+from bpgo.prompts.first_frames import read_first_frames
+from bpgo.records import Calibration
+from bpgo.run.progress import Progress
+from bpgo.steps import loading
+from bpgo.steps.finished_scores import FinishedScores
+from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError
+from bpgo.steps.sums import with_sums
+from bpgo.storage.files import atomic_path
+
+KEYS = ["prompt_id", "ambiguity", "sample", "iteration"]
+
+
+def score_run(
+    settings: Settings,
+    experiment: str,
+    arm: str,
+    seed: int,
+    samples: Path,
+    environment: str,
+    output: Path,
+    threads: int = 1,
+    calibration: Path | None = None,
+) -> None:
+    """Write one row per (sample, reward): experiment, arm, seed, `KEYS`, reward, score.
+
+    The rewards are loaded and called one after the other. Where one fails, the others go on, and
+    their scores wait beside `output` for the next try; `output` holds all rewards or is not there.
+    Of a weighted sum the parts have rows too; `calibration` has their scales.
+
+    Raises:
+        UserError: if the samples or one of their files cannot be read, naming the file; if a
+            reward cannot be loaded or called.
+        NonFiniteError: naming the reward and prompt.
+    """
+    loading.check_names(settings, experiment, arm)
+    names = settings.in_environment(experiment, environment)
+    if not names:
+        known = ", ".join(settings.environments_of(experiment))
+        raise UserError(f"--environment: no reward runs in '{environment}'. Known: {known}")
+    index = _read_index(samples)
+    anchor = None
+    if any(settings.rewards[name].needs_calibration for name in names):
+        anchor = _read_calibration(calibration)
+    models = settings.models_of(names)
+    torch.set_num_threads(threads)
+    stored, size = _stored(settings, samples, index)
+    finished = FinishedScores(output, samples, settings.score_digest(experiment, arm, seed))
+    parts = chunks(len(index), size)
+    failures: dict[str, Exception] = {}
+    with Progress(f"{experiment}/{arm}/seed_{seed}: score", len(models) * len(parts)) as progress:
+        for name in models:
+            if name in finished:
+                progress.add(len(parts))
+                continue
+            try:
+                finished[name] = _score(settings, name, index, stored, parts, progress)
+            except UnreadableSampleError:
+                raise
+            except (UserError, RunError, torch.OutOfMemoryError) as error:
+                failures[name] = _explained(name, error)
+    if failures:
+        raise _joined(failures, [name for name in models if name in finished])
+    frames = [index[KEYS].assign(reward=name, score=finished[name]) for name in models]
+    table = with_sums(settings, names, pd.concat(frames, ignore_index=True), anchor)
+    table.insert(0, "experiment", experiment)
+    table.insert(1, "arm", arm)
+    table.insert(2, "seed", seed)
+    with atomic_path(output) as path:
+        table.to_parquet(path, index=False)
+    finished.remove()
+
+
+def _stored(settings: Settings, samples: Path, index: pd.DataFrame) -> tuple[StoredSamples, int]:
+    """The samples, and how many are read at a time: of clips no more than the memory takes."""
+    paths, size = index.path.tolist(), settings.evaluation.batch_size
+    if settings.model.makes == "image":
+        return StoredSamples(samples, paths), size
+    shape = decoded_shape(settings.model)
+    return StoredSamples(samples, paths, shape), min(size, max(1, HELD // math.prod(shape)))
+
+
+def _score(
+    settings: Settings,
+    name: str,
+    index: pd.DataFrame,
+    stored: StoredSamples,
+    parts: list[slice],
+    progress: Progress,
+) -> np.ndarray:
+    """Scores [N] float32 by one reward, which is freed again."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reward = loading.load_rewards(settings, [name], device)[name]
+    found: list[Tensor] = []
+    for rows in parts:
+        batch = stored.read(rows).to(device).float() / 255
+        given = None
+        if needs_first_frames(reward):
+            frames = read_first_frames(_first_frames(index, rows, stored.folder), settings.model)
+            given = None if frames is None else frames.to(device)
+        scores = call_reward(reward, batch, index.text.iloc[rows].tolist(), given)
+        found.append(scores.float().cpu())
+        progress.add(1)
+    values: np.ndarray = torch.cat(found).numpy()
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        row = index.iloc[int(bad[0])]
+        raise NonFiniteError(
+            f"reward '{name}' gives {values[bad[0]]} for prompt '{row.prompt_id}' ({row.path})"
+        )
+    return values
+
+
+def _first_frames(index: pd.DataFrame, rows: slice, folder: Path) -> list[Path] | None:
+    """The first frames of some samples, where the prompts have them."""
+    if "first_frame" not in index:
+        return None
+    return [folder / path for path in index.first_frame.iloc[rows]]
+
+
+def _explained(name: str, error: Exception) -> Exception:
+    if isinstance(error, torch.OutOfMemoryError):
+        return UserError(
+            f"reward '{name}': the GPU's memory is full: lower its batch_size"
+            f" (overrides.rewards.{name}.batch_size in the configuration)"
+        )
+    return error
+
+
+def _joined(failures: dict[str, Exception], kept: list[str]) -> Exception:
+    """One error for all that failed; what is kept is said too."""
+    lines = [str(error) for error in failures.values()]
+    if kept:
+        lines.append(f"The scores by {', '.join(kept)} are kept for the same command's next try")
+    kinds = {type(error) for error in failures.values()}
+    return (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(lines))
+
+
+def _read_calibration(path: Path | None) -> Calibration:
+    if path is None:
+        raise UserError("--calibration: a sum of standardized rewards needs it")
+    return Calibration.load(path)
+
+
+def _read_index(samples: Path) -> pd.DataFrame:
+    path = samples / "index.parquet"
+    if not path.exists():
+        raise UserError(f"{path}: no such file: run `sample` first")
+    try:
+        index = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    for column in [*KEYS, "text", "path"]:
+        if column not in index:
+            raise UserError(f"{path}: has no column '{column}'; run `sample` again")
+    return index

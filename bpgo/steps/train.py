@@ -1,0 +1,151 @@
+"""One training run, from files to files."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.core.trainer import Trainer
+from bpgo.errors import UserError
+from bpgo.models.embeddings import prompt_embeddings
+from bpgo.records import Calibration
+from bpgo.run import processes
+from bpgo.run.manifest import manifest
+from bpgo.run.processes import Processes
+from bpgo.run.progress import read_lines
+from bpgo.steps import loading
+from bpgo.steps.prompts import read_prompts
+from bpgo.storage.files import atomic_path, write_json
+
+
+def train(
+    settings: Settings,
+    experiment: str,
+    arm: str,
+    seed: int,
+    prompts: Path,
+    calibration: Path,
+    output: Path,
+    threads: int = 1,
+) -> None:
+    """Train one arm with one seed; resumes by itself from the newest checkpoint in `output`.
+
+    Writes `policy/`, `snapshots/`, `metrics.parquet`, `rollouts.parquet` and, last,
+    `manifest.json`; then the checkpoints are removed. See `bpgo.core.trainer.Trainer.run` for what
+    is raised.
+    """
+    loading.check_names(settings, experiment, arm)
+    if arm == BASE_ARM:
+        raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy; it cannot be trained")
+    group = processes.start()
+    device = loading.prepare_process(settings, threads)
+    trainer = build_trainer(
+        settings, experiment, arm, seed, prompts, calibration, output, device, group
+    )
+    trainer.run()
+    trainer.save_policy(output / "policy")
+    if group.main:
+        _finish(settings, experiment, arm, seed, output, device, threads, trainer)
+    group.close()
+
+
+def _finish(
+    settings: Settings,
+    experiment: str,
+    arm: str,
+    seed: int,
+    output: Path,
+    device: str,
+    threads: int,
+    trainer: Trainer,
+) -> None:
+    """Tables and, last, the manifest."""
+    _write_tables(output)
+    write_json(
+        output / "manifest.json",
+        manifest(
+            experiment=experiment,
+            arm=arm,
+            seed=seed,
+            config_digest=settings.run_digest(experiment, arm, seed),
+            wall_seconds=trainer.wall_seconds,
+            device=device,
+            threads=threads,
+            processes=trainer.processes.count,
+        ),
+    )
+    # A finished run has nothing to resume; its state would only refuse later settings.
+    shutil.rmtree(output / "state", ignore_errors=True)
+
+
+def build_trainer(
+    settings: Settings,
+    experiment: str,
+    arm: str,
+    seed: int,
+    prompts: Path,
+    calibration: Path,
+    output: Path,
+    device: str,
+    group: Processes | None = None,
+) -> Trainer:
+    """The trainer of one run, with the base policy, the rewards and the prompts it needs."""
+    group = group or Processes()
+    chosen = settings.experiments[experiment]
+    with group.together():
+        batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
+        anchor = Calibration.load(calibration)
+        policy = loading.load_policy(settings, device)
+        names = [chosen.training_reward, *chosen.diagnostics]
+        rewards = loading.load_rewards(settings, names, device, anchor)
+        embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
+        trainer = Trainer(
+            settings,
+            policy,
+            loading.load_arm(settings, arm),
+            rewards[chosen.training_reward],
+            {name: rewards[name] for name in chosen.diagnostics},
+            batch,
+            embeddings,
+            anchor,
+            seed,
+            output,
+            settings.run_digest(experiment, arm, seed),
+            title=f"{experiment}/{arm}/seed_{seed}",
+            processes=group,
+        )
+    return trainer  # noqa: RET504 (mypy sees no return inside the block)
+
+
+def _write_tables(output: Path) -> None:
+    with atomic_path(output / "metrics.parquet") as path:
+        pd.DataFrame(read_lines(output / "metrics.jsonl")).to_parquet(path, index=False)
+    rows = [row for entry in read_lines(output / "rollouts.jsonl") for row in _rows(entry)]
+    with atomic_path(output / "rollouts.parquet") as path:
+        pd.DataFrame(rows).to_parquet(path, index=False)
+
+
+def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """One line of `rollouts.jsonl` as one row per sample."""
+    rows = []
+    for group, prompt in enumerate(entry["prompt_id"]):
+        for sample, reward in enumerate(entry["reward"][group]):
+            row = {
+                "iteration": entry["iteration"],
+                "prompt_id": prompt,
+                "ambiguity": entry["ambiguity"][group],
+                "sample": sample,
+                "reward": reward,
+                "advantage": entry["advantage"][group][sample],
+                "prior": math.nan,
+                "weight": math.nan,
+            }
+            row |= {name: rows[group][sample] for name, rows in entry["diagnostics"].items()}
+            row |= {name: column[group] for name, column in entry["groups"].items()}
+            rows.append(row)
+    return rows

@@ -1,0 +1,1 @@
+"""Files: whole or absent, fetched at a pinned revision, clips as video."""

@@ -1,0 +1,83 @@
+"""What a benchmark measures of trainers: rollouts by batch size, and whole iterations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bpgo.core.trainer import Trainer
+from bpgo.run.progress import Progress
+from bpgo.tools.bench import iteration as iterations
+from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument
+from bpgo.tools.bench.measure import Seconds, summarize, trusted_clock
+
+
+def rollout_figures(trainer: Trainer, repeats: int) -> dict[str, Any]:
+    """Seconds a sample, in the configuration's batches and one sample at a time."""
+    sizes, clock = trainer.settings.rollout, trusted_clock(trainer.policy.device)
+    many, few = sizes.prompts_per_iteration * sizes.group_size, sizes.group_size
+    batched: list[float] = []
+    single: list[float] = []
+    with Progress("bench: rollouts", repeats) as progress:
+        for repeat in range(repeats + 1):  # the first warms up
+            for found, size, samples in (
+                (batched, trainer.updater.batch_size, many),
+                (single, 1, few),
+            ):
+                seconds = iterations.rollout_seconds(trainer, size, samples, repeat)
+                if repeat:
+                    found.append(seconds.on(clock) / samples)
+            if repeat:
+                progress.step(repeat)
+    ratios = [one / together for one, together in zip(single, batched, strict=True)]
+    return {
+        "rollout_seconds_per_sample": {
+            "batched": summarize(batched),
+            "one_at_a_time": summarize(single),
+        },
+        "one_at_a_time_over_batched": summarize(ratios),
+    }
+
+
+def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
+    """Both arms' iterations: their parts, the transformer's share, and the ratio of the two."""
+    clock = trusted_clock(trainers[0].policy.device)
+    reference, method = instruments = [Instrument(trainer) for trainer in trainers]
+    measured, deviation = [], 0.0
+    with Progress("bench: iterations", pairs) as progress:
+        for pair in iterations.iterations_of_two(reference, method, pairs):
+            measured.append(pair)
+            deviation = max(deviation, *(arm.entry["ratio_deviation"] for arm in instruments))
+            progress.step(len(measured))
+    first = [pair[0] for pair in measured]
+    outside = [_share_outside(seconds, clock) for seconds in first]
+    return {
+        "iteration_seconds": {
+            kind: {
+                part: summarize([seconds[part].on(kind) for seconds in first])
+                for part in ("total", *PARTS)
+            }
+            for kind in ("cpu", "wall")
+        },
+        "transformer_seconds": summarize([seconds["transformer"].on(clock) for seconds in first]),
+        "share_outside_transformer": summarize(outside),
+        "shares": _shares(first, clock),
+        "ratio_deviation": deviation,
+        "method_over_reference": summarize(
+            [two["total"].on(clock) / one["total"].on(clock) for one, two in measured]
+        ),
+    }
+
+
+def _share_outside(seconds: dict[str, Seconds], clock: str) -> float:
+    return 1 - seconds["transformer"].on(clock) / seconds["total"].on(clock)
+
+
+def _shares(measured: list[dict[str, Seconds]], clock: str) -> dict[str, dict[str, float]]:
+    """Share of the iteration by piece; what no piece covers is `everything else`."""
+    names = ("transformer", *PIECES)
+    shares = {
+        name: [seconds[name].on(clock) / seconds["total"].on(clock) for seconds in measured]
+        for name in names
+    }
+    shares["everything else"] = [1 - sum(row) for row in zip(*shares.values(), strict=True)]
+    return {name: summarize(values) for name, values in shares.items()}

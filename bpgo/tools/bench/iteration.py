@@ -1,0 +1,149 @@
+"""A training iteration, taken apart.
+
+What the transformer itself costs is measured by doing it again, bare: the inputs of every call that
+an iteration makes are kept, and right after the iteration the same calls run alone, forward, and
+backward where the iteration needed gradients. Everything else in the iteration is overhead:
+sampler, decoder, rewards, advantages, loss, optimizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from bpgo.core.rollout import chunks, rollout, rollout_noise
+from bpgo.core.trainer import Trainer
+from bpgo.run.determinism import repeatable
+from bpgo.seeding import generator
+from bpgo.tools.bench.measure import Seconds, Stopwatch
+
+PARTS = ("rollout", "reward", "update")
+PIECES = ("decode", "training reward", "diagnostics", "optimizer step")
+
+
+Precision = dict[str, Any]  # what `torch.autocast` takes
+
+
+def _precision(device: str) -> Precision:
+    """Whether and how autocast is on now."""
+    return {
+        "device_type": device,
+        "dtype": torch.get_autocast_dtype(device),
+        "enabled": torch.is_autocast_enabled(device),
+    }
+
+
+class TransformerCalls:
+    """The inputs of a transformer's calls, to make the bare calls again."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.transformer = transformer
+        self.recording = False
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any], bool, Precision]] = []
+        transformer.register_forward_pre_hook(self._record, with_kwargs=True)
+
+    def _record(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if self.recording:
+            device = next(self.transformer.parameters()).device.type
+            self.calls.append((positional, named, torch.is_grad_enabled(), _precision(device)))
+
+    def replay(self) -> None:
+        """Every recorded call again, with its backward pass where it had one."""
+        for positional, named, with_gradient, precision in self.calls:
+            with torch.set_grad_enabled(with_gradient), torch.autocast(**precision):
+                output = self.transformer(*positional, **named)[0]
+            if with_gradient:
+                with repeatable(output.device):
+                    output.backward(torch.ones_like(output))
+                self.transformer.zero_grad(set_to_none=True)
+
+
+class Instrument:
+    """A trainer with clocks at its parts."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.entry: dict[str, Any] = {}  # what `metrics.jsonl` would say of the last iteration
+        self.watch = watch = Stopwatch(trainer.policy.device)
+        self.calls = TransformerCalls(trainer.policy.transformer)
+        trainer.clock = watch.clock
+        trainer.policy.decode = watch.wrap(trainer.policy.decode, "decode")  # type: ignore[method-assign]
+        trainer.reward = watch.wrap(trainer.reward, "training reward")
+        trainer.diagnostics = {
+            name: watch.wrap(reward, "diagnostics") for name, reward in trainer.diagnostics.items()
+        }
+        trainer.optimizer.step = watch.wrap(  # type: ignore[method-assign]
+            trainer.optimizer.step, "optimizer step"
+        )
+
+    def iterate(self, iteration: int, replay: bool = False) -> dict[str, Seconds]:
+        """One iteration's seconds: `total`, `PARTS`, `PIECES`, and `transformer` if replayed."""
+        self.watch.reset()
+        self.calls.calls.clear()
+        self.calls.recording = replay
+        self.entry = self.trainer.iterate(iteration)
+        self.calls.recording = False
+        start, rolled, scored, end = self.watch.readings
+        found = {
+            "total": end - start,
+            "rollout": rolled - start,
+            "reward": scored - rolled,
+            "update": end - scored,
+            **{piece: self.watch.parts[piece] for piece in PIECES},
+        }
+        if replay:
+            with self.watch.measure("transformer"):
+                self.calls.replay()
+            found["transformer"] = self.watch.parts["transformer"]
+            self.calls.calls.clear()
+        return found
+
+
+def iterations_of_two(
+    reference: Instrument, method: Instrument, pairs: int
+) -> Iterable[tuple[dict[str, Seconds], dict[str, Seconds]]]:
+    """Iterations of two arms, one after the other; who goes first alternates.
+
+    The first iteration of each warms up and is left out.
+    """
+    for instrument in (reference, method):
+        instrument.iterate(1, replay=instrument is reference)
+    for pair in range(pairs):
+        iteration = pair + 2
+        if pair % 2:
+            second = method.iterate(iteration)
+            yield reference.iterate(iteration, replay=True), second
+        else:
+            first = reference.iterate(iteration, replay=True)
+            yield first, method.iterate(iteration)
+
+
+def rollout_seconds(trainer: Trainer, batch_size: int, samples: int, iteration: int) -> Seconds:
+    """A rollout of `samples` trajectories in forward passes of `batch_size`, and their decoding."""
+    sizes, arm = trainer.settings.rollout, trainer.arm
+    rows = torch.arange(samples) // sizes.group_size % len(trainer.prompts)
+    prompts = [f"bench-{row}" for row in range(-(-samples // sizes.group_size))]
+    drawn_sizes = sizes.model_copy(update={"prompts_per_iteration": len(prompts)})
+    plan = arm.plan(drawn_sizes, iteration, generator(0, "bench", iteration))
+    noise = rollout_noise(
+        trainer.policy.latent_shape, sizes.steps, 0, iteration, prompts, plan.noise_of
+    )[:samples]
+    watch = Stopwatch(trainer.policy.device)
+    with watch.measure("rollout"):
+        drawn = rollout(
+            trainer.policy,
+            trainer.embeddings.select(rows),
+            noise,
+            trainer.sigmas,
+            arm.kernel,
+            arm.noise_level,
+            plan.part(slice(samples)),
+            sizes.guidance_scale,
+            batch_size,
+        )
+        for part in chunks(samples, batch_size):
+            trainer.policy.decode(drawn.latents[part, -1])
+    return watch.parts["rollout"]

@@ -1,0 +1,174 @@
+"""`python -m bpgo bench`: measure on this machine, write `bench.json` and `bench.md`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
+from bpgo.core.trainer import Trainer
+from bpgo.models.embeddings import prompt_embeddings
+from bpgo.records import Calibration
+from bpgo.run.manifest import manifest
+from bpgo.run.progress import Progress
+from bpgo.steps import loading
+from bpgo.steps.calibrate import calibrate
+from bpgo.steps.prompts import read_prompts, write_prompts
+from bpgo.steps.train import build_trainer
+from bpgo.storage.files import write_json, write_text
+from bpgo.tools.bench.figures import iteration_figures, rollout_figures
+from bpgo.tools.bench.measure import trusted_clock
+from bpgo.tools.bench.report import markdown
+from bpgo.tools.bench.startup import REPEATS as STARTUP_REPEATS
+from bpgo.tools.bench.startup import WORK, options_of, startup_seconds
+
+METHOD = "bpgo"  # whose iteration is compared with the reference arm's
+PAIRS_PER_REPEAT = 4  # iterations of both arms
+SEED = 1
+
+
+def run_bench(
+    configfile: Path,
+    output: Path,
+    repeats: int = 5,
+    threads: int = 1,
+    device: str | None = None,
+    startup_of: Iterable[str] = tuple(WORK),
+    startup_repeats: int = STARTUP_REPEATS,
+) -> dict[str, Any]:
+    """Measure one configuration: its model, its sizes, the rewards of its first experiment.
+
+    Args:
+        configfile: a configuration as `resolve` takes it.
+        output: the folder of `bench.json` and `bench.md`.
+        repeats: rollouts of each batch size; 4 pairs of iterations are run for each.
+        threads: torch threads.
+        device: a torch device; by default `cuda` where there is one.
+        startup_of: the commands whose start-up is timed.
+        startup_repeats: fresh processes for each of them.
+
+    Returns:
+        What `bench.json` holds.
+
+    Raises:
+        UserError: for a configuration without the reference arm or without `bpgo`.
+    """
+    settings = config.load(configfile)
+    experiment, arms = next(iter(settings.experiments)), (settings.analysis.reference_arm, METHOD)
+    for arm in arms:
+        loading.check_names(settings, experiment, arm)
+    device = loading.prepare_process(settings, threads) if device is None else device
+    with tempfile.TemporaryDirectory() as folder:
+        files = _prepare(settings, experiment, device, threads, Path(configfile), Path(folder))
+        trainers = [_trainer(settings, experiment, arm, files, device) for arm in arms]
+        found = _header(settings, experiment, arms, trainers[0], device, threads)
+        found |= rollout_figures(trainers[0], repeats)
+        found |= iteration_figures(trainers, PAIRS_PER_REPEAT * repeats)
+        options = options_of(files, experiment, arms[0], SEED)
+        with Progress("bench: start-up", 1) as progress:
+            found["startup"] = startup_seconds(startup_of, options, startup_repeats)
+            progress.step(1)
+    write_json(output / "bench.json", found)
+    write_text(output / "bench.md", markdown(found))
+    return found
+
+
+def _prepare(
+    settings: Settings, experiment: str, device: str, threads: int, configfile: Path, folder: Path
+) -> dict[str, Path]:
+    """Everything a command reads, in a temporary folder."""
+    files = {
+        "configfile": configfile.resolve(),
+        "config": folder / "config.yaml",
+        "train": folder / "prompts" / "train.jsonl",
+        "evaluation": folder / "prompts" / "evaluation.jsonl",
+        "calibration": folder / "calibration" / "calibration.json",
+        "samples": folder / "samples",
+        "runs": folder / "runs",
+        "output": folder / "output",
+    }
+    config.save_resolved(settings, files["config"])
+    for split in ("train", "evaluation"):
+        write_prompts(settings, split, files[split])
+    # One batch of the calibration is enough: its numbers change no cost. But every prompt has a
+    # prior, or its group would be spared the method.
+    few = settings.calibration.model_copy(
+        update={"prompts": settings.rollout.prompts_per_iteration}
+    )
+    calibrate(
+        settings.model_copy(update={"calibration": few}),
+        experiment,
+        files["train"],
+        files["calibration"].parent,
+        threads,
+    )
+    known = Calibration.load(files["calibration"])
+    priors = dict.fromkeys(read_prompts(files["train"]).ids, known.mean) | known.prompt_means
+    replace(known, prompt_means=priors).save(files["calibration"])
+    policy = loading.load_policy(settings, device)
+    prompts = read_prompts(files["evaluation"])[: settings.evaluation.prompts]
+    prompt_embeddings(policy, prompts, loading.embedding_cache(files["evaluation"]))
+    files["samples"].mkdir()
+    row = {
+        "prompt_id": "p",
+        "text": prompts.texts[0],
+        "ambiguity": 0.0,
+        "sample": 0,
+        "iteration": 0,
+    }
+    pd.DataFrame([row | {"path": "p.png"}]).to_parquet(files["samples"] / "index.parquet")
+    return files
+
+
+def _trainer(
+    settings: Settings, experiment: str, arm: str, files: dict[str, Path], device: str
+) -> Trainer:
+    return build_trainer(
+        settings,
+        experiment,
+        arm,
+        SEED,
+        files["train"],
+        files["calibration"],
+        files["runs"] / arm,
+        device,
+    )
+
+
+def _header(
+    settings: Settings,
+    experiment: str,
+    arms: tuple[str, str],
+    trainer: Trainer,
+    device: str,
+    threads: int,
+) -> dict[str, Any]:
+    """What was measured, and on what."""
+    sizes = settings.rollout
+    weights = trainer.policy.transformer.parameters()
+    return {
+        "title": settings.title,
+        "model": settings.model.title,
+        "transformer_parameters": sum(parameter.numel() for parameter in weights),
+        "trained_parameters": sum(value.numel() for value in trainer.parameters.values()),
+        "experiment": experiment,
+        "reference_arm": arms[0],
+        "method_arm": arms[1],
+        "prompts": sizes.prompts_per_iteration,
+        "group_size": sizes.group_size,
+        "steps": sizes.steps,
+        "batch_size": sizes.batch_size,
+        "optimizer_steps": settings.training.optimizer_steps,
+        "threads": threads,
+        "device": device,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
+        "clock": trusted_clock(trainer.policy.device),
+        "machine": manifest(),
+    }

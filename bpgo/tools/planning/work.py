@@ -1,0 +1,169 @@
+"""What a configuration does: jobs, forward passes, images, texts. Counted, not estimated.
+
+One forward pass is one sample through the transformer once, whatever the batch size; guidance
+(CFG) makes two of it. Groups whose advantages are all zero are left out of an update, so training
+may do less than is counted here, never more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from bpgo.config.runs import Run
+from bpgo.config.settings import BASE_ARM, MAIN, Settings
+from bpgo.core.arm import Arm
+from bpgo.records import Passes
+from bpgo.registry import load_arm_class
+
+# Jobs that happen once (workflow/rules/analysis.smk and evaluation.smk).
+ONCE = ("collect", "statistics", "tables", "plots", "grids", "report")
+TRUE_GUIDANCE = (
+    "stable_diffusion_3",
+    "wan",
+)  # kinds of model whose guidance is a second forward pass
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """`count` jobs of one rule that all do the same."""
+
+    rule: str
+    name: str  # such as `ambiguous/grpo`
+    count: int
+    forwards: int = 0  # without gradient: sampling, reference and average policies
+    updates: int = 0  # forward and backward
+    decoded: int = 0  # images
+    rewarded: dict[str, int] = field(default_factory=dict)  # images by reward
+    files: int = 0  # images written
+    policies: int = 0  # trained policies written
+
+    @property
+    def reward_calls(self) -> int:
+        """Images scored, once for each reward that scores them."""
+        return sum(self.rewarded.values())
+
+
+@dataclass(frozen=True)
+class Work:
+    """All jobs, and the texts that are encoded once for all of them."""
+
+    groups: list[Jobs]
+    texts: int
+    target: str  # the rule that asks for everything
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """Jobs by rule, as `snakemake --dry-run` counts them."""
+        found: Counter[str] = Counter()
+        for group in self.groups:
+            found[group.rule] += group.count
+        return dict(found) | dict.fromkeys((*ONCE, self.target), 1)
+
+    def total(self, quantity: str, rule: str | None = None) -> int:
+        """A quantity of `Jobs` over all jobs, or over those of one rule."""
+        return sum(
+            group.count * getattr(group, quantity)
+            for group in self.groups
+            if rule in (None, group.rule)
+        )
+
+
+def work_of(settings: Settings) -> Work:
+    """Count everything that `snakemake` would do from nothing."""
+    groups = [Jobs("prompts", "prompts", 2)]
+    groups += [_calibrate(settings, name) for name in settings.experiments]
+    groups += _runs(settings)
+    texts = settings.prompts.train + settings.evaluation.prompts
+    unguided = 1 if passes(settings, settings.rollout.guidance_scale) > 1 else 0
+    target = "all" if settings.scale == "full" else settings.scale
+    return Work(groups, texts + unguided, target)
+
+
+def passes(settings: Settings, guidance_scale: float | list[float]) -> int:
+    """Forward passes for one velocity: 2 where guidance is one of its own (CFG)."""
+    return 2 if settings.model.kind in TRUE_GUIDANCE and _strongest(guidance_scale) > 1 else 1
+
+
+def _strongest(guidance: float | list[float]) -> float:
+    """The larger of two experts' scales, or the one there is."""
+    return max(guidance) if isinstance(guidance, list) else guidance
+
+
+def arms_of(settings: Settings) -> list[Arm]:
+    """Every arm of a configuration."""
+    chosen: list[Any] = list(settings.arms.values())
+    return [load_arm_class(arm.algorithm)(arm) for arm in chosen]
+
+
+def arm_passes(settings: Settings, arm: str) -> Passes:
+    """The forward passes of an arm, for one sample in one iteration, as the arm says."""
+    chosen: Any = settings.arms[arm]
+    found: Passes = load_arm_class(chosen.algorithm)(chosen).passes(settings.rollout)
+    return found
+
+
+def snapshots(settings: Settings) -> int:
+    """Policies kept before the last one."""
+    training = settings.training
+    return len(range(training.snapshot_every, training.iterations, training.snapshot_every))
+
+
+def _calibrate(settings: Settings, experiment: str) -> Jobs:
+    wanted, rollout = settings.calibration, settings.rollout
+    images = wanted.prompts * wanted.samples_per_prompt
+    rewarded = dict.fromkeys(settings.models_of(settings.in_environment(experiment, MAIN)), images)
+    each = rollout.steps * passes(settings, rollout.guidance_scale)
+    return Jobs(
+        "calibrate", experiment, 1, forwards=images * each, decoded=images, rewarded=rewarded
+    )
+
+
+def _runs(settings: Settings) -> list[Jobs]:
+    """Training, sampling and scoring; runs that differ only in their seed are counted together."""
+    groups = []
+    for (experiment, arm), seeds in _by_arm(settings.base_runs() + settings.runs()).items():
+        name, trained = f"{experiment}/{arm}", arm != BASE_ARM
+        if trained:
+            groups.append(_train(settings, experiment, arm, name, seeds))
+        images = _evaluated(settings, trained)
+        each = settings.evaluation.steps * passes(settings, settings.judging_guidance)
+        groups.append(
+            Jobs("sample", name, seeds, forwards=images * each, decoded=images, files=images)
+        )
+        for environment in settings.environments_of(experiment):
+            rewards = settings.models_of(settings.in_environment(experiment, environment))
+            rewarded = dict.fromkeys(rewards, images)
+            groups.append(Jobs("score", f"{name}/{environment}", seeds, rewarded=rewarded))
+    return groups
+
+
+def _by_arm(runs: list[Run]) -> Counter[tuple[str, str]]:
+    return Counter((run.experiment, run.arm) for run in runs)
+
+
+def _train(settings: Settings, experiment: str, arm: str, name: str, seeds: int) -> Jobs:
+    rollout, training = settings.rollout, settings.training
+    images = training.iterations * rollout.prompts_per_iteration * rollout.group_size
+    copies = passes(settings, rollout.guidance_scale)
+    each = arm_passes(settings, arm)
+    entry = settings.experiments[experiment]
+    rewards = settings.models_of([entry.training_reward, *entry.diagnostics])
+    return Jobs(
+        "train",
+        name,
+        seeds,
+        forwards=images * copies * (each.rollout + each.others),
+        updates=images * copies * each.trained,
+        decoded=images,
+        rewarded=dict.fromkeys(rewards, images),
+        policies=1 + snapshots(settings),
+    )
+
+
+def _evaluated(settings: Settings, trained: bool) -> int:
+    """Images of one run: the last policy on all prompts, snapshots on the curves' prompts."""
+    wanted = settings.evaluation
+    curves = snapshots(settings) * wanted.curve_prompts if trained else 0
+    return (wanted.prompts + curves) * wanted.samples_per_prompt

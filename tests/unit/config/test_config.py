@@ -1,0 +1,393 @@
+"""A configuration: every kind of bad input has one message, and digests say what changed."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bpgo import registry
+from bpgo.config import resolve as config
+from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the shipped configuration, to be spoilt."""
+    return Path(shutil.copytree(config.default_configfile().parent, tmp_path / "config"))
+
+
+@pytest.fixture
+def values(folder: Path) -> dict[str, Any]:
+    return config.read_yaml(folder / "config.yaml")
+
+
+def spoil(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy with one key changed; dots go down."""
+    changed = copy.deepcopy(values)
+    place = changed
+    *path, last = key.split(".")
+    for part in path:
+        place = place[part]
+    place[last] = value
+    return changed
+
+
+def refusal(values: dict[str, Any], folder: Path, scale: str = "full") -> str:
+    """The message of the one mistake."""
+    with pytest.raises(UserError) as caught:
+        config.resolve(values, folder, "my.yaml", scale)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    return message
+
+
+# What a message must name: the file, the key, the value, and what is allowed.
+BAD = {
+    "misspelt key": (
+        "training.iteratoins",
+        5,
+        ["my.yaml", "training.iteratoins", "unknown key", "Did you mean 'iterations'?"],
+    ),
+    "misspelt first key": ("trainig", {}, ["my.yaml", "trainig", "Did you mean 'training'?"]),
+    "key that resolve makes": ("arms", {}, ["my.yaml", "arms", "unknown key"]),
+    "misspelt key in an experiment": (
+        "experiments.clear.judge",
+        [],
+        ["experiments.clear.judge", "Did you mean 'judges'?"],
+    ),
+    "text for a number": (
+        "training.iterations",
+        "many",
+        ["my.yaml", "training.iterations", "'many'", "integer"],
+    ),
+    "fraction for a count": ("rollout.steps", 2.5, ["rollout.steps", "2.5", "integer"]),
+    "text for a list": (
+        "experiments.clear.arms",
+        "grpo",
+        ["experiments.clear.arms", "'grpo'", "list"],
+    ),
+    "below the range": ("training.iterations", 0, ["training.iterations", "0", "greater than"]),
+    "above the range": ("analysis.confidence", 1.5, ["analysis.confidence", "1.5", "less than 1"]),
+    "infinite": ("training.learning_rate", "inf", ["training.learning_rate", "inf", "finite"]),
+    "negative seed": ("experiments.clear.seeds", [-1], ["experiments.clear.seeds.0", "-1"]),
+    "no seeds": ("experiments.clear.seeds", [], ["experiments.clear.seeds", "at least 1"]),
+    "name with a slash": (
+        "experiments.clear.arms",
+        ["../grpo"],
+        ["experiments.clear.arms.0", "'../grpo'", "pattern"],
+    ),
+    "unknown arm": (
+        "experiments.clear.arms",
+        ["gpro"],
+        ["my.yaml", "experiments.clear.arms", "'gpro'", "Did you mean 'grpo'?", "Known:"],
+    ),
+    "arm called base": ("experiments.clear.arms", ["base"], ["experiments.clear.arms", "'base'"]),
+    "unknown training reward": (
+        "experiments.clear.training_reward",
+        "oracl",
+        ["experiments.clear.training_reward", "'oracl'", "Did you mean 'oracle"],
+    ),
+    "unknown judge": ("experiments.clear.judges", ["nobody"], ["experiments.clear.judges", "'nob"]),
+    "unknown model": ("model", "flux9", ["my.yaml", "model", "'flux9'", "scenes"]),
+    "unknown prompts": ("prompts", "none", ["my.yaml", "prompts", "'none'", "scenes"]),
+    "no model": ("model", None, ["my.yaml", "model", "None"]),
+    "experiments as a list": ("experiments", ["clear"], ["my.yaml", "experiments", "mapping"]),
+    "sweep of a missing experiment": (
+        "sweeps.alpha.experiment",
+        "ambigous",
+        ["sweeps.alpha.experiment", "'ambigous'", "Did you mean 'ambiguous'?"],
+    ),
+    "sweep of a missing arm": ("sweeps.alpha.arm", "bpgo_rsa", ["sweeps.alpha.arm", "'bpgo_rsa'"]),
+    "sweep of a missing setting": (
+        "sweeps.alpha.setting",
+        "alhpa",
+        ["sweeps.alpha", "alhpa", "unknown key", "Did you mean 'alpha'?"],
+    ),
+    "sweep out of range": ("sweeps.alpha.values", [-0.1], ["sweeps.alpha", "alpha", "-0.1"]),
+    "more curve prompts than prompts": (
+        "evaluation.curve_prompts",
+        1000,
+        ["evaluation.curve_prompts", "1000", "evaluation.prompts", "512"],
+    ),
+    "more evaluation prompts than there are": (
+        "evaluation.prompts",
+        1000,
+        ["evaluation.prompts", "1000", "prompts.evaluation", "512"],
+    ),
+    "no step with noise": (
+        "rollout.deterministic_tail",
+        8,
+        ["rollout.deterministic_tail", "8", "rollout.steps"],
+    ),
+    "groups that GPUs cannot share": (
+        "machine",
+        {"gpus": 3},
+        ["machine.gpus", "3 GPUs", "rollout.prompts_per_iteration", "8"],
+    ),
+    "snapshots after the end": (
+        "training.snapshot_every",
+        1000,
+        ["training.snapshot_every", "1000", "training.iterations"],
+    ),
+    "unknown main metric": ("analysis.main_metric", "fid", ["analysis.main_metric", "'fid'"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_value(case: str, values: dict[str, Any], folder: Path) -> None:
+    key, value, wanted = BAD[case]
+    message = refusal(spoil(values, key, value), folder)
+    assert not [word for word in wanted if word not in message], message
+
+
+def test_missing_key(values: dict[str, Any], folder: Path) -> None:
+    del values["training"]["learning_rate"]
+    message = refusal(values, folder)
+    assert "training.learning_rate" in message
+    assert "required" in message
+
+
+def test_every_mistake_is_listed(values: dict[str, Any], folder: Path) -> None:
+    values["training"] |= {"iterations": 0, "epsilom": 1}
+    with pytest.raises(UserError) as caught:
+        config.resolve(values, folder, "my.yaml")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "wanted"),
+    [
+        ("arms/grpo.yaml", "algorithm", "gpro", ["'gpro'", "Did you mean 'grpo'?", "Known:"]),
+        ("arms/grpo.yaml", "algorithm", ["grpo"], ["['grpo']", "not registered"]),
+        ("arms/grpo.yaml", "kernel", "danse", ["kernel", "'danse'", "'dance'"]),
+        ("arms/grpo.yaml", "alpha", 0.5, ["alpha", "unknown key", "Allowed:"]),
+        ("arms/grpo.yaml", "noise_level", 0, ["noise_level", "0", "greater than 0"]),
+        ("arms/grpo.yaml", "advantage", {"dof": 1}, ["advantage.dof", "Did you mean 'ddof'?"]),
+        ("arms/grpo.yaml", "step_selection", "all", ["trained_fraction"]),
+        ("arms/bpgo.yaml", "alpha", 1.5, ["alpha above 1"]),
+        ("rewards/oracle.yaml", "kind", "orakel", ["kind", "'orakel'", "Known:"]),
+        ("rewards/oracle.yaml", "output", "hard", ["output", "'hard'", "'soft'"]),
+        ("models/scenes.yaml", "kind", "fluxx", ["kind", "'fluxx'", "Did you mean 'flux'?"]),
+        ("models/scenes.yaml", "dtype", "float16", ["dtype", "'float16'", "'bfloat16'"]),
+        ("models/scenes.yaml", "lora", {"rank": 0}, ["lora.rank", "0"]),
+        ("prompts/scenes.yaml", "train", "all", ["train", "'all'"]),
+    ],
+)
+def test_bad_value_in_a_named_file(
+    file: str, key: str, value: Any, wanted: list[str], values: dict[str, Any], folder: Path
+) -> None:
+    content = config.read_yaml(folder / file) | {key: value}
+    (folder / file).write_text(yaml.safe_dump(content))
+    message = refusal(values, folder)
+    assert not [word for word in [file, *wanted] if word not in message], message
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (None, "no such file"),
+        ("title: [unclosed", "YAML"),
+        ("- a list", "mapping"),
+        ("", "mapping"),
+        (b"\xff\xfe\x00title", "YAML"),
+    ],
+)
+def test_unreadable_file(text: Any, word: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    if text is not None:
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(UserError, match=word) as caught:
+        config.load(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_numbers_in_yaml_1_1_notation(values: dict[str, Any], folder: Path) -> None:
+    values["training"] |= {"learning_rate": "1e-4", "epsilon": "1E-9"}
+    settings = config.resolve(values, folder)
+    assert settings.training.learning_rate == 1e-4
+    assert settings.training.epsilon == 1e-9
+
+
+def test_smoke_replaces_what_it_names(values: dict[str, Any], folder: Path) -> None:
+    full, smoke = (config.resolve(values, folder, scale=scale) for scale in ("full", "smoke"))
+    wanted = values["smoke"]
+    assert smoke.training.iterations == wanted["training"]["iterations"]
+    assert smoke.training.learning_rate == full.training.learning_rate
+    assert smoke.experiments["ambiguous"].arms == wanted["experiments"]["ambiguous"]["arms"]
+    assert smoke.experiments["ambiguous"].judges == full.experiments["ambiguous"].judges
+    assert (full.scale, smoke.scale) == ("full", "smoke")
+    assert "iteratoins" in refusal(
+        spoil(values, "smoke.training.iteratoins", 1), folder, scale="smoke"
+    )
+
+
+@pytest.mark.parametrize("scale", ["full", "smoke"])
+def test_resolved_file_gives_the_same_settings(
+    scale: str, values: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    settings = config.resolve(values, folder, scale=scale)
+    config.save_resolved(settings, tmp_path / "resolved.yaml")
+    loaded = config.load_resolved(tmp_path / "resolved.yaml")
+    assert loaded == settings
+    assert loaded.digest() == settings.digest()
+    for run in settings.runs() + settings.base_runs():
+        key = (run.experiment, run.arm, run.seed)
+        assert loaded.run_digest(*key) == settings.run_digest(*key)
+        assert loaded.score_digest(*key) == settings.score_digest(*key)
+
+
+def test_an_unresolved_file_is_named(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"not a resolved configuration.*resolve --configfile"):
+        config.load_resolved(folder / "config.yaml")
+
+
+@pytest.mark.parametrize("entry", [3, {"algorithm": "nothing"}, {"kind": "nothing"}])
+@pytest.mark.parametrize("key", ["arms", "rewards"])
+def test_spoilt_resolved_file(key: str, entry: Any, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "resolved.yaml"
+    config.save_resolved(config.load(folder / "config.yaml"), path)
+    path.write_text(yaml.safe_dump(spoil(config.read_yaml(path), f"{key}.extra", entry)))
+    with pytest.raises(UserError) as caught:
+        config.load_resolved(path)
+    assert str(path) in str(caught.value)
+
+
+def test_runs_cover_arms_seeds_and_sweeps(values: dict[str, Any], folder: Path) -> None:
+    settings = config.resolve(values, folder)
+    runs = settings.runs()
+    assert len(runs) == len(set(runs))
+    ambiguous = settings.experiments["ambiguous"]
+    for arm in ambiguous.arms:
+        assert {run.seed for run in runs if (run.experiment, run.arm) == ("ambiguous", arm)} == set(
+            ambiguous.seeds
+        )
+    assert "bpgo_ras_alpha_0p1" in {run.arm for run in runs}
+    assert settings.arms["bpgo_ras_alpha_0p1"].alpha == 0.1  # type: ignore[attr-defined]
+    assert BASE_ARM not in {run.arm for run in runs}
+    assert {run.arm for run in settings.base_runs()} == {BASE_ARM}
+
+
+def test_every_shipped_arm_resolves(values: dict[str, Any], folder: Path) -> None:
+    names = sorted(path.stem for path in (folder / "arms").glob("*.yaml"))
+    values["experiments"]["clear"]["arms"] = names
+    settings = config.resolve(values, folder)
+    assert set(names) <= set(settings.arms)
+    used = {settings.arms[name].algorithm for name in names}  # type: ignore[attr-defined]
+    assert used <= set(registry.ARMS)
+
+
+def digest(settings: Settings, arm: str = "bpgo_ras") -> str:
+    return settings.run_digest("ambiguous", arm, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("title", "Another title"),
+        ("experiments.ambiguous.title", "Another title"),
+        ("experiments.ambiguous.arms", ["grpo", "bpgo_ras", "bpgo_ras_shuffled"]),
+        ("experiments.ambiguous.seeds", [1, 2, 3, 4, 5]),
+        ("experiments.ambiguous.judges", ["oracle"]),
+        ("evaluation.prompts", 400),
+        ("analysis.bootstrap_samples", 50),
+        ("sweeps", {}),
+    ],
+)
+def test_run_digest_is_deaf_to(key: str, value: Any, values: dict[str, Any], folder: Path) -> None:
+    before = config.resolve(values, folder)
+    after = config.resolve(spoil(values, key, value), folder)
+    assert digest(after) == digest(before)
+    assert after.digest() != before.digest()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("training.learning_rate", 1e-4),
+        ("training.iterations", 70),
+        ("rollout.group_size", 8),
+        ("calibration.noise_level", 0.5),
+        ("experiments.ambiguous.training_reward", "scenes_ambiguous_b"),
+    ],
+)
+def test_run_digest_hears(key: str, value: Any, values: dict[str, Any], folder: Path) -> None:
+    before = config.resolve(values, folder)
+    after = config.resolve(spoil(values, key, value), folder)
+    assert digest(after) != digest(before)
+
+
+def test_run_digest_hears_the_arm_and_the_seed(values: dict[str, Any], folder: Path) -> None:
+    settings = config.resolve(values, folder)
+    path = folder / "arms" / "bpgo_ras.yaml"
+    path.write_text(yaml.safe_dump(config.read_yaml(path) | {"alpha": 0.6, "source": "elsewhere"}))
+    changed = config.resolve(values, folder)
+    assert digest(changed) != digest(settings)
+    assert digest(changed, "grpo") == digest(settings, "grpo")
+    assert len({settings.run_digest("ambiguous", "grpo", seed) for seed in (1, 2, 3)}) == 3
+    path.write_text(yaml.safe_dump(config.read_yaml(path) | {"alpha": 0.5, "title": "Renamed"}))
+    assert digest(config.resolve(values, folder)) == digest(settings)
+
+
+def test_score_digest_hears_the_judges(values: dict[str, Any], folder: Path) -> None:
+    before = config.resolve(values, folder)
+    after = config.resolve(spoil(values, "experiments.ambiguous.judges", ["oracle"]), folder)
+    assert after.score_digest("ambiguous", "grpo", 1) != before.score_digest("ambiguous", "grpo", 1)
+
+
+def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:
+    changes = {
+        "models": {"scenes": {"path": "/elsewhere"}},
+        "rewards": {"oracle": {"output": "strict"}},
+        "arms": {"grpo": {"advantage": {"clip": 4.0}}},
+    }
+    plain = config.resolve(values, folder)
+    changed = config.resolve({**values, "overrides": changes}, folder)
+    assert changed.model == plain.model.model_copy(update={"path": "/elsewhere"})
+    assert changed.rewards["oracle"].model_dump()["output"] == "strict"
+    advantage = changed.arms["grpo"].model_dump()["advantage"]
+    assert advantage == {**plain.arms["grpo"].model_dump()["advantage"], "clip": 4.0}
+    assert changed.arms["bpgo"] == plain.arms["bpgo"]
+    assert not hasattr(changed, "overrides")
+
+
+def test_overrides_at_smoke_scale_only(values: dict[str, Any], folder: Path) -> None:
+    smoke = {**values["smoke"], "overrides": {"models": {"scenes": {"resolution": 16}}}}
+    values = {**values, "smoke": smoke}
+    assert config.resolve(values, folder).model.resolution == 24
+    assert config.resolve(values, folder, scale="smoke").model.resolution == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": {}}, ["overrides.model", "unknown key", "Did you mean 'models'?"]),
+        ({"rewards": {"orakle": {}}}, ["overrides.rewards", "orakle", "Did you mean 'oracle'?"]),
+        ({"rewards": {"oracle": 3}}, ["overrides.rewards.oracle", "must be a mapping", "3"]),
+        (
+            {"rewards": {"oracle": {"outputt": "soft"}}},
+            ["oracle.yaml (with my.yaml: overrides.rewards.oracle)", "Did you mean 'output'?"],
+        ),
+    ],
+)
+def test_bad_overrides(
+    changes: Any, words: list[str], values: dict[str, Any], folder: Path
+) -> None:
+    message = refusal({**values, "overrides": changes}, folder)
+    assert all(word in message for word in words), message
+
+
+def test_the_papers_metrics_belong_to_rewards_that_score(
+    values: dict[str, Any], folder: Path
+) -> None:
+    paper = {"table": "table2", "task": "T2I (FLUX)", "metrics": {"scenes_clear_d": "HPSv2"}}
+    message = refusal(spoil(values, "experiments.clear.paper", paper), folder)
+    assert "my.yaml: experiments.clear.paper.metrics: 'scenes_clear_d'" in message
+    assert "Did you mean 'scenes_clear_c'?" in message

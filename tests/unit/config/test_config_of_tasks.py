@@ -1,0 +1,71 @@
+"""A configuration that does not fit its model's task: one message names what, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpgo.config import resolve as config
+from bpgo.errors import UserError
+
+
+@pytest.fixture
+def folder() -> Path:
+    return config.default_configfile().parent
+
+
+@pytest.fixture
+def values(folder: Path) -> dict[str, Any]:
+    return config.read_yaml(folder / "config.yaml")
+
+
+def refusal(values: dict[str, Any], folder: Path) -> str:
+    """The message of the one mistake."""
+    with pytest.raises(UserError) as caught:
+        config.resolve(values, folder, "my.yaml")
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            {"models": {"scenes": {"task": "t2v", "frames": 9}}},
+            ["experiments.ambiguous: the reward 'scenes_ambiguous_a' scores images", "frame_mean"],
+        ),
+        (
+            {"models": {"scenes": {"task": "t2v", "resolution": 25}}},
+            ["evaluation.clip_quality: 'high' needs", "25 x 25", "Allowed here: lossless"],
+        ),
+        ({"models": {"scenes": {"task": "i2v"}}}, ["prompts: they have no first frames", "i2v"]),
+        ({"models": {"scenes": {"frames": 9}}}, ["model: frames: 9 frames are for the tasks"]),
+        (
+            {"arms": {"bpgo": {"prior": "first_frame"}}},
+            ["arms.bpgo.prior: 'first_frame' is for image to video", "task t2i"],
+        ),
+    ],
+)
+def test_what_does_not_fit_the_models_task(
+    overrides: Any, words: list[str], values: dict[str, Any], folder: Path
+) -> None:
+    message = refusal({**values, "overrides": overrides}, folder)
+    assert all(word in message for word in ["my.yaml", *words]), message
+
+
+def test_two_guidance_scales_are_for_two_experts(values: dict[str, Any], folder: Path) -> None:
+    message = refusal(
+        {**values, "rollout": {**values["rollout"], "guidance_scale": [4.0, 3.0]}}, folder
+    )
+    assert "rollout.guidance_scale: [4.0, 3.0] is for two experts" in message
+
+
+def test_the_papers_numbers_are_of_the_models_task(values: dict[str, Any], folder: Path) -> None:
+    paper = {"table": "table1", "task": "T2V", "metrics": {"scenes_clear_a": "VideoCLIP-XL"}}
+    values["experiments"]["clear"]["paper"] = paper
+    message = refusal(values, folder)
+    assert "my.yaml: experiments.clear.paper: table1 and 'T2V'" in message
+    assert "t2i: that is table2, 'T2I (FLUX)'" in message

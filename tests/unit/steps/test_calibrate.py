@@ -1,0 +1,120 @@
+"""Calibration: the base policy's rewards, and what a prior takes from them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from tiny_world import tiny_settings
+from torch import Tensor
+
+from bpgo.config.settings import Settings
+from bpgo.errors import NonFiniteError, UserError
+from bpgo.records import Calibration
+from bpgo.scenes.image import oracle_reward as scenes_oracle
+from bpgo.steps.calibrate import calibrate, summary
+from bpgo.steps.prompts import read_prompts, write_prompts
+
+
+@pytest.fixture(scope="module")
+def root(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts and one calibration."""
+    root = tmp_path_factory.mktemp("calibrate")
+    settings = tiny_settings(tiny_folder)
+    write_prompts(settings, "train", root / "prompts" / "train.jsonl")
+    calibrated(settings, root, "first")
+    return root
+
+
+def calibrated(settings: Settings, root: Path, name: str) -> pd.DataFrame:
+    calibrate(settings, "tiny", root / "prompts" / "train.jsonl", root / name)
+    return pd.read_parquet(root / name / "samples.parquet")
+
+
+def test_every_sample_of_every_reward(root: Path) -> None:
+    table = pd.read_parquet(root / "first" / "samples.parquet")
+    assert list(table.columns) == ["prompt_id", "ambiguity", "sample", "reward", "score"]
+    prompts = read_prompts(root / "prompts" / "train.jsonl")[:3]
+    expected = {
+        (prompt, sample, reward)
+        for prompt in prompts.ids
+        for sample in range(2)
+        for reward in ("oracle", "oracle_strict")
+    }
+    assert set(zip(table.prompt_id, table["sample"], table.reward, strict=True)) == expected
+    assert len(table) == len(expected)
+    ambiguities = dict(zip(prompts.ids, prompts.ambiguities, strict=True))
+    assert all(row.ambiguity == ambiguities[row.prompt_id] for row in table.itertuples())
+    assert table.score.notna().all()
+
+
+def test_summary_is_of_the_training_reward(root: Path, tiny_folder: Path) -> None:
+    own_noise = tiny_settings(tiny_folder, calibration={"shared_initial_noise": False})
+    table = calibrated(own_noise, root, "own")
+    found = Calibration.load(root / "own" / "calibration.json")
+    scores = table[table.reward == "oracle"].score
+    assert found.mean == pytest.approx(scores.mean())
+    assert found.std == pytest.approx(scores.std())
+    assert found.minimum == scores.min()
+    of_one = table[(table.reward == "oracle") & (table.prompt_id == table.prompt_id[0])]
+    assert found.prompt_means[table.prompt_id[0]] == pytest.approx(of_one.score.mean())
+    assert set(found.prompt_means) == set(table.prompt_id)
+
+
+def test_shared_noise_changes_the_summary_only(root: Path, tiny_folder: Path) -> None:
+    """The premise is tested on samples from noise of their own, whatever the arms do."""
+    tables, summaries = [], []
+    for shared in (False, True):
+        settings = tiny_settings(tiny_folder, calibration={"shared_initial_noise": shared})
+        tables.append(calibrated(settings, root, f"shared_{shared}"))
+        summaries.append(Calibration.load(root / f"shared_{shared}" / "calibration.json"))
+    pd.testing.assert_frame_equal(*tables)
+    assert summaries[0] != summaries[1]
+
+
+def test_summary_by_hand() -> None:
+    rows = pd.DataFrame({"prompt_id": ["a", "a", "b"], "score": [1.0, 3.0, 5.0]})
+    assert summary(rows) == Calibration(3.0, 2.0, 1.0, {"a": 2.0, "b": 5.0})
+
+
+def test_same_again_in_any_chunks(root: Path, tiny_folder: Path) -> None:
+    first = pd.read_parquet(root / "first" / "samples.parquet")
+    again = calibrated(tiny_settings(tiny_folder), root, "again")
+    pd.testing.assert_frame_equal(first, again)
+    small = calibrated(tiny_settings(tiny_folder, rollout={"batch_size": 2}), root, "small")
+    key = ["reward", "prompt_id", "sample"]
+    first, small = (t.sort_values(key, ignore_index=True) for t in (first, small))
+    pd.testing.assert_frame_equal(first, small, atol=1e-4)
+
+
+def test_too_few_prompts(root: Path, tiny_folder: Path) -> None:
+    settings = tiny_settings(tiny_folder, calibration={"prompts": 7})
+    with pytest.raises(UserError, match="holds 6 prompts, but 7 are needed"):
+        calibrated(settings, root, "few")
+    assert not (root / "few").exists()
+
+
+def test_unknown_experiment(root: Path, tiny_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"'tinny' is unknown\. Did you mean 'tiny'\?"):
+        calibrate(tiny_settings(tiny_folder), "tinny", root / "prompts" / "train.jsonl", root)
+
+
+def test_a_score_that_is_not_finite_names_the_prompt(
+    root: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = scenes_oracle.ScenesOracle.__call__
+
+    def spoilt(self: Any, images: Tensor, texts: list[str]) -> Tensor:
+        scores = real(self, images, texts)
+        scores[1] = math.nan
+        return scores
+
+    monkeypatch.setattr(scenes_oracle.ScenesOracle, "__call__", spoilt)
+    with pytest.raises(NonFiniteError, match="reward 'oracle' gives nan for prompt 'train-00000'"):
+        calibrated(tiny_settings(tiny_folder), root, "spoilt")
+    assert not (root / "spoilt").exists()
+    assert torch.get_num_threads() >= 1

@@ -1,0 +1,108 @@
+"""The train rule's command for two GPUs, on a machine without any (gloo): slots, accelerate, us."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_world import tiny_settings
+
+from bpgo.config.resolve import save_resolved
+from bpgo.run.progress import read_lines
+from bpgo.steps import train as training
+from bpgo.steps.calibrate import calibrate
+from bpgo.steps.prompts import write_prompts
+from bpgo.storage.files import read_json
+
+pytestmark = pytest.mark.slow
+
+LAUNCH = (
+    "-m bpgo.run.slots 2 {python} -m accelerate.commands.launch --multi_gpu --num_machines 1"
+    " --num_processes 2 --mixed_precision no --dynamo_backend no --main_process_port 0 -m bpgo"
+)
+
+
+def command(root: Path, config: Path, name: str) -> list[str]:
+    """Train with two processes into `root/runs/name`."""
+    words = [sys.executable, *LAUNCH.format(python=sys.executable).split()]
+    words += ["train", "--config", str(config), "--experiment", "tiny", "--arm", "grpo"]
+    words += ["--seed", "1", "--prompts", str(root / "prompts" / "train.jsonl")]
+    words += ["--calibration", str(root / "calibration" / "calibration.json")]
+    return [*words, "--output", str(root / "runs" / name)]
+
+
+@pytest.fixture(scope="module")
+def root(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts, a calibration, and configurations of a short run and of a long one."""
+    root = tmp_path_factory.mktemp("launch")
+    settings = tiny_settings(tiny_folder)
+    for split in ("train", "evaluation"):
+        write_prompts(settings, split, root / "prompts" / f"{split}.jsonl")
+    calibrate(settings, "tiny", root / "prompts" / "train.jsonl", root / "calibration")
+    save_resolved(settings, root / "short.yaml")
+    long = {"iterations": 500, "checkpoint_every": 500, "snapshot_every": 500}
+    save_resolved(tiny_settings(tiny_folder, training=long), root / "long.yaml")
+    odd = {"prompts_per_iteration": 3}
+    save_resolved(tiny_settings(tiny_folder, rollout=odd), root / "odd.yaml")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _two_cpu_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def test_two_processes_make_the_run_of_one(tiny_folder: Path, root: Path) -> None:
+    done = subprocess.run(
+        command(root, root / "short.yaml", "two"), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    training.train(
+        tiny_settings(tiny_folder),
+        "tiny",
+        "grpo",
+        1,
+        root / "prompts" / "train.jsonl",
+        root / "calibration" / "calibration.json",
+        root / "runs" / "one",
+    )
+    two, one = (root / "runs" / name for name in ("two", "one"))
+    assert read_json(two / "manifest.json")["processes"] == 2
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    columns = ["iteration", "reward_mean", "loss", "gradient_norm", "groups_dropped"]
+    ours, theirs = (pd.read_parquet(each / "metrics.parquet")[columns] for each in (two, one))
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_signal_to_the_launcher_saves_the_state(root: Path) -> None:
+    output = root / "runs" / "stopped"
+    with subprocess.Popen(
+        command(root, root / "long.yaml", "stopped"), stderr=subprocess.PIPE, text=True
+    ) as process:
+        until = time.monotonic() + 120
+        while not read_lines(output / "metrics.jsonl"):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGUSR1)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert said.count("the same command goes on from here") == 1
+    finished = read_lines(output / "metrics.jsonl")[-1]["iteration"]
+    assert [path.name for path in (output / "state").iterdir()] == [f"iteration_{finished:06d}"]
+
+
+def test_a_mistake_is_told_once(root: Path) -> None:
+    done = subprocess.run(
+        command(root, root / "odd.yaml", "odd"), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error: rollout.prompts_per_iteration: 3 groups") == 1
+    assert "2 processes" in done.stderr
+    assert not (root / "runs" / "odd" / "manifest.json").exists()

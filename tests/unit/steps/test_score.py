@@ -1,0 +1,273 @@
+"""Scoring: every sample by every reward, and what cannot be read is named."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tiny_world import tiny_settings
+from torch import Tensor
+
+from bpgo.config.settings import Settings
+from bpgo.errors import NonFiniteError, UserError
+from bpgo.rewards import load_reward
+from bpgo.scenes.image import oracle_reward as scenes_oracle
+from bpgo.steps import stored_samples
+from bpgo.steps.prompts import write_prompts
+from bpgo.steps.sample import sample_run
+from bpgo.steps.score import score_run
+
+COLUMNS = {
+    "experiment",
+    "arm",
+    "seed",
+    "iteration",
+    "prompt_id",
+    "ambiguity",
+    "sample",
+    "reward",
+    "score",
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_folder: Path) -> Settings:
+    return tiny_settings(tiny_folder)
+
+
+@pytest.fixture(scope="module")
+def samples(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("score")
+    write_prompts(settings, "evaluation", root / "prompts" / "evaluation.jsonl")
+    prompts = root / "prompts" / "evaluation.jsonl"
+    sample_run(settings, "tiny", "base", 1, prompts, None, root / "samples")
+    return root / "samples"
+
+
+@pytest.fixture
+def spoilt(samples: Path, tmp_path: Path) -> Path:
+    """A copy of the samples, to be spoilt."""
+    return Path(shutil.copytree(samples, tmp_path / "samples"))
+
+
+def scored(settings: Settings, samples: Path, output: Path) -> pd.DataFrame:
+    score_run(settings, "tiny", "base", 1, samples, "main", output)
+    return pd.read_parquet(output)
+
+
+def refusal(settings: Settings, samples: Path, tmp_path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        scored(settings, samples, tmp_path / "scores.parquet")
+    assert not (tmp_path / "scores.parquet").exists()
+    return str(caught.value)
+
+
+def test_every_sample_by_every_reward(settings: Settings, samples: Path, tmp_path: Path) -> None:
+    table = scored(settings, samples, tmp_path / "scores.parquet")
+    index = pd.read_parquet(samples / "index.parquet")
+    assert set(table.columns) == COLUMNS
+    assert len(table) == 2 * len(index)
+    for reward, part in table.groupby("reward"):
+        assert part.prompt_id.tolist() == index.prompt_id.tolist()
+        assert part["sample"].tolist() == index["sample"].tolist()
+        assert reward in ("oracle", "oracle_strict")
+    assert set(zip(table.experiment, table.arm, table.seed, strict=True)) == {("tiny", "base", 1)}
+
+
+def test_scores_are_the_rewards_of_the_files(
+    settings: Settings, samples: Path, tmp_path: Path
+) -> None:
+    table = scored(settings, samples, tmp_path / "scores.parquet")
+    index = pd.read_parquet(samples / "index.parquet")
+    for name in ("oracle", "oracle_strict"):
+        reward = load_reward(settings.rewards[name])
+        found = table[table.reward == name].score.tolist()
+        for row, score in zip(index.itertuples(), found, strict=True):
+            pixels = np.array(Image.open(samples / row.path))
+            image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+            assert float(reward(image, [row.text])) == pytest.approx(score, abs=1e-6)
+
+
+def test_same_again(settings: Settings, samples: Path, tmp_path: Path) -> None:
+    first, second = (scored(settings, samples, tmp_path / f"{name}.parquet") for name in "ab")
+    pd.testing.assert_frame_equal(first, second)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a picture", "half"])
+def test_an_unreadable_image_is_named(
+    content: Any, settings: Settings, spoilt: Path, tmp_path: Path
+) -> None:
+    path = spoilt / pd.read_parquet(spoilt / "index.parquet").path[2]
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:60] if content == "half" else content)
+    message = refusal(settings, spoilt, tmp_path)
+    assert f"{path}: cannot be read as an image" in message
+
+
+def test_an_image_of_another_size_is_named(
+    settings: Settings, spoilt: Path, tmp_path: Path
+) -> None:
+    path = spoilt / pd.read_parquet(spoilt / "index.parquet").path[2]
+    Image.new("RGB", (16, 24)).save(path)
+    assert str(path) in refusal(settings, spoilt, tmp_path)
+
+
+def test_images_of_several_sizes_are_scored_one_by_one(
+    tiny_folder: Path, spoilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that the official packages' scores were made with."""
+    monkeypatch.setattr(
+        scenes_oracle.ScenesOracle, "__call__", lambda _self, images, _texts: images[:, 0, 0, 0]
+    )
+    index = pd.read_parquet(spoilt / "index.parquet")
+    sizes = [(16 + row, 24) for row in range(len(index))]
+    for row, path in enumerate(index.path):
+        Image.new("RGB", sizes[row], (row, 0, 0)).save(spoilt / path)
+    single = tiny_settings(tiny_folder, evaluation={"batch_size": 1})
+    found = scored(single, spoilt, tmp_path / "scores.parquet")
+    levels = (found[found.reward == "oracle"].score * 255).round().tolist()
+    assert levels == list(range(len(index)))
+    pairs = tiny_settings(tiny_folder, evaluation={"batch_size": 2})
+    message = refusal(pairs, spoilt, tmp_path / "pairs")
+    assert f"{spoilt / index.path[1]}: is 24 x 17 pixels" in message
+
+
+def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path: Path) -> None:
+    path = spoilt / "index.parquet"
+    pd.read_parquet(path).drop(columns="path").to_parquet(path)
+    assert f"{path}: has no column 'path'" in refusal(settings, spoilt, tmp_path)
+    path.write_bytes(b"not a table")
+    assert f"{path}: cannot be read" in refusal(settings, spoilt, tmp_path)
+    path.unlink()
+    assert f"{path}: no such file: run `sample` first" in refusal(settings, spoilt, tmp_path)
+
+
+def test_unknown_environment(settings: Settings, samples: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no reward runs in 'hps'\. Known: main"):
+        score_run(settings, "tiny", "base", 1, samples, "hps", tmp_path / "scores.parquet")
+
+
+def test_rewards_of_other_environments_are_left_to_them(
+    tiny_folder: Path, samples: Path, tmp_path: Path
+) -> None:
+    rewards = {
+        "oracle": {"kind": "scenes_oracle", "title": "Oracle"},
+        "oracle_strict": {"kind": "scenes_oracle", "title": "Strict", "environment": "other"},
+    }
+    settings = tiny_settings(tiny_folder, rewards=rewards)
+    assert set(scored(settings, samples, tmp_path / "main.parquet").reward) == {"oracle"}
+    score_run(settings, "tiny", "base", 1, samples, "other", tmp_path / "other.parquet")
+    assert set(pd.read_parquet(tmp_path / "other.parquet").reward) == {"oracle_strict"}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_names_reward_and_prompt(
+    bad: float,
+    settings: Settings,
+    samples: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def spoilt(_self: Any, images: Tensor, _texts: list[str]) -> Tensor:
+        return torch.full((len(images),), bad)
+
+    monkeypatch.setattr(scenes_oracle.ScenesOracle, "__call__", spoilt)
+    with pytest.raises(NonFiniteError, match=f"reward 'oracle' gives {bad}") as caught:
+        scored(settings, samples, tmp_path / "scores.parquet")
+    assert "evaluation-00000" in str(caught.value)
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+class Broken:
+    """A reward that cannot be loaded until it is mended, and counts what it scores."""
+
+    mended = False
+    scored = 0
+
+    def __init__(self, settings: Any, device: str) -> None:
+        if not Broken.mended and settings.output == "strict":
+            raise UserError(f"reward '{settings.title}': no weights")
+        self.real = scenes_oracle.ScenesOracle(settings, device)
+
+    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
+        Broken.scored += len(images)
+        return self.real(images, texts)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bpgo.registry.load_reward_class", lambda _kind: Broken)
+    monkeypatch.setattr(Broken, "mended", False)
+    monkeypatch.setattr(Broken, "scored", 0)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_reward_that_fails_loses_no_other(
+    settings: Settings, samples: Path, tmp_path: Path
+) -> None:
+    output, count = tmp_path / "scores.parquet", len(pd.read_parquet(samples / "index.parquet"))
+    message = refusal(settings, samples, tmp_path)
+    assert message.splitlines()[0] == "reward 'Strict': no weights"
+    assert "The scores by oracle are kept" in message
+    assert Broken.scored == count
+    Broken.mended = True
+    table = scored(settings, samples, output)
+    assert Broken.scored == 2 * count  # the strict one's only
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    expected = scored(settings, samples, tmp_path / "whole.parquet")
+    pd.testing.assert_frame_equal(table, expected)
+
+
+@pytest.mark.usefixtures("broken")
+def test_kept_scores_are_of_the_same_samples(
+    settings: Settings, spoilt: Path, tmp_path: Path, tiny_folder: Path
+) -> None:
+    count = len(pd.read_parquet(spoilt / "index.parquet"))
+    refusal(settings, spoilt, tmp_path)
+    refusal(settings, spoilt, tmp_path)
+    assert Broken.scored == count
+    other = tiny_settings(tiny_folder, evaluation={"steps": 2})
+    refusal(other, spoilt, tmp_path)
+    assert Broken.scored == 2 * count
+    os.utime(spoilt / "index.parquet", ns=(1, 1))  # sampled again
+    refusal(settings, spoilt, tmp_path)
+    assert Broken.scored == 3 * count
+
+
+def test_all_that_fails_is_said_at_once(
+    settings: Settings, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Any, _images: Tensor, _texts: list[str]) -> Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(scenes_oracle.ScenesOracle, "__call__", full)
+    lines = refusal(settings, samples, tmp_path).splitlines()
+    assert len(lines) == 2
+    for line, name in zip(lines, ("oracle", "oracle_strict"), strict=True):
+        assert line.startswith(f"reward '{name}': the GPU's memory is full: lower its batch_size")
+
+
+def test_images_are_decoded_once_or_as_often_as_needed(
+    samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = pd.read_parquet(samples / "index.parquet").path.tolist()
+    opened: list[Path] = []
+    real = Image.open
+    monkeypatch.setattr(Image, "open", lambda path: (opened.append(path), real(path))[1])
+    images = stored_samples.StoredSamples(samples, paths)
+    assert torch.equal(images.read(slice(0, 2)), images.read(slice(0, 2)))
+    assert len(opened) == 2
+    monkeypatch.setattr(stored_samples, "REMEMBERED", 100)
+    images = stored_samples.StoredSamples(samples, paths)
+    assert torch.equal(images.read(slice(0, 2)), images.read(slice(0, 2)))
+    assert len(opened) == 6

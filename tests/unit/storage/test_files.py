@@ -1,0 +1,107 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+
+import pytest
+
+from bpgo.storage.files import (
+    atomic_directory,
+    atomic_path,
+    read_json,
+    repository_root,
+    sha256,
+    text_digest,
+    write_json,
+    write_text,
+)
+
+
+class BreakdownError(Exception):
+    pass
+
+
+def test_new_file_and_folders_above_it(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "table.parquet"
+    with atomic_path(path) as temporary:
+        assert temporary.suffix == ".parquet"
+        assert temporary.parent == path.parent
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [file.name for file in path.parent.iterdir()] == ["table.parquet"]
+
+
+def test_error_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(BreakdownError), atomic_path(path) as temporary:
+        temporary.write_text("half of the n")
+        raise BreakdownError
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_block_that_writes_nothing_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_path(path):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_folder_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder"
+    for name in ("first", "second"):
+        with atomic_directory(path) as temporary:
+            (temporary / "deep").mkdir()
+            (temporary / "deep" / name).write_text(name)
+    assert [file.name for file in (path / "deep").iterdir()] == ["second"]
+    assert [file.name for file in path.parent.iterdir()] == ["folder"]
+
+
+def test_error_keeps_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with atomic_directory(path) as temporary:
+        (temporary / "file").write_text("old")
+    with pytest.raises(BreakdownError), atomic_directory(path) as temporary:
+        (temporary / "file").write_text("new")
+        raise BreakdownError
+    assert (path / "file").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_error_leaves_no_new_folder(tmp_path: Path) -> None:
+    with pytest.raises(BreakdownError), atomic_directory(tmp_path / "folder") as temporary:
+        (temporary / "file").write_text("new")
+        raise BreakdownError
+    assert not list(tmp_path.iterdir())
+
+
+def test_text_and_json(tmp_path: Path) -> None:
+    write_text(tmp_path / "text", "σ = 1\n")
+    assert (tmp_path / "text").read_text(encoding="utf-8") == "σ = 1\n"
+    value = {"b": [1, 2.5, None], "a": {"c": "σ"}}
+    write_json(tmp_path / "file.json", value)
+    assert read_json(tmp_path / "file.json") == value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_json_holds_finite_numbers_only(value: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "file.json", {"mean": value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_digests(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert sha256(tmp_path / "file") == hashlib.sha256(b"abc").hexdigest()
+    assert text_digest("abc") == hashlib.sha256(b"abc").hexdigest()[:16]
+
+
+def test_root_holds_the_packages() -> None:
+    assert (repository_root() / "bpgo" / "storage" / "files.py").is_file()
+    assert (repository_root() / "baselines").is_dir()
