@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import SerializeAsAny
+from pydantic import SerializeAsAny, model_validator
 
 from bpgo.config.settings import NonNegative, RolloutSettings, Strict
 from bpgo.core.advantage import AdvantageSettings, group_advantage
@@ -40,6 +40,14 @@ class ArmSettings(Strict):
     advantage: AdvantageSettings
     kl_weight: NonNegative = 0.0  # beta; 0: no reference policy is run
     trust: SerializeAsAny[TrustSettings] | None = None  # how far groups are trusted; None: alike
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without(cls, values: Any) -> Any:
+        """`key: null` leaves out what the file's `base` states and this algorithm does not have."""
+        if not isinstance(values, dict):
+            return values
+        return {k: v for k, v in values.items() if v is not None or k in cls.model_fields}
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class Arm:
     def check(self, sizes: RolloutSettings) -> None:
         """`UserError` that starts with the arm's key where its settings do not fit."""
         wanted = self.settings.trust.effects() if self.settings.trust else set()
-        for effect in sorted(wanted - self.carries):
+        for effect in sorted(wanted - self.carried()):
             assert self.settings.trust is not None
             raise UserError(
                 f"trust.rule: '{self.settings.trust.rule}' {_EFFECTS[effect]}, and"
@@ -92,6 +100,10 @@ class Arm:
                 f" '{self.settings.trust and self.settings.trust.rule}' to gate; set it above 0"
             )
         self.passes(sizes)  # an arm without anything to train says so
+
+    def carried(self) -> frozenset[Effect]:
+        """What a trust rule may do to it, with these settings."""
+        return self.carries
 
     def why_not(self, effect: Effect) -> str:
         """Why a trust rule with this effect has no meaning here; who refuses one says it."""

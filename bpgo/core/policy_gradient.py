@@ -24,15 +24,20 @@ if TYPE_CHECKING:
 Kernel = Literal["flow", "dance", "cps", "wan"]
 
 
-class PolicyGradientSettings(ArmSettings):
+class SurrogateSettings(ArmSettings):
     """What an arm with a ratio states."""
 
     kernel: Kernel
     noise_level: Positive  # eta
-    trained_fraction: Fraction  # share of the stochastic steps that is trained
-    step_selection: Literal["per_sample", "shared", "all"]  # own steps, the same for all, or every
     clip_range: Positive  # of the ratio
     kl_form: Literal["flow_grpo", "gaussian", "velocity"] = "flow_grpo"
+
+
+class PolicyGradientSettings(SurrogateSettings):
+    """What an arm states that trains a share of the stochastic steps."""
+
+    trained_fraction: Fraction  # share of the stochastic steps that is trained
+    step_selection: Literal["per_sample", "shared", "all"]  # own steps, the same for all, or every
 
     @model_validator(mode="after")
     def _all_means_all(self) -> PolicyGradientSettings:
@@ -41,11 +46,14 @@ class PolicyGradientSettings(ArmSettings):
         return self
 
 
-class PolicyGradient(Arm):
-    """Clipped surrogate (arXiv 1707.06347) on the ratio of each trained step."""
+class Surrogate(Arm):
+    """Clipped surrogate (arXiv 1707.06347) on the ratio of each trained step.
 
-    Settings: ClassVar[type[ArmSettings]] = PolicyGradientSettings
-    settings: PolicyGradientSettings
+    All stochastic steps are trained, in order, where a subclass says nothing else.
+    """
+
+    Settings: ClassVar[type[ArmSettings]] = SurrogateSettings
+    settings: SurrogateSettings
 
     @property
     def kernel(self) -> str:
@@ -56,6 +64,55 @@ class PolicyGradient(Arm):
     def noise_level(self) -> float:
         """Its eta."""
         return self.settings.noise_level
+
+    def trained_count(self, sizes: RolloutSettings) -> int:
+        """K, the stochastic steps."""
+        return sizes.steps - sizes.deterministic_tail
+
+    def trained_steps(
+        self,
+        candidates: list[int],
+        batch: int,
+        generator: Generator,  # noqa: ARG002 (nothing is left to chance)
+    ) -> Tensor:
+        """Step numbers `[B, K]`: all candidates, in order."""
+        import torch
+
+        return torch.tensor(candidates).expand(batch, -1)
+
+    def weighed(self, term: WeightedAdvantage, weights: Tensor | None) -> WeightedAdvantage:
+        """Weights go into the advantages.
+
+        w L(A) = L(w A) for w >= 0: the clipped surrogate is positively homogeneous in the
+        advantage. Two terms, in contrast, stay two: L(A) + c L(A') is not L(A + c A'), since each
+        is clipped by its own sign.
+        """
+        if weights is None:
+            return term
+        advantage = term.advantage
+        shape = (*weights.shape, *[1] * (advantage.ndim - weights.ndim))
+        return replace(term, advantage=weights.to(advantage.dtype).view(shape) * advantage)
+
+    def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
+        """max(-A r, -A clip(r, 1 - c, 1 + c))."""
+        from bpgo.core import loss
+        from bpgo.core.seen import StepLoss
+
+        rows = loss.clipped_surrogate(seen.ratio, advantage, self.settings.clip_range)
+        return StepLoss(rows, seen.ratio, loss.outside(seen.ratio, self.settings.clip_range))
+
+    def regulariser(self, seen: Seen) -> Tensor:
+        """KL of the step to the base policy's, in the arm's form."""
+        from bpgo.core import loss
+
+        return loss.kl(self.settings.kl_form, seen.step, seen.step_of(BASE).mean)
+
+
+class PolicyGradient(Surrogate):
+    """Each sample trains a share of the stochastic steps."""
+
+    Settings: ClassVar[type[ArmSettings]] = PolicyGradientSettings
+    settings: PolicyGradientSettings
 
     def trained_count(self, sizes: RolloutSettings) -> int:
         """K = max(1, int(stochastic steps * trained_fraction))."""
@@ -84,30 +141,3 @@ class PolicyGradient(Arm):
         elif self.settings.step_selection == "shared":
             order = order[:1].expand(batch, -1)
         return torch.tensor(candidates)[order[:, :count]]
-
-    def weighed(self, term: WeightedAdvantage, weights: Tensor | None) -> WeightedAdvantage:
-        """Weights go into the advantages.
-
-        w L(A) = L(w A) for w >= 0: the clipped surrogate is positively homogeneous in the
-        advantage. Two terms, in contrast, stay two: L(A) + c L(A') is not L(A + c A'), since each
-        is clipped by its own sign.
-        """
-        if weights is None:
-            return term
-        advantage = term.advantage
-        shape = (*weights.shape, *[1] * (advantage.ndim - weights.ndim))
-        return replace(term, advantage=weights.to(advantage.dtype).view(shape) * advantage)
-
-    def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
-        """max(-A r, -A clip(r, 1 - c, 1 + c))."""
-        from bpgo.core import loss
-        from bpgo.core.seen import StepLoss
-
-        rows = loss.clipped_surrogate(seen.ratio, advantage, self.settings.clip_range)
-        return StepLoss(rows, seen.ratio, loss.outside(seen.ratio, self.settings.clip_range))
-
-    def regulariser(self, seen: Seen) -> Tensor:
-        """KL of the step to the base policy's, in the arm's form."""
-        from bpgo.core import loss
-
-        return loss.kl(self.settings.kl_form, seen.step, seen.step_of(BASE).mean)
