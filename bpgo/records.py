@@ -6,7 +6,7 @@ C H W channels, height, width. Samples are ordered group by group: row `p * G + 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -55,6 +55,9 @@ class Plan:
       samples are noised again trains the noise levels of these steps.
     - `noise_scale` `[T]`: louder noise than the kernel's own, by step; None: as the kernel says.
     - `fresh_of` `[B, K]`: as `noise_of`, for samples that are noised again; None: each its own.
+    - `tail`: the noise levels, by number up to T, that the rollout visits at its end, where
+      DPM-Solver++ takes over (`bpgo.core.dpm_solver`); None: all, one step after the other. Latents
+      of levels that are left out are 0. No step of the tail is stochastic.
     """
 
     stochastic: Tensor
@@ -62,13 +65,22 @@ class Plan:
     trained: Tensor
     noise_scale: Tensor | None = None
     fresh_of: Tensor | None = None
+    tail: list[int] | None = None
 
-    def part(self, rows: slice) -> Plan:
+    def part(self, rows: slice | Tensor) -> Plan:
         """The plan of some samples."""
-        fresh = None if self.fresh_of is None else self.fresh_of[rows]
-        return Plan(
-            self.stochastic[rows], self.noise_of[rows], self.trained[rows], self.noise_scale, fresh
+        return replace(
+            self,
+            stochastic=self.stochastic[rows],
+            noise_of=self.noise_of[rows],
+            trained=self.trained[rows],
+            fresh_of=None if self.fresh_of is None else self.fresh_of[rows],
         )
+
+    def levels(self) -> list[int]:
+        """The noise levels that the rollout visits, by number."""
+        steps = self.stochastic.shape[1]
+        return list(range(steps + 1)) if self.tail is None else [*range(self.tail[0]), *self.tail]
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,8 @@ class GroupRewards:
     - `reference`: diagnostics `[P, G]` by name, given only to a trust rule that names them.
     - `features` `[P, G, ...]`: what an arm observed of the decoded samples (`Arm.observe`).
     - `plan`: how the samples were drawn.
+    - `log_probs` `[P, G, T]` of the steps that were drawn, the mean over latent numbers (0 where a
+      step is deterministic); None where they are by latent site.
     """
 
     rewards: Tensor
@@ -160,6 +174,7 @@ class GroupRewards:
     reference: dict[str, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
     plan: Plan | None = None
+    log_probs: Tensor | None = None
 
 
 @dataclass(frozen=True)

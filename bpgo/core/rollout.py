@@ -6,11 +6,13 @@ Shape letters as in `bpgo.records`: B samples, T steps.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from bpgo import seeding
+from bpgo.core.dpm_solver import DpmSolver
 from bpgo.core.sde import LogProbForm, Transition, log_prob, transition
 from bpgo.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.records import Plan, Rollout
@@ -120,8 +122,7 @@ def rollout(
             sigmas.to(policy.device),
             kernel,
             noise_level,
-            plan.stochastic[rows],
-            plan.noise_scale,
+            plan.part(rows),
             guidance_scale,
             channel,
         )
@@ -141,28 +142,33 @@ def _trajectory(
     sigmas: Tensor,
     kernel: str,
     noise_level: float,
-    stochastic: Tensor,
-    noise_scale: Tensor | None,
+    plan: Plan,
     guidance_scale: Guidance,
     channel: int | None,
 ) -> tuple[Tensor, Tensor]:
     """`latents [b, T+1, ...]` and `log_probs [b, T]` (or `[b, T, *sites]`) of one part."""
     steps, batch = len(sigmas) - 1, len(noise)
-    path = torch.empty_like(noise)
+    path = torch.zeros_like(noise)
     path[:, 0] = noise[:, 0]
     sites = () if channel is None else path[:, 0].select(channel, 0).shape[1:]
     log_probs = noise.new_zeros(batch, steps, *sites)
-    for step in range(steps):
-        sigma, sigma_next = sigmas[step].expand(batch), sigmas[step + 1].expand(batch)
+    solver, solved_from = DpmSolver(), steps + 1 if plan.tail is None else plan.tail[0]
+    for step, following in pairwise(plan.levels()):
+        sigma, sigma_next = sigmas[step].expand(batch), sigmas[following].expand(batch)
         velocity = policy.velocity(path[:, step], sigma, prompts, guidance_scale)
         given = (velocity, path[:, step], sigma, sigma_next)
-        noisy = stochastic[:, step].to(path.device)
+        if step >= solved_from:
+            path[:, following] = solver.step(*given[:2], sigmas[step], sigmas[following])
+            continue
+        if following == solved_from:
+            solver.remember(*given[:2], sigmas[step])
+        noisy = plan.stochastic[:, step].to(path.device)
         if not noisy.all():
             path[:, step + 1] = transition("ode", *given).mean
         if noisy.any():
             moved = transition(kernel, *given, noise_level, sigma_max=sigmas[1])
-            drawn = noise[:, step + 1] * (1 if noise_scale is None else float(noise_scale[step]))
-            path[noisy, step + 1] = moved.sample(drawn)[noisy]
+            scale = 1 if plan.noise_scale is None else float(plan.noise_scale[step])
+            path[noisy, step + 1] = moved.sample(noise[:, step + 1] * scale)[noisy]
             scores = step_log_prob(kernel, path[:, step + 1], moved, channel)
             log_probs[noisy, step] = scores[noisy]
     return path, log_probs

@@ -63,17 +63,26 @@ class Scored:
 
     `rewards` `[P, G]` of the training reward; `diagnostics` `[P, G]` by name, the parts of a summed
     training reward among them (`PART` before the name, in their own units); `features`
-    `[P, G, ...]`, what the arm observed.
+    `[P, G, ...]`, what the arm observed; `log_probs` `[P, G, T]`, of the steps that were drawn.
     """
 
     rewards: Tensor
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
+    log_probs: Tensor | None = None
 
     @property
     def parts(self) -> dict[str, Tensor]:
         """The parts' rewards `[P, G]` by their own names."""
         return {k.removeprefix(PART): v for k, v in self.diagnostics.items() if k.startswith(PART)}
+
+    def gathered(self, gather: Callable[[Tensor], Tensor]) -> Scored:
+        """The groups of all processes."""
+        others = {name: gather(each) for name, each in self.diagnostics.items()}
+        kept = (self.features, self.log_probs)
+        return Scored(
+            gather(self.rewards), others, *(None if x is None else gather(x) for x in kept)
+        )
 
 
 def score_batch(

@@ -155,7 +155,7 @@ class Trainer:
         rolled = self.clock()
         with processes.together(), memory.reward_explained(f"iteration {iteration}"):
             scored_here = self._score(iteration, batch, own)
-        scored_all = self._gathered(scored_here)
+        scored_all = scored_here.gathered(processes.gather)
         scored = self.clock()
         with processes.together():
             result = self.arm.advantages(
@@ -291,7 +291,7 @@ class Trainer:
                 return self.policy.decode(latents)
 
         try:
-            return score_batch(
+            found = score_batch(
                 batch.latents[:, -1],
                 chosen,
                 self.reward,
@@ -302,13 +302,9 @@ class Trainer:
             )
         except NonFiniteError as error:
             raise NonFiniteError(f"iteration {iteration}: {error}") from None
-
-    def _gathered(self, scored: Scored) -> Scored:
-        """The groups of all processes."""
-        gather = self.processes.gather
-        others = {name: gather(each) for name, each in scored.diagnostics.items()}
-        features = None if scored.features is None else gather(scored.features)
-        return Scored(gather(scored.rewards), others, features)
+        if self.arm.per_site:
+            return found
+        return replace(found, log_probs=batch.log_probs.unflatten(0, (len(chosen), -1)))
 
     def _groups(self, chosen: PromptBatch, scored: Scored, plan: Plan) -> GroupRewards:
         """What the arm and its trust rule see; of the diagnostics only what the rule names."""
@@ -326,6 +322,7 @@ class Trainer:
             {name: scored.diagnostics[name] for name in named},
             scored.features,
             plan,
+            scored.log_probs,
         )
 
     def _first_frame_rewards(self, chosen: PromptBatch) -> Tensor | None:
