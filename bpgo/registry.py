@@ -15,6 +15,8 @@ ARMS = {
     "grpo": "baselines.grpo",
     "dance_grpo": "baselines.dance_grpo",
     "flow_grpo": "baselines.flow_grpo",
+    "mix_grpo": "baselines.mix_grpo",
+    "branch_grpo": "baselines.branch_grpo",
     "bpgo": "bpgo.method.arm",
 }
 

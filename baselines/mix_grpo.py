@@ -1,0 +1,90 @@
+"""MixGRPO (arXiv 2507.21802; Tencent-Hunyuan/MixGRPO, `fastvideo/train_grpo_flux.py`).
+
+Differs from `grpo` in its steps: only those in a window that moves along the schedule have noise,
+and all of them are trained; the others are ODE steps. Several rewards are normalised each for
+itself before they are added up. `flash` shortens the way from the window to the sample.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from bpgo.config.settings import Fraction, RolloutSettings
+from bpgo.core.advantage import several_rewards_advantage
+from bpgo.core.arm import ArmSettings
+from bpgo.core.policy_gradient import Surrogate, SurrogateSettings
+from bpgo.core.trust import Effect
+from bpgo.core.window import WindowSettings, shortened
+from bpgo.records import GroupRewards, Passes, Plan, WeightedAdvantage
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+
+class MixGrpoSettings(SurrogateSettings):
+    """MixGRPO's own keys."""
+
+    window: WindowSettings
+    combine: Literal["advantages", "rewards"]  # of several rewards: what is added up
+    flash: Fraction | None  # share of the noise levels after the window that is visited; None: all
+
+
+class MixGrpo(Surrogate):
+    """A window of SDE steps in an ODE rollout."""
+
+    Settings: ClassVar[type[ArmSettings]] = MixGrpoSettings
+    settings: MixGrpoSettings
+
+    def stochastic_steps(
+        self, sizes: RolloutSettings, iteration: int, generator: Generator
+    ) -> list[int]:
+        """The window."""
+        chosen = self.settings.window
+        return chosen.steps(iteration, chosen.end(sizes, "window"), generator)
+
+    def trained_count(self, sizes: RolloutSettings) -> int:  # noqa: ARG002
+        """The window's size; less where the schedule's end cuts it short."""
+        return self.settings.window.size
+
+    def plan(self, sizes: RolloutSettings, iteration: int, generator: Generator) -> Plan:
+        """With `flash` the rollout leaves out noise levels after the window."""
+        made, share = super().plan(sizes, iteration, generator), self.settings.flash
+        if share is None:
+            return made
+        return replace(made, tail=shortened(int(made.trained.max()) + 1, sizes.steps, share))
+
+    def passes(self, sizes: RolloutSettings) -> Passes:
+        """With `flash` the rollout's mean over the window's places, rounded up."""
+        found, chosen = super().passes(sizes), self.settings.window
+        end = chosen.end(sizes, "window")
+        if self.settings.flash is None:
+            return found
+        after = [min(start + chosen.size, end) for start in chosen.places(end)]
+        steps = [at + len(shortened(at, sizes.steps, self.settings.flash)) - 1 for at in after]
+        return replace(found, rollout=math.ceil(sum(steps) / len(steps)))
+
+    def advantage(self, groups: GroupRewards) -> WeightedAdvantage:
+        """Of several rewards the weighted sum of each one's own advantage; weights sum to 1."""
+        if self.settings.combine == "rewards" or not groups.parts:
+            return super().advantage(groups)
+        total = sum(map(abs, groups.part_weights.values()))
+        weights = {name: weight / total for name, weight in groups.part_weights.items()}
+        found = several_rewards_advantage(groups.parts, weights, self.settings.advantage)
+        return WeightedAdvantage(1.0, found.to(groups.rewards.dtype))
+
+    def carried(self) -> frozenset[Effect]:
+        """No other rewards where those of the parts are what counts."""
+        without: set[Effect] = {"rewards"} if self.settings.combine == "advantages" else set()
+        return self.carries - without
+
+    def why_not(self, effect: Effect) -> str:  # noqa: ARG002 (there is one)
+        """Other rewards."""
+        return (
+            "with combine: advantages it normalises each part of a sum of rewards for itself, and"
+            " other rewards have no parts; set combine: rewards, which is the same for one reward"
+        )
+
+
+ARM = MixGrpo
