@@ -79,21 +79,14 @@ def ddpo_tracker(case: Case) -> Answers:
 
 
 def dance_advantage(case: Case) -> Answers:
-    """DanceGRPO's inline advantage; MixGRPO's, over several rewards and with trimming."""
+    """DanceGRPO's inline advantage, and MixGRPO's of one reward, with trimming."""
     group = case.arg("num_generations")
     case.descriptive("multi_reward_mix", "use_group")
     assert case.arg("use_group", True)
-    if case.has("rewards"):
-        settings = _preset("dance_grpo", trimmed_ratio=case.arg("trimmed_ratio", 0.0))
-        rewards = case.tensor("rewards").reshape(-1, group)
-        _rounding(case, rewards, settings)
-        return {"advantages": group_advantage(rewards, settings).reshape(-1)}
-    settings = _preset("mix_grpo", trimmed_ratio=case.arg("trimmed_ratio", 0.0))
-    weights = case.arg("weights")
-    several = {name: case.tensor(name).reshape(-1, group) for name in weights}
-    _rounding(case, torch.cat([weights[name] * value for name, value in several.items()]), settings)
-    found = several_rewards_advantage(several, weights, settings, "advantages")
-    return {"advantages": found.reshape(-1)}
+    settings = _preset("dance_grpo", trimmed_ratio=case.arg("trimmed_ratio", 0.0))
+    rewards = case.tensor("rewards").reshape(-1, group)
+    _rounding(case, rewards, settings)
+    return {"advantages": group_advantage(rewards, settings).reshape(-1)}
 
 
 def flow_factory_advantage(case: Case) -> Answers:

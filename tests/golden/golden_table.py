@@ -8,6 +8,8 @@ from typing import Any
 import golden_advantages as advantages
 import golden_losses as losses
 import golden_steps as steps
+import golden_trees as trees
+import golden_windows as windows
 from golden_case import Case
 
 Adapter = Callable[[Case], dict[str, Any]]
@@ -24,7 +26,10 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("MixGRPO", "", "sd3_time_shift", steps.dance_schedule),
     ("MixGRPO", "", "dance_grpo_step", steps.dance_step),
     ("MixGRPO", "", "flow_grpo_step", steps.mix_flow_step),
+    ("MixGRPO", "", "dpm_step", windows.dpm_steps),
+    ("MixGRPO", "", "GRPOTrainingStates", windows.window),
     ("BranchGRPO", "", "flux_step_with_split", steps.branch_step),
+    ("BranchGRPO", "", "compute_node_rewards", trees.tree),
     ("Flow-Factory", "", "FlowMatchEulerDiscreteSDEScheduler.step", steps.flow_factory_step),
     ("Flow-Factory", "", "AdvantageProcessor.compute", advantages.flow_factory_advantage),
     ("verl-omni", "", "FlowMatchSDEDiscreteScheduler", steps.verl_omni_step),
@@ -45,9 +50,6 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
 MISSING = [
     ("advantage_weighted_matching", "", "", "AWM"),
     ("DiffusionNFT", "", "", "DiffusionNFT"),
-    ("BranchGRPO", "", "compute_node_rewards", "BranchGRPO (tree of branches)"),
-    ("MixGRPO", "", "dpm_step", "MixGRPO (DPM-Solver outside the window)"),
-    ("MixGRPO", "", "GRPOTrainingStates", "MixGRPO (window)"),
     ("TempFlow", "", "", "TempFlow-GRPO"),
     ("", "tempflow", "", "TempFlow-GRPO"),
     ("", "vipo", "", "VIPO"),
@@ -59,8 +61,12 @@ MISSING = [
 
 def find(case: Case) -> Adapter | str:
     """The adapter of a case, or why there is none."""
-    if "train_one_step" in case.function:  # DanceGRPO and MixGRPO: one function, two halves
-        return losses.dance_loss if case.has("new_log_prob") else advantages.dance_advantage
+    # DanceGRPO and MixGRPO: one function, two halves.
+    if "train_one_step" in case.function and "Branch" not in case.repo:
+        if case.has("new_log_prob"):
+            return losses.dance_loss
+        several = "weights" in case.entry["args"]
+        return windows.mix_advantage if several else advantages.dance_advantage
     for repo, file, function, adapter in ADAPTERS:
         if repo in case.repo and file in case.file and case.function.startswith(function):
             return adapter
