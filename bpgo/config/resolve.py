@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bpgo import registry
+from bpgo.config import arm_checks
 from bpgo.config import checks as config_checks
 from bpgo.config.settings import (
     BASE_ARM,
@@ -102,6 +103,7 @@ def resolve(
     config_checks.check_sizes(settings, file)
     config_checks.check_paper(settings, file)
     config_checks.check_task(settings, file)
+    arm_checks.check_arms(settings, file)
     return settings
 
 

@@ -19,6 +19,7 @@ from bpgo.storage.files import text_digest
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
 MAIN = "main"  # the environment that trains, and whose rewards the base policy is calibrated on
 NAME = r"^[a-z0-9_]+$"
+CLIP_SHARE = 0.1  # largest tolerance of first ratios, as a share of an arm's clip range
 
 
 def _number(value: Any) -> Any:
@@ -117,6 +118,11 @@ class PromptSettings(Strict):
     @property
     def has_first_frames(self) -> bool:
         """Whether its prompts come with a first frame (image to video)."""
+        return False
+
+    @property
+    def knows_ambiguity(self) -> bool:
+        """Whether it is known how much each prompt leaves open."""
         return False
 
     def pinned(self, file: str) -> Self:  # noqa: ARG002 (for those who have something to say)
