@@ -112,6 +112,23 @@ def check_task(settings: Settings, file: str) -> None:
             )
 
 
+def check_kernels(settings: Settings, file: str) -> None:
+    """No kernel meets a first noise level that it cannot take.
+
+    The `flow` kernel has a pole at 1. It steps over it where a schedule starts there, not where it
+    starts a little below.
+    """
+    if settings.model.schedule != "unipc_0_36":
+        return
+    for name, arm in settings.arms.items():
+        if getattr(arm, "kernel", None) == "flow":
+            raise UserError(
+                f"{file}: arms.{name}.kernel: flow divides by 1 minus the noise level, and the"
+                " model's schedule, unipc_0_36, starts just below 1: take another kernel, or"
+                " another model.schedule"
+            )
+
+
 _OVER_FRAMES = " A reward of kind frame_mean scores a clip by an image reward."
 
 

@@ -104,6 +104,7 @@ def resolve(
     config_checks.check_paper(settings, file)
     config_checks.check_task(settings, file)
     arm_checks.check_arms(settings, file)
+    config_checks.check_kernels(settings, file)
     return settings
 
 

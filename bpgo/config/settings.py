@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
-from bpgo.config.digests import digest_of
+from bpgo.config.digests import JUDGING, digest_of
 from bpgo.config.runs import Run
 from bpgo.storage.files import text_digest
 
@@ -39,6 +39,7 @@ Fraction = Annotated[Number, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 Task = Literal["t2i", "t2v", "i2v"]  # text to image, text to video, image to video
+Schedule = Literal["pipeline", "static", "flux", "sd3", "unipc_0_36"]
 # Classifier-free guidance; [high, low]: of a model's experts for high and for low noise.
 Guidance = NonNegative | Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
 
@@ -74,16 +75,18 @@ class ModelSettings(Published):
     kind: str  # key of bpgo.registry.MODELS
     title: str
     path: str  # a folder, relative to the clone's root or absolute, or owner/name on the hub
-    dtype: Literal["float32", "bfloat16"] = (
-        "float32"  # of the computation; see bpgo.models.pipeline
-    )
+    dtype: Literal["float32", "bfloat16"] = "float32"  # it computes in; see bpgo.models.pipeline
     vae_dtype: Literal["float32", "bfloat16"] = "float32"
     task: Task = "t2i"
     resolution: Count  # pixels, the height
     width: Count | None = None  # pixels; None: as the height
     frames: Count = 1  # of a clip
     frames_per_second: Positive = 16.0  # of a clip's file
-    flow_shift: Positive | None = None  # of the noise levels; None: as the pipeline's scheduler
+    # Noise levels (see bpgo.models.schedules) of training; the shift None: the pipeline's own.
+    schedule: Schedule = "pipeline"
+    flow_shift: Positive | None = None
+    evaluation_schedule: Schedule | None = None  # of judging; None: as in training
+    evaluation_flow_shift: Positive | None = None
     # Noise level at which the first of two experts hands over; None: the pipeline's own.
     boundary: Annotated[Number, Field(gt=0, lt=1)] | None = None
     prompt_tokens: Count  # length to which prompts are padded
@@ -401,7 +404,7 @@ class Settings(Strict):
             "diagnostics": chosen.diagnostics,
             "seed": seed,
         }
-        return digest_of(parts)
+        return digest_of(parts, without=JUDGING)
 
     def _sampler_of(self, arm: str) -> dict[str, Any]:
         """What an arm's samples depend on before anything is trained."""
@@ -412,6 +415,7 @@ class Settings(Strict):
         """Digest of what decides one run's scores: the run, the evaluation and the judges."""
         parts = {
             "run": self.run_digest(experiment, arm, seed),
+            "model": self.model,
             "evaluation": self.evaluation,
             "rewards": self.settings_of(self.rewards_of(experiment)),
         }

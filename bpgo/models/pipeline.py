@@ -20,11 +20,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bpgo.config.settings import ModelSettings, Task
+from bpgo.config.settings import ModelSettings, Schedule, Task
 from bpgo.errors import UserError
 from bpgo.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
 from bpgo.models import lora
-from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index, shifted
+from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index
+from bpgo.models.schedules import NoiseLevels, noise_levels
 
 AUTOENCODER = "diffusers.models.autoencoders.autoencoder_kl:AutoencoderKL"
 
@@ -61,6 +62,7 @@ class PipelinePolicy(ABC):
     TRANSFORMER: ClassVar[str]  # module:class
     CODEC: ClassVar[str] = AUTOENCODER
     SCHEDULERS: ClassVar[tuple[str, ...]] = (EULER,)
+    SCHEDULES: ClassVar[tuple[Schedule, ...]] = ("pipeline", "static")
     ENCODERS: ClassVar[tuple[str, ...]]
     OPTIONAL_ENCODER: ClassVar[str | None] = None
     TASKS: ClassVar[tuple[Task, ...]] = ("t2i",)
@@ -83,11 +85,12 @@ class PipelinePolicy(ABC):
             modules = self.load()
         else:
             self.folder = Path(settings.path)
+            self.levels = self.noise_levels(modules.scheduler)
+        self.scheduler = modules.scheduler
         self.index = modules.index
         self.vae = modules.vae.to(self.device).eval().requires_grad_(False)
         if settings.tile_vae:
             self.vae.enable_tiling()
-        self.scheduler = shifted(modules.scheduler, settings.flow_shift, self.what)
         self.take(modules)
         self.config = self.transformer.config
         self.patch = self.token_rows()
@@ -112,13 +115,22 @@ class PipelinePolicy(ABC):
         return find_pipeline(self.settings, (self.PIPELINE,), self.ENCODERS, self.OPTIONAL_ENCODER)
 
     def load(self) -> Modules:
-        """What the folder holds, on the host."""
+        """What the folder holds, on the host; what does not fit is told before weights are read."""
+        scheduler = load_scheduler(self.folder, self.SCHEDULERS)
+        self.levels = self.noise_levels(scheduler)
         return Modules(
             self.load_transformer("transformer"),
             load_model(self.CODEC, self.folder, "vae", getattr(torch, self.settings.vae_dtype)),
-            load_scheduler(self.folder, self.SCHEDULERS),
+            scheduler,
             index=read_index(self.folder),
         )
+
+    def noise_levels(self, scheduler: Any) -> dict[bool, NoiseLevels]:
+        """Of training (False) and of judging (True)."""
+        return {
+            judging: noise_levels(self.settings, scheduler, self.SCHEDULES, self.what, judging)
+            for judging in (False, True)
+        }
 
     def load_transformer(self, part: str) -> Any:
         """One transformer; weights that are all trained are float32."""
@@ -211,23 +223,10 @@ class PipelinePolicy(ABC):
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's schedule `[T+1]`, shifted as its scheduler's configuration says."""
-        config, tokens = self.scheduler.config, (self.rows // self.patch) ** 2
-        options: dict[str, Any] = {"device": "cpu"}
-        if config.use_dynamic_shifting:  # diffusers `calculate_shift`
-            slope = (config.max_shift - config.base_shift) / (
-                config.max_image_seq_len - config.base_image_seq_len
-            )
-            shift = config.base_shift - slope * config.base_image_seq_len
-            options["mu"] = tokens * slope + shift
-        even = self.even_sigmas(steps)
-        if even is None:
-            self.scheduler.set_timesteps(steps, **options)
-        else:
-            self.scheduler.set_timesteps(sigmas=even, **options)
-        sigmas: Tensor = self.scheduler.sigmas
-        return sigmas.float()
+    def sigmas(self, steps: int, evaluation: bool = False) -> Tensor:
+        """The schedule `[T+1]` of training, or of judging (see `bpgo.models.schedules`)."""
+        tokens = (self.rows // self.patch) ** 2
+        return self.levels[evaluation].sigmas(steps, tokens, self.even_sigmas(steps))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Undo the codec's scaling and decode; images `[B, 3, H, W]` or clips, in [0, 1].

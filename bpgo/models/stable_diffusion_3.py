@@ -23,6 +23,7 @@ class StableDiffusion3Policy(PipelinePolicy):
 
     PIPELINE = "StableDiffusion3Pipeline"
     TRANSFORMER = "diffusers.models.transformers.transformer_sd3:SD3Transformer2DModel"
+    SCHEDULES = ("pipeline", "static", "sd3")
     ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
     OPTIONAL_ENCODER = "text_encoder_3"
 

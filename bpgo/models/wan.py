@@ -44,13 +44,14 @@ class WanPolicy(PipelinePolicy):
     Of two experts (Wan2.2-A14B) `transformer` works at noise levels from `boundary` up and
     `transformer_2` below; both are trained, with an adapter each.
 
-    The sampler is the Euler ODE over the noise levels of the pipeline's scheduler, be it UniPC or
-    Euler. Timesteps are not rounded to whole numbers, as UniPC's are.
+    The sampler is the Euler ODE over the noise levels, be the pipeline's scheduler UniPC or Euler.
+    Timesteps are not rounded to whole numbers, as UniPC's are.
     """
 
     TRANSFORMER = "diffusers.models.transformers.transformer_wan:WanTransformer3DModel"
     CODEC = "diffusers.models.autoencoders.autoencoder_kl_wan:AutoencoderKLWan"
     SCHEDULERS = (UNIPC, EULER)
+    SCHEDULES = ("pipeline", "static", "unipc_0_36")
     ENCODERS = ("text_encoder",)
     TASKS: ClassVar[tuple[Task, ...]] = ("t2v", "i2v")
 

@@ -95,7 +95,7 @@ def _draw(
             policy,
             embeddings.select(rows),
             initial_noise(policy.latent_shape, seed, "evaluation", names),
-            policy.sigmas(wanted.steps),
+            policy.sigmas(wanted.steps, evaluation=True),
             settings.judging_guidance,
             wanted.batch_size,
         )
