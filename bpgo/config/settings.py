@@ -87,6 +87,8 @@ class ModelSettings(Published):
     flow_shift: Positive | None = None
     evaluation_schedule: Schedule | None = None  # of judging; None: as in training
     evaluation_flow_shift: Positive | None = None
+    # Which of guidance's two forward passes the update differentiates, where there are two.
+    guidance_gradient: Literal["both", "conditional"] = "both"
     # Noise level at which the first of two experts hands over; None: the pipeline's own.
     boundary: Annotated[Number, Field(gt=0, lt=1)] | None = None
     prompt_tokens: Count  # length to which prompts are padded

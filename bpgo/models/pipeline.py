@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -63,6 +63,7 @@ class PipelinePolicy(ABC):
     CODEC: ClassVar[str] = AUTOENCODER
     SCHEDULERS: ClassVar[tuple[str, ...]] = (EULER,)
     SCHEDULES: ClassVar[tuple[Schedule, ...]] = ("pipeline", "static")
+    TWO_PASSES: ClassVar[bool] = False  # whether guidance is a forward pass of its own
     ENCODERS: ClassVar[tuple[str, ...]]
     OPTIONAL_ENCODER: ClassVar[str | None] = None
     TASKS: ClassVar[tuple[Task, ...]] = ("t2i",)
@@ -80,6 +81,7 @@ class PipelinePolicy(ABC):
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self._check_task()
+        self._check_guidance()
         if modules is None:
             self.folder = self.find()
             modules = self.load()
@@ -274,6 +276,14 @@ class PipelinePolicy(ABC):
                 f" can do {' or '.join(self.TASKS)}"
             )
 
+    def _check_guidance(self) -> None:
+        chosen = self.settings.guidance_gradient
+        if chosen != "both" and not self.TWO_PASSES:
+            raise UserError(
+                f"{self.what}: guidance_gradient: {chosen}: guidance of a model of kind"
+                f" '{self.settings.kind}' is no forward pass of its own: leave it out"
+            )
+
     def _check_size(self) -> None:
         """Height and width fit the tokens, and images are square."""
         settings, pixels = self.settings, self.reduction * self.patch
@@ -309,29 +319,51 @@ def guided(
     sigma: Tensor,
     prompts: PromptEmbeddings,
     guidance_scale: float,
+    gradient: Literal["both", "conditional"] = "both",
 ) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598) as one doubled batch; plain at a scale <= 1.
+    """Classifier-free guidance (arXiv 2207.12598); plain at a scale <= 1.
 
-    `v = v(empty) + scale * (v(prompt) - v(empty))`, in float32; the empty prompt's half comes
-    first, as in the pipelines.
+    `v = v(empty) + scale * (v(prompt) - v(empty))`, in float32. One doubled batch, the empty
+    prompt's half first, as in the pipelines.
+
+    With `gradient="conditional"` no gradient goes through `v(empty)` (as TeleBoost trains Wan). Its
+    pass then is one of its own, also where no gradient is wanted: rollout and update make the same
+    calls, so the first ratios are exactly 1.
     """
     if guidance_scale <= 1:
         return predict(latents, sigma, prompts)
-    output = predict(
-        torch.cat([latents, latents]), torch.cat([sigma, sigma]), _with_empty_prompt(prompts)
-    )
-    empty, prompted = output.float().chunk(2)
+    unprompted = _unprompted(prompts)
+    if gradient == "conditional":
+        with torch.no_grad():
+            empty = predict(latents, sigma, unprompted).float()
+        prompted = predict(latents, sigma, prompts).float()
+    else:
+        output = predict(
+            torch.cat([latents, latents]), torch.cat([sigma, sigma]), _joined(unprompted, prompts)
+        )
+        empty, prompted = output.float().chunk(2)
     return empty + guidance_scale * (prompted - empty)
 
 
-def _with_empty_prompt(prompts: PromptEmbeddings) -> PromptEmbeddings:
-    """The empty prompt's embeddings `[B, ...]`, then the prompts'; images are the same for both."""
+def _unprompted(prompts: PromptEmbeddings) -> PromptEmbeddings:
+    """The empty prompt's embeddings for each row, `[B, ...]`; images stay."""
     if prompts.negative_tokens is None:
         raise ValueError("guidance needs the empty prompt's embeddings")
-    doubled = {}
+    found = {}
     for name in OF_PROMPTS:
         value = getattr(prompts, name)
         if value is not None:
             empty = getattr(prompts, f"negative_{name}", None)
-            doubled[name] = torch.cat([value if empty is None else empty.expand_as(value), value])
-    return PromptEmbeddings(**doubled)
+            found[name] = value if empty is None else empty.expand_as(value)
+    return PromptEmbeddings(**found)
+
+
+def _joined(first: PromptEmbeddings, second: PromptEmbeddings) -> PromptEmbeddings:
+    """The rows of both, `[2B, ...]`."""
+    return PromptEmbeddings(
+        **{
+            name: torch.cat([getattr(first, name), getattr(second, name)])
+            for name in OF_PROMPTS
+            if getattr(first, name) is not None
+        }
+    )

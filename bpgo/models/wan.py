@@ -52,6 +52,7 @@ class WanPolicy(PipelinePolicy):
     CODEC = "diffusers.models.autoencoders.autoencoder_kl_wan:AutoencoderKLWan"
     SCHEDULERS = (UNIPC, EULER)
     SCHEDULES = ("pipeline", "static", "unipc_0_36")
+    TWO_PASSES = True
     ENCODERS = ("text_encoder",)
     TASKS: ClassVar[tuple[Task, ...]] = ("t2v", "i2v")
 
@@ -216,7 +217,8 @@ class WanPolicy(PipelinePolicy):
         guidance_scale: float,
     ) -> Tensor:
         predict = partial(self._predict, transformer)
-        return guided(predict, latents, sigma, prompts, guidance_scale)
+        gradient = self.settings.guidance_gradient
+        return guided(predict, latents, sigma, prompts, guidance_scale, gradient)
 
     def _predict(
         self, transformer: Any, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings
