@@ -26,6 +26,7 @@ from bpgo.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
 from bpgo.models import lora
 from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index
 from bpgo.models.schedules import NoiseLevels, noise_levels
+from bpgo.seeding import derive_seed
 
 AUTOENCODER = "diffusers.models.autoencoders.autoencoder_kl:AutoencoderKL"
 
@@ -52,6 +53,7 @@ class PipelinePolicy(ABC):
         parameters: what is trained, `full` or `lora`.
         device: of the transformer and the codec.
         modules: instead of those in the folder `settings.path`, which then need not exist.
+        seed: the run's; an adapter's first weights follow from it.
 
     Raises:
         UserError: if the pipeline or a part is missing, gated, partial or of another class, or the
@@ -76,8 +78,9 @@ class PipelinePolicy(ABC):
         parameters: str = "full",
         device: str = "cpu",
         modules: Modules | None = None,
+        seed: int = 0,
     ) -> None:
-        self.settings, self.parameters = settings, parameters
+        self.settings, self.parameters, self.seed = settings, parameters, seed
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self._check_task()
@@ -141,14 +144,19 @@ class PipelinePolicy(ABC):
 
     def take(self, modules: Modules) -> None:
         """Put what is trained on the device."""
-        self.transformer = self.prepared(modules.transformer, self.device)
+        self.transformer = self.prepared("transformer", modules.transformer, self.device)
 
-    def prepared(self, transformer: Any, place: torch.device) -> Any:
-        """A transformer, ready to be trained, with its adapter if it gets one."""
+    def prepared(self, part: str, transformer: Any, place: torch.device) -> Any:
+        """A transformer, ready to be trained, with its adapter if it gets one.
+
+        The adapter is drawn by the run's seed and `part`, which transformer it is: all arms of a
+        seed start from the same one. Two experts get different draws, as where one generator draws
+        one after the other; equal ones would tie their adapters together for no reason.
+        """
         transformer = transformer.to(place).eval()
         transformer.requires_grad_(self.parameters == "full")
         if self.parameters == "lora":
-            lora.add_lora(transformer, self.settings.lora)
+            lora.add_lora(transformer, self.settings.lora, derive_seed(self.seed, "lora", part))
         if self.settings.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         return transformer

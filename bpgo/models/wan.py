@@ -92,8 +92,8 @@ class WanPolicy(PipelinePolicy):
         self.boundary = self.settings.boundary or modules.index["boundary_ratio"]
         offload = self.settings.offload_expert and self.device.type != "cpu"
         place = torch.device("cpu") if offload else self.device
-        self.transformer = self.prepared(modules.transformer, place)
-        self.transformer_2 = self.prepared(modules.transformer_2, place)
+        self.transformer = self.prepared("transformer", modules.transformer, place)
+        self.transformer_2 = self.prepared("transformer_2", modules.transformer_2, place)
         self.experts = Experts(
             self.transformer, self.transformer_2, self.boundary, self.device if offload else None
         )
