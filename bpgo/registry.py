@@ -15,7 +15,21 @@ ARMS = {
     "grpo": "baselines.grpo",
     "dance_grpo": "baselines.dance_grpo",
     "flow_grpo": "baselines.flow_grpo",
-    "bpgo": "bpgo.method.arm",
+}
+
+# The module of a trust rule exports its class as `TRUST`.
+TRUST = {
+    "bpgo": "bpgo.trust.bpgo",
+    "shuffled": "bpgo.trust.shuffled",
+    "constant": "bpgo.trust.constant",
+    "anti": "bpgo.trust.anti",
+    "pessimistic": "bpgo.trust.pessimistic",
+    "gardo": "bpgo.trust.gardo",
+    "agreement": "bpgo.trust.agreement",
+    "signal_to_noise": "bpgo.trust.signal_to_noise",
+    "deviation": "bpgo.trust.deviation",
+    "specified": "bpgo.trust.specified",
+    "true_reliability": "bpgo.trust.true_reliability",
 }
 
 # The module of a reward exports its class as `REWARD`.
@@ -56,6 +70,11 @@ PROMPTS = {
 def load_arm_class(name: str) -> type[Any]:
     """The class of an algorithm, a `bpgo.core.arm.Arm`; `UserError` if it is not registered."""
     return _load(ARMS, name, "algorithm", "ARM")
+
+
+def load_trust_class(name: str) -> type[Any]:
+    """The class of a trust rule, a `bpgo.core.trust.Trust`; `UserError` if it is not registered."""
+    return _load(TRUST, name, "trust rule", "TRUST")
 
 
 def load_reward_class(name: str) -> type[Any]:

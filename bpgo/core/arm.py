@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import model_validator
 
 from bpgo.core.advantage import AdvantageSettings, group_advantage
+from bpgo.core.trust import AnyTrustSettings
 from bpgo.records import AdvantageResult, GroupRewards, WeightedAdvantage
 from bpgo.settings import Fraction, NonNegative, Positive, Strict
 
@@ -34,6 +35,7 @@ class ArmSettings(Strict):
     clip_range: Positive  # of the ratio
     kl_weight: NonNegative = 0.0  # beta; 0: no reference policy is run
     kl_form: Literal["flow_grpo", "gaussian", "velocity"] = "flow_grpo"
+    trust: AnyTrustSettings | None = None  # a rule of bpgo.registry.TRUST
 
     @model_validator(mode="after")
     def _all_means_all(self) -> ArmSettings:

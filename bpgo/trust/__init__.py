@@ -1,1 +1,5 @@
-"""BPGO itself (arXiv 2511.18919): prior, RAS, CRT and the objective, as pure functions."""
+"""Trust rules, one file each: how far to believe the rewards of a group or a sample.
+
+`bpgo.py` is BPGO itself (arXiv 2511.18919), made of the pure files `prior.py`, `ras.py`, `crt.py`.
+Importing a rule's file does not import torch, so settings can be checked without it.
+"""
