@@ -282,13 +282,18 @@ class SweepSettings(Strict):
 
     experiment: Name
     arm: Name
-    setting: str
+    setting: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")]  # dots go down
     values: Annotated[list[Number], Field(min_length=1)]
+
+    @property
+    def word(self) -> str:
+        """The setting's last word."""
+        return self.setting.rsplit(".", 1)[-1]
 
     def arm_at(self, value: float) -> str:
         """The arm's name at one value: `bpgo_ras_alpha_0p1`."""
         text = f"{value:g}".replace(".", "p").replace("-", "m").replace("+", "")
-        return f"{self.arm}_{self.setting}_{text}"
+        return f"{self.arm}_{self.word}_{text}"
 
 
 class Settings(Strict):

@@ -45,8 +45,8 @@ def refusal(values: dict[str, Any], folder: Path) -> str:
         ({"models": {"scenes": {"task": "i2v"}}}, ["prompts: they have no first frames", "i2v"]),
         ({"models": {"scenes": {"frames": 9}}}, ["model: frames: 9 frames are for the tasks"]),
         (
-            {"arms": {"bpgo": {"prior": "first_frame"}}},
-            ["arms.bpgo.prior: 'first_frame' is for image to video", "task t2i"],
+            {"arms": {"bpgo": {"trust": {"prior": "first_frame"}}}},
+            ["arms.bpgo.trust.prior: 'first_frame' is for image to video", "task t2i"],
         ),
     ],
 )
