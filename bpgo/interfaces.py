@@ -85,8 +85,11 @@ class Policy(Protocol):
         `first_frames` are the N prompts' images where the task is image to video.
         """
 
-    def sigmas(self, steps: int) -> Tensor:
-        """The noise levels of a sampler, `[T+1]` float32, from 1 (or near) down to 0."""
+    def sigmas(self, steps: int, evaluation: bool = False) -> Tensor:
+        """The noise levels of a sampler, `[T+1]` float32, from 1 (or near) down to 0.
+
+        Those of training, or with `evaluation` those of judging.
+        """
 
     def velocity(
         self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: Guidance

@@ -17,11 +17,22 @@ ARMS = {
     "flow_grpo": "baselines.flow_grpo",
     "mix_grpo": "baselines.mix_grpo",
     "branch_grpo": "baselines.branch_grpo",
-    "bpgo": "bpgo.method.arm",
 }
 
 # The module of a trust rule exports its class as `TRUST`.
-TRUST: dict[str, str] = {}
+TRUST = {
+    "bpgo": "bpgo.trust.bpgo",
+    "shuffled": "bpgo.trust.shuffled",
+    "constant": "bpgo.trust.constant",
+    "anti": "bpgo.trust.anti",
+    "pessimistic": "bpgo.trust.pessimistic",
+    "gardo": "bpgo.trust.gardo",
+    "agreement": "bpgo.trust.agreement",
+    "signal_to_noise": "bpgo.trust.signal_to_noise",
+    "deviation": "bpgo.trust.deviation",
+    "specified": "bpgo.trust.specified",
+    "true_reliability": "bpgo.trust.true_reliability",
+}
 
 # The module of a reward exports its class as `REWARD`.
 REWARDS = {

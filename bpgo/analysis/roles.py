@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bpgo.config.settings import BASE_ARM, Settings
 
 # Arms that the paper's claims are about, by the names of their files in config/arms.
@@ -74,6 +76,19 @@ def reward_title(settings: Settings, reward: str) -> str:
     return known.title if known else reward
 
 
+def is_alpha(setting: str) -> bool:
+    """Whether a sweep's setting is RAS's scaling magnitude (paper Table 4)."""
+    return setting.split(".")[-1] == "alpha"
+
+
+def own_value(settings: Settings, arm: str, setting: str) -> float | None:
+    """An arm's own value of a setting such as `trust.alpha`; None if it has no such setting."""
+    place: Any = settings.arms.get(arm)
+    for part in setting.split("."):
+        place = getattr(place, part, None)
+    return None if place is None else float(place)
+
+
 def sweep_values(
     settings: Settings, experiment: str, arm: str, setting: str
 ) -> list[tuple[float, str]]:
@@ -83,8 +98,9 @@ def sweep_values(
         if (sweep.experiment, sweep.arm, sweep.setting) == (experiment, arm, setting):
             found |= {value: sweep.arm_at(value) for value in sweep.values}
     listed = settings.experiments[experiment].arms
-    if arm in listed and hasattr(settings.arms[arm], setting):
-        found[float(getattr(settings.arms[arm], setting))] = arm
-    if setting == "alpha" and arm == RAS and settings.analysis.reference_arm in listed:
+    own = own_value(settings, arm, setting)
+    if arm in listed and own is not None:
+        found[own] = arm
+    if is_alpha(setting) and arm == RAS and settings.analysis.reference_arm in listed:
         found.setdefault(0.0, settings.analysis.reference_arm)
     return sorted(found.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from bpgo.config.settings import MAIN, PAPER_TASKS, RewardSettings, Settings
@@ -98,11 +99,12 @@ def check_task(settings: Settings, file: str) -> None:
                     f" {model.frames_per_second:g}: set overrides.rewards.{name}.clip_fps"
                 )
     for name, arm in settings.arms.items():
-        if getattr(arm, "prior", None) == "first_frame" and model.task != "i2v":
-            raise UserError(
-                f"{file}: arms.{name}.prior: 'first_frame' is for image to video; the model"
-                f" '{model.title}' has the task {model.task}"
-            )
+        for key, rule in _rules(arm, f"arms.{name}"):
+            if getattr(rule, "prior", None) == "first_frame" and model.task != "i2v":
+                raise UserError(
+                    f"{file}: {key}.prior: 'first_frame' is for image to video; the model"
+                    f" '{model.title}' has the task {model.task}"
+                )
     for key in ("rollout", "evaluation"):
         scale = getattr(settings, key).guidance_scale
         if isinstance(scale, list) and model.kind != "wan":
@@ -110,6 +112,31 @@ def check_task(settings: Settings, file: str) -> None:
                 f"{file}: {key}.guidance_scale: {scale} is for two experts; the model"
                 f" '{model.title}' takes one number"
             )
+
+
+def check_kernels(settings: Settings, file: str) -> None:
+    """No kernel meets a first noise level that it cannot take.
+
+    The `flow` kernel has a pole at 1. It steps over it where a schedule starts there, not where it
+    starts a little below.
+    """
+    if settings.model.schedule != "unipc_0_36":
+        return
+    for name, arm in settings.arms.items():
+        if getattr(arm, "kernel", None) == "flow":
+            raise UserError(
+                f"{file}: arms.{name}.kernel: flow divides by 1 minus the noise level, and the"
+                " model's schedule, unipc_0_36, starts just below 1: take another kernel, or"
+                " another model.schedule"
+            )
+
+
+def _rules(arm: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """An arm's trust rule and those inside it, with the keys that lead there."""
+    rule, key = getattr(arm, "trust", None), f"{key}.trust"
+    while rule is not None:
+        yield key, rule
+        rule, key = getattr(rule, "of", None), f"{key}.of"
 
 
 _OVER_FRAMES = " A reward of kind frame_mean scores a clip by an image reward."

@@ -11,17 +11,19 @@ from bpgo.storage.files import text_digest
 
 # Keys that change no result, or only the last bits of it: what they are may change in mid-run.
 NO_RESULT = ("title", "source", "batch_size", "gradient_checkpointing", "offload_expert")
+# A model's keys that decide how policies are judged, and not which policy training makes.
+JUDGING = ("evaluation_schedule", "evaluation_flow_shift")
 
 
-def digest_of(*parts: Any) -> str:
-    """Digest of settings, without the keys that change no result."""
-    return text_digest(json.dumps(_plain(parts), sort_keys=True))
+def digest_of(*parts: Any, without: tuple[str, ...] = ()) -> str:
+    """Digest of settings, without the keys that change no result, nor those of `without`."""
+    return text_digest(json.dumps(_plain(parts, NO_RESULT + without), sort_keys=True))
 
 
-def _plain(value: Any) -> Any:
-    """Plain JSON without `NO_RESULT`."""
+def _plain(value: Any, without: tuple[str, ...]) -> Any:
+    """Plain JSON without some keys."""
     if isinstance(value, BaseModel):
-        return _plain(value.model_dump(mode="json"))
+        return _plain(value.model_dump(mode="json"), without)
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if k not in NO_RESULT}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+        return {k: _plain(v, without) for k, v in value.items() if k not in without}
+    return [_plain(v, without) for v in value] if isinstance(value, (list, tuple)) else value

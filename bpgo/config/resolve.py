@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bpgo import registry
+from bpgo.config import arm_checks
 from bpgo.config import checks as config_checks
+from bpgo.config.library import (
+    Library,
+    join,
+    library,
+    mapping,
+    merge,
+    read_yaml,
+    registered,
+    unknown_key,
+    validate,
+)
 from bpgo.config.settings import (
     BASE_ARM,
     ExperimentSettings,
@@ -23,32 +34,30 @@ from bpgo.config.settings import (
 from bpgo.errors import UserError, suggest
 from bpgo.storage.files import repository_root, write_text
 
-Model = TypeVar("Model", bound=BaseModel)
+__all__ = [
+    "KEYS",
+    "WORKFLOW_OPTIONS",
+    "default_configfile",
+    "load",
+    "load_arm",
+    "load_prompts",
+    "load_resolved",
+    "load_trust",
+    "read_yaml",
+    "resolve",
+    "save_resolved",
+    "validate",
+]
 
 # Keys of a configuration file. `resolve` itself makes scale, arms and rewards.
 KEYS = sorted({*Settings.model_fields, "smoke", "overrides"} - {"scale", "arms", "rewards"})
 # The workflow's own options, by default; a configuration file may hold them too.
 WORKFLOW_OPTIONS = {"root": "results", "allow_mixed": False}
-# Folders of named files; `overrides` changes single values of one for this configuration.
-NAMED = ("arms", "models", "prompts", "rewards")
 
 
 def default_configfile() -> Path:
     """The configuration of the embedded default."""
     return repository_root() / "config" / "config.yaml"
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML file as a mapping; `UserError` if it is missing, broken or something else."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {_one_line(str(error))}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold a mapping of keys to values")
-    return values
 
 
 def load(configfile: Path, scale: str = "full") -> Settings:
@@ -71,28 +80,28 @@ def resolve(
     """
     for key in values:
         if key not in KEYS:
-            raise UserError(_unknown_key(file, str(key), str(key), KEYS))
+            raise UserError(unknown_key(file, str(key), str(key), KEYS))
     values = dict(values)
     smoke = values.pop("smoke", None)
     if scale == "smoke":
-        values = _merge(values, _mapping(smoke or {}, "smoke", file))
+        values = merge(values, mapping(smoke or {}, "smoke", file))
     overrides = values.pop("overrides", None) or {}
     experiments = {
         name: validate(ExperimentSettings, entry, file, f"experiments.{name}")
-        for name, entry in _mapping(values.get("experiments"), "experiments", file).items()
+        for name, entry in mapping(values.get("experiments"), "experiments", file).items()
     }
     sweeps = {
         name: validate(SweepSettings, entry, file, f"sweeps.{name}")
-        for name, entry in _mapping(values.get("sweeps") or {}, "sweeps", file).items()
+        for name, entry in mapping(values.get("sweeps") or {}, "sweeps", file).items()
     }
-    library = _library(folder, overrides, file)
-    arms = _resolve_arms(experiments, sweeps, library, file)
-    rewards = _resolve_rewards(experiments, library, file)
+    files = library(folder, overrides, file)
+    arms = _resolve_arms(experiments, sweeps, files, file)
+    rewards = _resolve_rewards(experiments, files, file)
     resolved = {
         **values,
         "scale": scale,
-        "model": _resolve_model(_text(values, "model", file), library, file),
-        "prompts": _resolve_prompts(_text(values, "prompts", file), library, file),
+        "model": _resolve_model(_text(values, "model", file), files, file),
+        "prompts": _resolve_prompts(_text(values, "prompts", file), files, file),
         "experiments": experiments,
         "sweeps": sweeps,
         "arms": arms,
@@ -102,12 +111,25 @@ def resolve(
     config_checks.check_sizes(settings, file)
     config_checks.check_paper(settings, file)
     config_checks.check_task(settings, file)
+    arm_checks.check_arms(settings, file)
+    config_checks.check_kernels(settings, file)
     return settings
 
 
 def load_prompts(name: str, folder: Path) -> PromptSettings:
     """The prompt set of `folder`/prompts/`name`.yaml."""
-    return _resolve_prompts(name, _Library(Path(folder), {}), str(folder))
+    return _resolve_prompts(name, library(Path(folder), {}, str(folder)), str(folder))
+
+
+def load_arm(name: str, folder: Path) -> Any:
+    """The settings of `folder`/arms/`name`.yaml, with its whole trust rule: an `ArmSettings`."""
+    return _arm(name, library(Path(folder), {}, str(folder)), str(folder), "arms")
+
+
+def load_trust(name: str, folder: Path) -> Any:
+    """The settings of `folder`/trust/`name`.yaml: a `TrustSettings`."""
+    values = _rule_values(name, library(Path(folder), {}, str(folder)), str(folder), "trust")
+    return _rule_settings(values, str(Path(folder) / "trust" / f"{name}.yaml"), "")
 
 
 def save_resolved(settings: Settings, path: Path) -> None:
@@ -125,159 +147,118 @@ def load_resolved(path: Path) -> Settings:
             " makes one"
         )
     arms = {
-        name: validate(_arm_settings(entry, file), entry, file, f"arms.{name}")
+        name: _arm_settings(entry, file, f"arms.{name}")
         for name, entry in _entries(values, "arms", file)
     }
     rewards = {
         name: validate(_reward_settings(entry, file), entry, file, f"rewards.{name}")
         for name, entry in _entries(values, "rewards", file)
     }
-    entry = _mapping(values.get("prompts"), "prompts", file)
+    entry = mapping(values.get("prompts"), "prompts", file)
     prompts = validate(_prompt_settings(entry, file), entry, file, "prompts")
     resolved = {**values, "arms": arms, "rewards": rewards, "prompts": prompts}
     return validate(Settings, resolved, file)
 
 
-def validate(schema: type[Model], values: Any, file: str, prefix: str = "") -> Model:
-    """`values` as `schema`; a `UserError` lists every mistake with its key, value and file."""
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        lines = [_explain(schema, problem, file, prefix) for problem in error.errors()]
-        raise UserError("\n".join(dict.fromkeys(lines))) from None
-
-
-@dataclass(frozen=True)
-class _Library:
-    """The files that a configuration names, with what it overrides in them."""
-
-    folder: Path
-    overrides: dict[str, dict[str, dict[str, Any]]]
-
-    def read(self, kind: str, name: str, file: str, key: str) -> tuple[str, dict[str, Any]]:
-        """The file `folder/kind/name.yaml`: its path and its values, overrides merged in.
-
-        `key` of the configuration `file` holds `name`.
-        """
-        path = self.folder / kind / f"{name}.yaml"
-        if not path.is_file():
-            known = sorted(found.stem for found in (self.folder / kind).glob("*.yaml"))
-            raise UserError(
-                f"{file}: {key}: '{name}' is unknown: there is no {path}."
-                f"{suggest(name, known)} Known: {', '.join(known)}"
-            )
-        change = self.overrides.get(kind, {}).get(name)
-        values = read_yaml(path)
-        if change is None:
-            return str(path), values
-        return f"{path} (with {file}: overrides.{kind}.{name})", _merge(values, change)
-
-
-def _library(folder: Path, overrides: Any, file: str) -> _Library:
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for kind, entries in _mapping(overrides, "overrides", file).items():
-        if kind not in NAMED:
-            raise UserError(_unknown_key(file, f"overrides.{kind}", str(kind), list(NAMED)))
-        found[kind] = {}
-        for name, change in _mapping(entries, f"overrides.{kind}", file).items():
-            if not (folder / kind / f"{name}.yaml").is_file():
-                known = sorted(entry.stem for entry in (folder / kind).glob("*.yaml"))
-                raise UserError(
-                    f"{file}: overrides.{kind}: there is no {folder / kind / name}.yaml."
-                    f"{suggest(str(name), known)} Known: {', '.join(known)}"
-                )
-            found[kind][name] = _mapping(change, f"overrides.{kind}.{name}", file)
-    return _Library(folder, found)
-
-
-def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join([part for part in [prefix] if part] + location)
-    if problem["type"] == "extra_forbidden":
-        return _unknown_key(file, key, location[-1], _keys_at(schema, location[:-1]))
-    if problem["type"] == "missing":
-        return f"{file}: {key}: missing; this key is required"
-    if problem["type"] == "value_error":  # a rule that joins several keys
-        return f"{file}: {key + ': ' if key else ''}{problem['ctx']['error']}"
-    return f"{file}: {key}: {problem['input']!r} is not allowed: {problem['msg']}"
-
-
-def _unknown_key(file: str, key: str, word: str, allowed: list[str]) -> str:
-    return (
-        f"{file}: {key}: unknown key.{suggest(word, allowed)} Allowed: {', '.join(sorted(allowed))}"
-    )
-
-
-def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
-    """The keys that the schema knows at a place inside it."""
-    current: Any = schema
-    for part in location:
-        fields = getattr(current, "model_fields", {})
-        if part in fields:
-            current = fields[part].annotation
-        elif get_origin(current) is dict:  # a mapping of names to entries
-            current = get_args(current)[1]
-    fields = getattr(current, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
-
-
 def _resolve_arms(
     experiments: dict[str, ExperimentSettings],
     sweeps: dict[str, SweepSettings],
-    library: _Library,
+    files: Library,
     file: str,
 ) -> dict[str, BaseModel]:
     arms: dict[str, BaseModel] = {}
     for name, experiment in experiments.items():
         for arm in experiment.arms:
-            arms[arm] = arms.get(arm) or _arm(arm, library, file, f"experiments.{name}.arms")
+            arms[arm] = arms.get(arm) or _arm(arm, files, file, f"experiments.{name}.arms")
     for name, sweep in sweeps.items():
         if sweep.experiment not in experiments:
             raise UserError(
                 f"{file}: sweeps.{name}.experiment: '{sweep.experiment}' is not an experiment."
                 f"{suggest(sweep.experiment, experiments)} Known: {', '.join(experiments)}"
             )
-        arms[sweep.arm] = arms.get(sweep.arm) or _arm(
-            sweep.arm, library, file, f"sweeps.{name}.arm"
-        )
+        arms[sweep.arm] = arms.get(sweep.arm) or _arm(sweep.arm, files, file, f"sweeps.{name}.arm")
         for value in sweep.values:
-            changed = {**arms[sweep.arm].model_dump(mode="json"), sweep.setting: value}
-            changed["title"] = f"{changed['title']}, {sweep.setting} = {value:g}"
-            arms[sweep.arm_at(value)] = validate(
-                type(arms[sweep.arm]), changed, file, f"sweeps.{name}"
-            )
+            at, changed = f"sweeps.{name}", arms[sweep.arm].model_dump(mode="json")
+            _set(changed, sweep.setting, value, f"{file}: {at}.setting: arm '{sweep.arm}'")
+            changed["title"] = f"{changed['title']}, {sweep.word} = {value:g}"
+            found = _arm_settings(changed, file, at)
+            if arms.setdefault(sweep.arm_at(value), found) != found:
+                raise UserError(
+                    f"{file}: {at}: arm '{sweep.arm_at(value)}' is there already, with other values"
+                )
     return arms
 
 
-def _arm(name: str, library: _Library, file: str, key: str) -> BaseModel:
+def _set(values: dict[str, Any], dotted: str, value: float, place: str) -> None:
+    """Put `value` where the dotted key leads."""
+    *path, last = dotted.split(".")
+    for part in path:
+        if not isinstance(values.get(part), dict):
+            raise UserError(f"{place} has no mapping '{part}', so no '{dotted}'")
+        values = values[part]
+    values[last] = value
+
+
+def _arm(name: str, files: Library, file: str, key: str) -> BaseModel:
     if name == BASE_ARM:
         raise UserError(
             f"{file}: {key}: '{BASE_ARM}' is the untrained policy: always scored, never listed"
         )
-    path, values = library.read("arms", name, file, key)
-    return validate(_arm_settings(values, path), values, path)
+    path, values = files.read("arms", name, file, key)
+    if values.get("trust") is not None:
+        values = {**values, "trust": _rule_values(values["trust"], files, path, "trust")}
+    return _arm_settings(values, path)
 
 
-def _arm_settings(values: dict[str, Any], file: str) -> type[BaseModel]:
-    algorithm = _registered(values, "algorithm", registry.ARMS, "registered", file)
-    return registry.load_arm_class(algorithm).Settings
+def _arm_settings(values: dict[str, Any], file: str, prefix: str = "") -> BaseModel:
+    """An arm with its whole trust rule, checked; the rule first, so that messages name its keys."""
+    algorithm = registered(values, "algorithm", registry.ARMS, "registered", file, prefix)
+    if values.get("trust") is not None:
+        rule = _rule_settings(values["trust"], file, join(prefix, "trust"))
+        values = {**values, "trust": rule}
+    schema: type[BaseModel] = registry.load_arm_class(algorithm).Settings
+    return validate(schema, values, file, prefix)
 
 
-def _registered(
-    values: dict[str, Any], key: str, known: dict[str, str], what: str, file: str
-) -> str:
-    """The word at `key`, which must be one of the registry's."""
-    word = values.get(key)
-    if not isinstance(word, str) or word not in known:
-        raise UserError(
-            f"{file}: {key}: {word!r} is not {what}.{suggest(str(word), known)}"
-            f" Known: {', '.join(sorted(known))}"
-        )
-    return word
+def _rule_settings(values: Any, file: str, prefix: str) -> BaseModel:
+    """A trust rule, and the rule that it is made of, checked."""
+    values = mapping(values, prefix, file)
+    rule = registered(values, "rule", registry.TRUST, "a registered trust rule", file, prefix)
+    if "of" in values:
+        values = {**values, "of": _rule_settings(values["of"], file, join(prefix, "of"))}
+    schema: type[BaseModel] = registry.load_trust_class(rule).Settings
+    return validate(schema, values, file, prefix)
+
+
+def _rule_values(
+    value: Any, files: Library, file: str, key: str, inside: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """All values of a trust rule: a name of the folder `trust`, or a mapping with `base` or `rule`.
+
+    A named rule must be right by itself, before what `file` changes in it.
+    """
+    change = {"base": value} if isinstance(value, str) else dict(mapping(value, key, file))
+    name = change.pop("base", None)
+    if name is None:
+        return _with_inner(change, files, file, key, inside)
+    if not isinstance(name, str):
+        raise UserError(f"{file}: {join(key, 'base')}: must name a trust rule, not {name!r}")
+    path, values = files.read("trust", name, file, key, inside)
+    values = _with_inner(values, files, path, "", (*inside, name))
+    _rule_settings(values, path, "")
+    return _with_inner(merge(values, change), files, file, key, inside)
+
+
+def _with_inner(
+    values: dict[str, Any], files: Library, file: str, key: str, inside: tuple[str, ...]
+) -> dict[str, Any]:
+    if values.get("of") is None:
+        return values
+    return {**values, "of": _rule_values(values["of"], files, file, join(key, "of"), inside)}
 
 
 def _resolve_rewards(
-    experiments: dict[str, ExperimentSettings], library: _Library, file: str
+    experiments: dict[str, ExperimentSettings], files: Library, file: str
 ) -> dict[str, RewardSettings]:
     rewards: dict[str, RewardSettings] = {}
     for experiment, entry in experiments.items():
@@ -286,63 +267,57 @@ def _resolve_rewards(
         for key, names in named.items():
             for name in names:
                 place = f"experiments.{experiment}.{key}"
-                _add_reward(rewards, name, library, file, place)
+                _add_reward(rewards, name, files, file, place)
                 if key != "judges":
                     config_checks.check_in_training(name, rewards[name], key, f"{file}: {place}")
     return rewards
 
 
 def _add_reward(
-    rewards: dict[str, RewardSettings], name: str, library: _Library, file: str, key: str
+    rewards: dict[str, RewardSettings], name: str, files: Library, file: str, key: str
 ) -> None:
     """Put the reward `name` into `rewards`, and those that it names."""
-    path, reward = _reward(name, library, file, key)
+    path, reward = _reward(name, files, file, key)
     rewards[name] = reward
     for part in reward.part_names():
-        config_checks.check_part(part, _reward(part, library, path, "parts")[1], reward, path)
-        _add_reward(rewards, part, library, path, "parts")
+        config_checks.check_part(part, _reward(part, files, path, "parts")[1], reward, path)
+        _add_reward(rewards, part, files, path, "parts")
     for inner in reward.inner_names():
-        config_checks.check_inner(inner, _reward(inner, library, path, "reward")[1], reward, path)
-        _add_reward(rewards, inner, library, path, "reward")
+        config_checks.check_inner(inner, _reward(inner, files, path, "reward")[1], reward, path)
+        _add_reward(rewards, inner, files, path, "reward")
 
 
-def _reward(name: str, library: _Library, file: str, key: str) -> tuple[str, RewardSettings]:
-    path, values = library.read("rewards", name, file, key)
+def _reward(name: str, files: Library, file: str, key: str) -> tuple[str, RewardSettings]:
+    path, values = files.read("rewards", name, file, key)
     return path, validate(_reward_settings(values, path), values, path)
 
 
 def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:
-    kind = _registered(values, "kind", registry.REWARDS, "a registered reward", file)
+    kind = registered(values, "kind", registry.REWARDS, "a registered reward", file)
     return registry.load_reward_class(kind).Settings
 
 
-def _resolve_model(name: str, library: _Library, file: str) -> ModelSettings:
-    path, values = library.read("models", name, file, "model")
+def _resolve_model(name: str, files: Library, file: str) -> ModelSettings:
+    path, values = files.read("models", name, file, "model")
     model = validate(ModelSettings, values, path)
-    _registered(values, "kind", registry.MODELS, "a registered model", path)
+    registered(values, "kind", registry.MODELS, "a registered model", path)
     return model
 
 
-def _resolve_prompts(name: str, library: _Library, file: str) -> PromptSettings:
-    path, values = library.read("prompts", name, file, "prompts")
+def _resolve_prompts(name: str, files: Library, file: str) -> PromptSettings:
+    path, values = files.read("prompts", name, file, "prompts")
     return validate(_prompt_settings(values, path), values, path).pinned(path)
 
 
 def _prompt_settings(values: dict[str, Any], file: str) -> type[PromptSettings]:
-    kind = _registered(values, "kind", registry.PROMPTS, "a registered kind of prompt set", file)
+    kind = registered(values, "kind", registry.PROMPTS, "a registered kind of prompt set", file)
     return registry.load_prompts_class(kind).Settings
-
-
-def _mapping(value: Any, key: str, file: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: {key}: must be a mapping of names to entries, not {value!r}")
-    return value
 
 
 def _entries(values: dict[str, Any], key: str, file: str) -> list[tuple[str, dict[str, Any]]]:
     """The mappings below a key, by name."""
-    entries = _mapping(values[key], key, file)
-    return [(name, _mapping(entry, f"{key}.{name}", file)) for name, entry in entries.items()]
+    entries = mapping(values[key], key, file)
+    return [(name, mapping(entry, f"{key}.{name}", file)) for name, entry in entries.items()]
 
 
 def _text(values: dict[str, Any], key: str, file: str) -> str:
@@ -350,15 +325,3 @@ def _text(values: dict[str, Any], key: str, file: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{file}: {key}: must name a file under config/, not {value!r}")
     return value
-
-
-def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in change.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merge(base[key], value) if both else value
-    return merged
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

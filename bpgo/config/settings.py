@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
 
-from bpgo.config.digests import digest_of
+from bpgo.config.digests import JUDGING, digest_of
 from bpgo.config.runs import Run
 from bpgo.storage.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
 MAIN = "main"  # the environment that trains, and whose rewards the base policy is calibrated on
 NAME = r"^[a-z0-9_]+$"
+CLIP_SHARE = 0.1  # largest tolerance of first ratios, as a share of an arm's clip range
 
 
 def _number(value: Any) -> Any:
@@ -38,6 +39,7 @@ Fraction = Annotated[Number, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=NAME)]
 Task = Literal["t2i", "t2v", "i2v"]  # text to image, text to video, image to video
+Schedule = Literal["pipeline", "static", "flux", "sd3", "unipc_0_36"]
 # Classifier-free guidance; [high, low]: of a model's experts for high and for low noise.
 Guidance = NonNegative | Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
 
@@ -73,16 +75,20 @@ class ModelSettings(Published):
     kind: str  # key of bpgo.registry.MODELS
     title: str
     path: str  # a folder, relative to the clone's root or absolute, or owner/name on the hub
-    dtype: Literal["float32", "bfloat16"] = (
-        "float32"  # of the computation; see bpgo.models.pipeline
-    )
+    dtype: Literal["float32", "bfloat16"] = "float32"  # it computes in; see bpgo.models.pipeline
     vae_dtype: Literal["float32", "bfloat16"] = "float32"
     task: Task = "t2i"
     resolution: Count  # pixels, the height
     width: Count | None = None  # pixels; None: as the height
     frames: Count = 1  # of a clip
     frames_per_second: Positive = 16.0  # of a clip's file
-    flow_shift: Positive | None = None  # of the noise levels; None: as the pipeline's scheduler
+    # Noise levels (see bpgo.models.schedules) of training; the shift None: the pipeline's own.
+    schedule: Schedule = "pipeline"
+    flow_shift: Positive | None = None
+    evaluation_schedule: Schedule | None = None  # of judging; None: as in training
+    evaluation_flow_shift: Positive | None = None
+    # Which of guidance's two forward passes the update differentiates, where there are two.
+    guidance_gradient: Literal["both", "conditional"] = "both"
     # Noise level at which the first of two experts hands over; None: the pipeline's own.
     boundary: Annotated[Number, Field(gt=0, lt=1)] | None = None
     prompt_tokens: Count  # length to which prompts are padded
@@ -117,6 +123,11 @@ class PromptSettings(Strict):
     @property
     def has_first_frames(self) -> bool:
         """Whether its prompts come with a first frame (image to video)."""
+        return False
+
+    @property
+    def knows_ambiguity(self) -> bool:
+        """Whether it is known how much each prompt leaves open."""
         return False
 
     def pinned(self, file: str) -> Self:  # noqa: ARG002 (for those who have something to say)
@@ -271,13 +282,18 @@ class SweepSettings(Strict):
 
     experiment: Name
     arm: Name
-    setting: str
+    setting: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")]  # dots go down
     values: Annotated[list[Number], Field(min_length=1)]
+
+    @property
+    def word(self) -> str:
+        """The setting's last word."""
+        return self.setting.rsplit(".", 1)[-1]
 
     def arm_at(self, value: float) -> str:
         """The arm's name at one value: `bpgo_ras_alpha_0p1`."""
         text = f"{value:g}".replace(".", "p").replace("-", "m").replace("+", "")
-        return f"{self.arm}_{self.setting}_{text}"
+        return f"{self.arm}_{self.word}_{text}"
 
 
 class Settings(Strict):
@@ -395,7 +411,7 @@ class Settings(Strict):
             "diagnostics": chosen.diagnostics,
             "seed": seed,
         }
-        return digest_of(parts)
+        return digest_of(parts, without=JUDGING)
 
     def _sampler_of(self, arm: str) -> dict[str, Any]:
         """What an arm's samples depend on before anything is trained."""
@@ -406,6 +422,7 @@ class Settings(Strict):
         """Digest of what decides one run's scores: the run, the evaluation and the judges."""
         parts = {
             "run": self.run_digest(experiment, arm, seed),
+            "model": self.model,
             "evaluation": self.evaluation,
             "rewards": self.settings_of(self.rewards_of(experiment)),
         }

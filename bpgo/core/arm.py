@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import SerializeAsAny, model_validator
+from pydantic import model_validator
 
 from bpgo.config.settings import NonNegative, RolloutSettings, Strict
 from bpgo.core.advantage import AdvantageSettings, group_advantage
-from bpgo.core.trust import Effect, Trust, TrustSettings
+from bpgo.core.trust import AnyTrustSettings, Effect, Trust
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, GroupRewards, Passes, Plan, WeightedAdvantage
 
@@ -39,7 +39,7 @@ class ArmSettings(Strict):
     shared_initial_noise: bool  # whether a group's samples start from the same noise
     advantage: AdvantageSettings
     kl_weight: NonNegative = 0.0  # beta; 0: no reference policy is run
-    trust: SerializeAsAny[TrustSettings] | None = None  # how far groups are trusted; None: alike
+    trust: AnyTrustSettings | None = None  # how far groups are trusted; None: alike
 
     @model_validator(mode="before")
     @classmethod

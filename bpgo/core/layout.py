@@ -99,17 +99,9 @@ class Layout:
 
 
 def _filled(passes: list[Pass], size: int) -> list[Pass]:
-    """The same points in order, neighbours joined while they fit into one pass."""
-    found: list[list[Pass]] = []
-    held = 0
-    for one in passes:
-        if found and held + len(one.rows) <= size:
-            found[-1].append(one)
-            held += len(one.rows)
-        else:
-            found.append([one])
-            held = len(one.rows)
-    return [
-        Pass(torch.cat([one.rows for one in part]), torch.cat([one.columns for one in part]))
-        for part in found
-    ]
+    """The same points in order, `size` to a pass."""
+    if not passes:
+        return []
+    rows = torch.cat([one.rows for one in passes])
+    columns = torch.cat([one.columns for one in passes])
+    return [Pass(rows[part], columns[part]) for part in chunks(len(rows), size)]

@@ -11,16 +11,19 @@ from torch import Tensor
 
 from bpgo.config.settings import ModelSettings
 from bpgo.core.rollout import chunks
+from bpgo.core.trust import TrustSettings
 from bpgo.errors import NonFiniteError
 from bpgo.interfaces import (
     Policy,
     Reward,
+    SummedReward,
     call_reward,
     needs_first_frames,
     rewards_and_parts,
 )
 from bpgo.prompts.first_frames import read_first_frames
-from bpgo.records import PromptBatch
+from bpgo.records import Calibration, GroupRewards, Plan, PromptBatch
+from bpgo.run.processes import Processes
 
 TRAINING = ""  # the training reward among the names of others
 PART = "part_"  # before the name of a part of a summed training reward, where it is logged
@@ -76,13 +79,12 @@ class Scored:
         """The parts' rewards `[P, G]` by their own names."""
         return {k.removeprefix(PART): v for k, v in self.diagnostics.items() if k.startswith(PART)}
 
-    def gathered(self, gather: Callable[[Tensor], Tensor]) -> Scored:
+    def gathered(self, processes: Processes) -> Scored:
         """The groups of all processes."""
-        others = {name: gather(each) for name, each in self.diagnostics.items()}
+        others = {name: processes.gather(each) for name, each in self.diagnostics.items()}
         kept = (self.features, self.log_probs)
-        return Scored(
-            gather(self.rewards), others, *(None if x is None else gather(x) for x in kept)
-        )
+        found = [None if each is None else processes.gather(each) for each in kept]
+        return Scored(processes.gather(self.rewards), others, *found)
 
 
 def score_batch(
@@ -137,3 +139,36 @@ def _check_rewards(rewards: Tensor, chosen: PromptBatch) -> None:
             f"the training reward of prompt '{chosen.ids[row]}' ({chosen.texts[row]!r}), sample"
             f" {sample}, is {float(rewards[row, sample])}"
         )
+
+
+def group_rewards(
+    chosen: PromptBatch,
+    scored: Scored,
+    plan: Plan,
+    reward: Reward,
+    calibration: Calibration,
+    trust: TrustSettings | None,
+) -> GroupRewards:
+    """What an arm and its trust rule see of the P prompts `chosen`.
+
+    Of the diagnostics only those that the rule names are among it.
+    """
+    summed = reward if isinstance(reward, SummedReward) else None
+    first_frame = None
+    if chosen.first_frames is not None:  # what they earn
+        known = calibration.first_frames
+        first_frame = torch.tensor([known.get(prompt, math.nan) for prompt in chosen.ids])
+    named = trust.reference_rewards() if trust else []
+    return GroupRewards(
+        scored.rewards,
+        chosen.ids,
+        calibration,
+        first_frame,
+        summed.scaled(scored.parts) if summed else {},
+        summed.weights if summed else {},
+        torch.tensor(chosen.ambiguities),
+        {name: scored.diagnostics[name] for name in named},
+        scored.features,
+        plan,
+        scored.log_probs,
+    )

@@ -214,7 +214,10 @@ def sd3_sigmas(steps: int, shift: float, train_steps: int = 1000) -> Tensor:
 
 
 def unipc_sigmas(steps: int, shift: float, train_steps: int = 1000) -> Tensor:
-    """Sigmas of diffusers' UniPC scheduler with `use_flow_sigmas` `[steps + 1]` (Wan)."""
+    """Sigmas of diffusers 0.36's UniPC scheduler with `use_flow_sigmas` `[steps + 1]` (Wan).
+
+    Later versions start at 1 and space them down to 1 / train_steps: up to .003 higher.
+    """
     largest = 1 - 1 / train_steps
     even = torch.linspace(largest, 0, steps + 1, dtype=torch.float64)[:-1]
     return _end_at_zero(static_shift(even, shift))

@@ -20,11 +20,11 @@ from bpgo.core.averages import JUDGED, averages_of, velocity_of
 from bpgo.core.report import UpdateReport
 from bpgo.core.rollout import fresh_noise, rollout, rollout_noise
 from bpgo.core.run_state import RunState
-from bpgo.core.scoring import PART, Scored, score_batch
+from bpgo.core.scoring import PART, Scored, group_rewards, score_batch
 from bpgo.core.update import Updater
 from bpgo.errors import NonFiniteError, RunInterruptedError
-from bpgo.interfaces import OF_PROMPTS, Policy, PromptEmbeddings, Reward, SummedReward
-from bpgo.records import AdvantageResult, Calibration, GroupRewards, Plan, PromptBatch, Rollout
+from bpgo.interfaces import OF_PROMPTS, Policy, PromptEmbeddings, Reward
+from bpgo.records import AdvantageResult, Calibration, Plan, PromptBatch, Rollout
 from bpgo.run import memory
 from bpgo.run.folder import RowLog, RunLogs, lock, on_stop_signals
 from bpgo.run.optimizer import make_optimizer
@@ -125,7 +125,7 @@ class Trainer:
             held.enter_context(on_stop_signals(self._ask_to_stop))
             with self.processes.together():
                 done, notes = self._resume()
-            notes += self.choose_batch_size()
+            notes += [*self.choose_batch_size(), *self._idle_settings()]
             total = self.settings.training.iterations
             logs = None
             with self.processes.together():
@@ -155,11 +155,18 @@ class Trainer:
         rolled = self.clock()
         with processes.together(), memory.reward_explained(f"iteration {iteration}"):
             scored_here = self._score(iteration, batch, own)
-        scored_all = scored_here.gathered(processes.gather)
+        scored_all = scored_here.gathered(processes)
         scored = self.clock()
         with processes.together():
             result = self.arm.advantages(
-                self._groups(chosen, scored_all, whole),
+                group_rewards(
+                    chosen,
+                    scored_all,
+                    whole,
+                    self.reward,
+                    self.calibration,
+                    self.arm.settings.trust,
+                ),
                 seeding.generator(self.seed, "arm", iteration),
             )
             _check_finite(result, iteration)
@@ -203,6 +210,16 @@ class Trainer:
         self.updater.batch_size = size
         return [
             f"rollout.batch_size auto: {min(size, self._rows)} of {self._rows} samples at a time"
+        ]
+
+    def _idle_settings(self) -> list[str]:
+        """A line for each setting that cannot act in this run."""
+        clip_range = getattr(self.arm.settings, "clip_range", None)
+        if clip_range is None or self.settings.training.optimizer_steps > 1:
+            return []
+        return [
+            f"arms.clip_range {clip_range:g} cannot act: with training.optimizer_steps 1 the policy"
+            " that is trained is the one that drew the samples, and every ratio is 1"
         ]
 
     @property
@@ -305,32 +322,6 @@ class Trainer:
         if self.arm.per_site:
             return found
         return replace(found, log_probs=batch.log_probs.unflatten(0, (len(chosen), -1)))
-
-    def _groups(self, chosen: PromptBatch, scored: Scored, plan: Plan) -> GroupRewards:
-        """What the arm and its trust rule see; of the diagnostics only what the rule names."""
-        trust = self.arm.settings.trust
-        named = trust.reference_rewards() if trust else []
-        summed = self.reward if isinstance(self.reward, SummedReward) else None
-        return GroupRewards(
-            scored.rewards,
-            chosen.ids,
-            self.calibration,
-            self._first_frame_rewards(chosen),
-            summed.scaled(scored.parts) if summed else {},
-            summed.weights if summed else {},
-            torch.tensor(chosen.ambiguities),
-            {name: scored.diagnostics[name] for name in named},
-            scored.features,
-            plan,
-            scored.log_probs,
-        )
-
-    def _first_frame_rewards(self, chosen: PromptBatch) -> Tensor | None:
-        """What the prompts' first frames earn, `[P]`; None where prompts have none."""
-        if chosen.first_frames is None:
-            return None
-        known = self.calibration.first_frames
-        return torch.tensor([known.get(prompt, math.nan) for prompt in chosen.ids])
 
     def _keep(self, iteration: int) -> None:
         """Snapshots for the curves, checkpoints for resuming; stop here if asked to."""

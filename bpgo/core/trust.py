@@ -9,9 +9,13 @@ Shapes: P groups, G samples a group. Importing this file does not import torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import BeforeValidator, SerializeAsAny
+
+from bpgo import registry
 from bpgo.config.settings import Strict
+from bpgo.errors import suggest
 from bpgo.records import GroupRewards
 
 if TYPE_CHECKING:
@@ -42,6 +46,23 @@ class TrustSettings(Strict):
     def reference_rewards(self) -> list[str]:
         """Diagnostics that the rule reads; an arm with any is for analysis only."""
         return []
+
+
+def _of_its_rule(value: Any) -> Any:
+    """A mapping as the settings of the rule that it names."""
+    if not isinstance(value, dict):
+        return value
+    rule = value.get("rule")
+    if not isinstance(rule, str) or rule not in registry.TRUST:
+        raise ValueError(
+            f"rule: {rule!r} is not a registered trust rule."
+            f"{suggest(str(rule), registry.TRUST)} Known: {', '.join(sorted(registry.TRUST))}"
+        )
+    return registry.load_trust_class(rule).Settings.model_validate(value)
+
+
+# A field that holds any rule's settings, and takes them as a mapping too.
+AnyTrustSettings = Annotated[SerializeAsAny[TrustSettings], BeforeValidator(_of_its_rule)]
 
 
 @dataclass(frozen=True)
@@ -96,3 +117,9 @@ class Trust:
         """Restore `state_dict`."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, but got {sorted(state)}")
+
+
+def make_trust(settings: TrustSettings) -> Trust:
+    """The rule that the settings name, as it is before the first batch."""
+    made: Trust = registry.load_trust_class(settings.rule)(settings)
+    return made

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bpgo.config.settings import TrainingSettings
+from bpgo.config.settings import CLIP_SHARE, TrainingSettings
 from bpgo.core.arm import Arm
 from bpgo.core.layout import Layout, Pass
 from bpgo.core.report import UpdateReport
@@ -27,7 +27,6 @@ from bpgo.run.ema import EMA
 from bpgo.run.processes import Processes
 from bpgo.run.sharding import whole
 
-CLIP_SHARE = 0.1  # largest tolerance of first ratios, as a share of the clip range
 WITHOUT_CLIP = 1e-5  # the tolerance of an arm that has a ratio and no clip range
 
 Velocity = Callable[..., Tensor]

@@ -24,6 +24,7 @@ class FluxPolicy(PipelinePolicy):
     PIPELINE = "FluxPipeline"
     TRANSFORMER = "diffusers.models.transformers.transformer_flux:FluxTransformer2DModel"
     channel_dimension = 2  # tokens come first
+    SCHEDULES = ("pipeline", "static", "flux")
     ENCODERS = ("text_encoder", "text_encoder_2")
 
     def token_rows(self) -> int:

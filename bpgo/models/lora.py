@@ -19,11 +19,11 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
-def add_lora(transformer: Any, settings: LoraSettings) -> None:
+def add_lora(transformer: Any, settings: LoraSettings, seed: int) -> None:
     """Freeze the transformer and add an adapter whose first output is zero.
 
-    The adapter's weights are float32, whatever it computes in. Its first matrix is drawn from a
-    fixed seed, so that every arm starts from the same weights.
+    The adapter's weights are float32, whatever it computes in. Its first matrices are drawn from
+    `seed`, with standard deviation 1 / rank; its second ones are zero.
     """
     from peft import LoraConfig
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -37,7 +37,7 @@ def add_lora(transformer: Any, settings: LoraSettings) -> None:
         init_lora_weights="gaussian",
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         transformer.add_adapter(config)
     for module in transformer.modules():
         if isinstance(module, BaseTunerLayer):

@@ -150,22 +150,6 @@ def load_scheduler(folder: Path, kinds: Sequence[str] = (EULER,)) -> Any:
     return scheduler
 
 
-def shifted(scheduler: Any, shift: float | None, what: str) -> Any:
-    """The scheduler with another shift of its noise levels; itself where `shift` is None.
-
-    `what` is how messages name the model.
-    """
-    if shift is None:
-        return scheduler
-    if scheduler.config.use_dynamic_shifting:
-        raise UserError(
-            f"{what}: flow_shift: {shift:g}: the pipeline's shift follows from the resolution;"
-            " leave it out"
-        )
-    key = "flow_shift" if "flow_shift" in scheduler.config else "shift"
-    return type(scheduler).from_config(scheduler.config, **{key: shift})
-
-
 def _patterns(encoders: Sequence[str], extras: Sequence[str]) -> list[str]:
     models = [*MODELS, *(part for part in extras if part.startswith("transformer"))]
     others = [*encoders, *(part for part in extras if part not in models)]

@@ -15,16 +15,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from bpgo.config.settings import ModelSettings, Task
+from bpgo.config.settings import ModelSettings, Schedule, Task
 from bpgo.errors import UserError
 from bpgo.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
 from bpgo.models import lora
-from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index, shifted
+from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index
+from bpgo.models.schedules import NoiseLevels, noise_levels
+from bpgo.seeding import derive_seed
 
 AUTOENCODER = "diffusers.models.autoencoders.autoencoder_kl:AutoencoderKL"
 
@@ -51,6 +53,7 @@ class PipelinePolicy(ABC):
         parameters: what is trained, `full` or `lora`.
         device: of the transformer and the codec.
         modules: instead of those in the folder `settings.path`, which then need not exist.
+        seed: the run's; an adapter's first weights follow from it.
 
     Raises:
         UserError: if the pipeline or a part is missing, gated, partial or of another class, or the
@@ -61,6 +64,8 @@ class PipelinePolicy(ABC):
     TRANSFORMER: ClassVar[str]  # module:class
     CODEC: ClassVar[str] = AUTOENCODER
     SCHEDULERS: ClassVar[tuple[str, ...]] = (EULER,)
+    SCHEDULES: ClassVar[tuple[Schedule, ...]] = ("pipeline", "static")
+    TWO_PASSES: ClassVar[bool] = False  # whether guidance is a forward pass of its own
     ENCODERS: ClassVar[tuple[str, ...]]
     OPTIONAL_ENCODER: ClassVar[str | None] = None
     TASKS: ClassVar[tuple[Task, ...]] = ("t2i",)
@@ -73,21 +78,24 @@ class PipelinePolicy(ABC):
         parameters: str = "full",
         device: str = "cpu",
         modules: Modules | None = None,
+        seed: int = 0,
     ) -> None:
-        self.settings, self.parameters = settings, parameters
+        self.settings, self.parameters, self.seed = settings, parameters, seed
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self._check_task()
+        self._check_guidance()
         if modules is None:
             self.folder = self.find()
             modules = self.load()
         else:
             self.folder = Path(settings.path)
+            self.levels = self.noise_levels(modules.scheduler)
+        self.scheduler = modules.scheduler
         self.index = modules.index
         self.vae = modules.vae.to(self.device).eval().requires_grad_(False)
         if settings.tile_vae:
             self.vae.enable_tiling()
-        self.scheduler = shifted(modules.scheduler, settings.flow_shift, self.what)
         self.take(modules)
         self.config = self.transformer.config
         self.patch = self.token_rows()
@@ -112,13 +120,22 @@ class PipelinePolicy(ABC):
         return find_pipeline(self.settings, (self.PIPELINE,), self.ENCODERS, self.OPTIONAL_ENCODER)
 
     def load(self) -> Modules:
-        """What the folder holds, on the host."""
+        """What the folder holds, on the host; what does not fit is told before weights are read."""
+        scheduler = load_scheduler(self.folder, self.SCHEDULERS)
+        self.levels = self.noise_levels(scheduler)
         return Modules(
             self.load_transformer("transformer"),
             load_model(self.CODEC, self.folder, "vae", getattr(torch, self.settings.vae_dtype)),
-            load_scheduler(self.folder, self.SCHEDULERS),
+            scheduler,
             index=read_index(self.folder),
         )
+
+    def noise_levels(self, scheduler: Any) -> dict[bool, NoiseLevels]:
+        """Of training (False) and of judging (True)."""
+        return {
+            judging: noise_levels(self.settings, scheduler, self.SCHEDULES, self.what, judging)
+            for judging in (False, True)
+        }
 
     def load_transformer(self, part: str) -> Any:
         """One transformer; weights that are all trained are float32."""
@@ -127,14 +144,19 @@ class PipelinePolicy(ABC):
 
     def take(self, modules: Modules) -> None:
         """Put what is trained on the device."""
-        self.transformer = self.prepared(modules.transformer, self.device)
+        self.transformer = self.prepared("transformer", modules.transformer, self.device)
 
-    def prepared(self, transformer: Any, place: torch.device) -> Any:
-        """A transformer, ready to be trained, with its adapter if it gets one."""
+    def prepared(self, part: str, transformer: Any, place: torch.device) -> Any:
+        """A transformer, ready to be trained, with its adapter if it gets one.
+
+        The adapter is drawn by the run's seed and `part`, which transformer it is: all arms of a
+        seed start from the same one. Two experts get different draws, as where one generator draws
+        one after the other; equal ones would tie their adapters together for no reason.
+        """
         transformer = transformer.to(place).eval()
         transformer.requires_grad_(self.parameters == "full")
         if self.parameters == "lora":
-            lora.add_lora(transformer, self.settings.lora)
+            lora.add_lora(transformer, self.settings.lora, derive_seed(self.seed, "lora", part))
         if self.settings.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
         return transformer
@@ -211,23 +233,10 @@ class PipelinePolicy(ABC):
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def sigmas(self, steps: int) -> Tensor:
-        """The pipeline's schedule `[T+1]`, shifted as its scheduler's configuration says."""
-        config, tokens = self.scheduler.config, (self.rows // self.patch) ** 2
-        options: dict[str, Any] = {"device": "cpu"}
-        if config.use_dynamic_shifting:  # diffusers `calculate_shift`
-            slope = (config.max_shift - config.base_shift) / (
-                config.max_image_seq_len - config.base_image_seq_len
-            )
-            shift = config.base_shift - slope * config.base_image_seq_len
-            options["mu"] = tokens * slope + shift
-        even = self.even_sigmas(steps)
-        if even is None:
-            self.scheduler.set_timesteps(steps, **options)
-        else:
-            self.scheduler.set_timesteps(sigmas=even, **options)
-        sigmas: Tensor = self.scheduler.sigmas
-        return sigmas.float()
+    def sigmas(self, steps: int, evaluation: bool = False) -> Tensor:
+        """The schedule `[T+1]` of training, or of judging (see `bpgo.models.schedules`)."""
+        tokens = (self.rows // self.patch) ** 2
+        return self.levels[evaluation].sigmas(steps, tokens, self.even_sigmas(steps))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Undo the codec's scaling and decode; images `[B, 3, H, W]` or clips, in [0, 1].
@@ -275,6 +284,14 @@ class PipelinePolicy(ABC):
                 f" can do {' or '.join(self.TASKS)}"
             )
 
+    def _check_guidance(self) -> None:
+        chosen = self.settings.guidance_gradient
+        if chosen != "both" and not self.TWO_PASSES:
+            raise UserError(
+                f"{self.what}: guidance_gradient: {chosen}: guidance of a model of kind"
+                f" '{self.settings.kind}' is no forward pass of its own: leave it out"
+            )
+
     def _check_size(self) -> None:
         """Height and width fit the tokens, and images are square."""
         settings, pixels = self.settings, self.reduction * self.patch
@@ -310,29 +327,51 @@ def guided(
     sigma: Tensor,
     prompts: PromptEmbeddings,
     guidance_scale: float,
+    gradient: Literal["both", "conditional"] = "both",
 ) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598) as one doubled batch; plain at a scale <= 1.
+    """Classifier-free guidance (arXiv 2207.12598); plain at a scale <= 1.
 
-    `v = v(empty) + scale * (v(prompt) - v(empty))`, in float32; the empty prompt's half comes
-    first, as in the pipelines.
+    `v = v(empty) + scale * (v(prompt) - v(empty))`, in float32. One doubled batch, the empty
+    prompt's half first, as in the pipelines.
+
+    With `gradient="conditional"` no gradient goes through `v(empty)` (as TeleBoost trains Wan). Its
+    pass then is one of its own, also where no gradient is wanted: rollout and update make the same
+    calls, so the first ratios are exactly 1.
     """
     if guidance_scale <= 1:
         return predict(latents, sigma, prompts)
-    output = predict(
-        torch.cat([latents, latents]), torch.cat([sigma, sigma]), _with_empty_prompt(prompts)
-    )
-    empty, prompted = output.float().chunk(2)
+    unprompted = _unprompted(prompts)
+    if gradient == "conditional":
+        with torch.no_grad():
+            empty = predict(latents, sigma, unprompted).float()
+        prompted = predict(latents, sigma, prompts).float()
+    else:
+        output = predict(
+            torch.cat([latents, latents]), torch.cat([sigma, sigma]), _joined(unprompted, prompts)
+        )
+        empty, prompted = output.float().chunk(2)
     return empty + guidance_scale * (prompted - empty)
 
 
-def _with_empty_prompt(prompts: PromptEmbeddings) -> PromptEmbeddings:
-    """The empty prompt's embeddings `[B, ...]`, then the prompts'; images are the same for both."""
+def _unprompted(prompts: PromptEmbeddings) -> PromptEmbeddings:
+    """The empty prompt's embeddings for each row, `[B, ...]`; images stay."""
     if prompts.negative_tokens is None:
         raise ValueError("guidance needs the empty prompt's embeddings")
-    doubled = {}
+    found = {}
     for name in OF_PROMPTS:
         value = getattr(prompts, name)
         if value is not None:
             empty = getattr(prompts, f"negative_{name}", None)
-            doubled[name] = torch.cat([value if empty is None else empty.expand_as(value), value])
-    return PromptEmbeddings(**doubled)
+            found[name] = value if empty is None else empty.expand_as(value)
+    return PromptEmbeddings(**found)
+
+
+def _joined(first: PromptEmbeddings, second: PromptEmbeddings) -> PromptEmbeddings:
+    """The rows of both, `[2B, ...]`."""
+    return PromptEmbeddings(
+        **{
+            name: torch.cat([getattr(first, name), getattr(second, name)])
+            for name in OF_PROMPTS
+            if getattr(first, name) is not None
+        }
+    )

@@ -23,6 +23,8 @@ class StableDiffusion3Policy(PipelinePolicy):
 
     PIPELINE = "StableDiffusion3Pipeline"
     TRANSFORMER = "diffusers.models.transformers.transformer_sd3:SD3Transformer2DModel"
+    SCHEDULES = ("pipeline", "static", "sd3")
+    TWO_PASSES = True
     ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
     OPTIONAL_ENCODER = "text_encoder_3"
 
@@ -87,7 +89,8 @@ class StableDiffusion3Policy(PipelinePolicy):
         self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings, guidance_scale: Guidance
     ) -> Tensor:
         """`[B, C, H/8, W/8]`, guided."""
-        return guided(self._predict, latents, sigma, prompts, one_scale(guidance_scale))
+        scale, gradient = one_scale(guidance_scale), self.settings.guidance_gradient
+        return guided(self._predict, latents, sigma, prompts, scale, gradient)
 
     def _predict(self, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings) -> Tensor:
         output = self.transformer(

@@ -44,13 +44,15 @@ class WanPolicy(PipelinePolicy):
     Of two experts (Wan2.2-A14B) `transformer` works at noise levels from `boundary` up and
     `transformer_2` below; both are trained, with an adapter each.
 
-    The sampler is the Euler ODE over the noise levels of the pipeline's scheduler, be it UniPC or
-    Euler. Timesteps are not rounded to whole numbers, as UniPC's are.
+    The sampler is the Euler ODE over the noise levels, be the pipeline's scheduler UniPC or Euler.
+    Timesteps are not rounded to whole numbers, as UniPC's are.
     """
 
     TRANSFORMER = "diffusers.models.transformers.transformer_wan:WanTransformer3DModel"
     CODEC = "diffusers.models.autoencoders.autoencoder_kl_wan:AutoencoderKLWan"
     SCHEDULERS = (UNIPC, EULER)
+    SCHEDULES = ("pipeline", "static", "unipc_0_36")
+    TWO_PASSES = True
     ENCODERS = ("text_encoder",)
     TASKS: ClassVar[tuple[Task, ...]] = ("t2v", "i2v")
 
@@ -90,8 +92,8 @@ class WanPolicy(PipelinePolicy):
         self.boundary = self.settings.boundary or modules.index["boundary_ratio"]
         offload = self.settings.offload_expert and self.device.type != "cpu"
         place = torch.device("cpu") if offload else self.device
-        self.transformer = self.prepared(modules.transformer, place)
-        self.transformer_2 = self.prepared(modules.transformer_2, place)
+        self.transformer = self.prepared("transformer", modules.transformer, place)
+        self.transformer_2 = self.prepared("transformer_2", modules.transformer_2, place)
         self.experts = Experts(
             self.transformer, self.transformer_2, self.boundary, self.device if offload else None
         )
@@ -215,7 +217,8 @@ class WanPolicy(PipelinePolicy):
         guidance_scale: float,
     ) -> Tensor:
         predict = partial(self._predict, transformer)
-        return guided(predict, latents, sigma, prompts, guidance_scale)
+        gradient = self.settings.guidance_gradient
+        return guided(predict, latents, sigma, prompts, guidance_scale, gradient)
 
     def _predict(
         self, transformer: Any, latents: Tensor, sigma: Tensor, prompts: PromptEmbeddings

@@ -62,7 +62,7 @@ def first_frame_conditions(
 
     With `latents_alone` the first frame's latents, `[N, C, 1, H', W']` (Wan2.2-TI2V-5B). Else, as
     channels: a mask of the frames that are given, 4 for each latent frame, and the latents of a
-    clip that is black after its first frame, `[N, 4 + C, F', H', W']`.
+    clip that is mid-grey after its first frame (0 in [-1, 1]), `[N, 4 + C, F', H', W']`.
 
     Raises:
         UserError: if a file cannot be read as an image.

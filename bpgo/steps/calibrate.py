@@ -47,7 +47,7 @@ def calibrate(
     everything = read_prompts(prompts, wanted.prompts)
     batch = everything[: wanted.prompts]
     device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings, device)
+    policy = loading.load_policy(settings, device, wanted.seed)
     embeddings = prompt_embeddings(policy, everything, loading.embedding_cache(prompts))
     # Other environments' rewards only judge.
     names = settings.in_environment(experiment, MAIN)

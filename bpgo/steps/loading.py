@@ -38,10 +38,10 @@ def prepare_process(settings: Settings, threads: int) -> str:
     return device
 
 
-def load_policy(settings: Settings, device: str) -> Policy:
-    """The base policy."""
+def load_policy(settings: Settings, device: str, seed: int) -> Policy:
+    """The base policy, with the adapter that a run with `seed` starts from, where it has one."""
     kind = registry.load_model_class(settings.model.kind)
-    policy: Policy = kind(settings.model, settings.training.parameters, device)
+    policy: Policy = kind(settings.model, settings.training.parameters, device, seed=seed)
     return policy
 
 

@@ -48,7 +48,7 @@ def sample_run(
     if settings.model.makes == "video":
         check_clips(wanted.clip_quality, settings.model.resolution, settings.model.columns)
     device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings, device)
+    policy = loading.load_policy(settings, device, seed)
     embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
     stages = _stages(settings, run)
     tables = []
@@ -95,7 +95,7 @@ def _draw(
             policy,
             embeddings.select(rows),
             initial_noise(policy.latent_shape, seed, "evaluation", names),
-            policy.sigmas(wanted.steps),
+            policy.sigmas(wanted.steps, evaluation=True),
             settings.judging_guidance,
             wanted.batch_size,
         )

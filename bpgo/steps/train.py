@@ -100,7 +100,7 @@ def build_trainer(
     with group.together():
         batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
         anchor = Calibration.load(calibration)
-        policy = loading.load_policy(settings, device)
+        policy = loading.load_policy(settings, device, seed)
         names = [chosen.training_reward, *chosen.diagnostics]
         rewards = loading.load_rewards(settings, names, device, anchor)
         embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))

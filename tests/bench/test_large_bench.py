@@ -193,7 +193,7 @@ def test_an_iteration_is_as_its_experiment_trains() -> None:
     assert (model.frames, model.columns, model.resolution) == (49, 832, 480)
     assert (rollout.steps, rollout.guidance_scale) == (16, 5.0)
     assert settings.arms["bpgo"].noise_level == settings.arms["grpo"].noise_level == 0.25
-    assert settings.arms["bpgo"].prior == "sft_mean"
+    assert settings.arms["bpgo"].trust.prior == "sft_mean"
     changed = settings_of(Sizes("wan21", frames=17, width=416, resolution=240, steps=4), "lora", 1)
     model = changed.model
     assert (model.frames, model.columns, model.resolution) == (17, 416, 240)

@@ -1,4 +1,4 @@
-"""Published advantages, trackers and BPGO's formulas -> `bpgo.core.advantage`, `bpgo.method`."""
+"""Published advantages, trackers and BPGO's formulas -> `bpgo.core.advantage`, `bpgo.trust`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from golden_case import Case
+from trusted import weighted_terms
 
 from bpgo.core.advantage import (
     PRESETS,
@@ -16,10 +17,9 @@ from bpgo.core.advantage import (
     selection_advantage,
     several_rewards_advantage,
 )
-from bpgo.method import crt, ras
-from bpgo.method.arm import Bpgo
-from bpgo.method.settings import BpgoSettings
 from bpgo.records import Calibration, GroupRewards
+from bpgo.trust import crt, ras
+from bpgo.trust.bpgo import Bpgo, BpgoSettings
 
 Answers = dict[str, Any]
 
@@ -170,22 +170,13 @@ def released_ras(case: Case) -> Answers:
 
 
 def released_bpgo(case: Case) -> Answers:
-    """TeleBoost's whole chain, rewards to weighted advantages -> the arm."""
+    """TeleBoost's whole chain, rewards to weighted advantages -> the rule, as GRPO carries it."""
     rewards = case.tensor("rewards").reshape(-1, case.arg("rollout_n"))
     priors = case.tensor("priors")
     bayes = case.choice("method", {"bayes": True, "no": False}, "bayes")
     advantage = _preset("teleboost", epsilon=case.arg("eps", 1e-4))
     low, high = case.arg("weight_range", [0.5, 1.5])
     settings = BpgoSettings(
-        algorithm="bpgo",
-        title="released",
-        kernel="dance",
-        noise_level=0.3,
-        shared_initial_noise=True,
-        trained_fraction=0.6,
-        step_selection="shared",
-        advantage=advantage,
-        clip_range=1e-4,
         ras="bayes" if bayes else "off",
         crt="released_sigmoid" if case.arg("use_rerange") else "off",
         combine="overwrite",
@@ -204,9 +195,9 @@ def released_bpgo(case: Case) -> Answers:
     names = [str(group) for group in range(len(priors))]
     means = dict(zip(names, priors.tolist(), strict=True))
     groups = GroupRewards(rewards, names, Calibration(0.0, 1.0, 0.0, means))
-    result = Bpgo(settings).advantages(groups, torch.Generator())
-    weight = result.group_columns["weight"][:, None].expand(rewards.shape)
-    (term,) = result.terms
+    answer = Bpgo(settings).judge(groups, torch.Generator())
+    weight = answer.columns["weight"][:, None].expand(rewards.shape)
+    ((_, advantages),) = weighted_terms(answer, groups, advantage)
     seen = rewards.double()
     if settings.crt != "off":
         seen = crt.released_sigmoid(seen, priors.double(), settings.a, settings.tau).rewards
@@ -220,5 +211,5 @@ def released_bpgo(case: Case) -> Answers:
         "advantages": group_advantage(seen, advantage),
         "w_minus_1": (reliability - 1)[:, None].expand(rewards.shape),
         "scale": weight,
-        "advantages_out": term.weight * term.advantage,
+        "advantages_out": advantages,
     }

@@ -9,6 +9,7 @@ import golden_advantages as advantages
 import golden_losses as losses
 import golden_steps as steps
 import golden_trees as trees
+import golden_trust as trust
 import golden_windows as windows
 from golden_case import Case
 
@@ -40,6 +41,8 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("TeleBoost", "", "binary_rerange_group_rewards", advantages.released_crt),
     ("TeleBoost", "", "bayes_reliability_weight", advantages.released_ras),
     ("TeleBoost", "", "BGPOMixin", advantages.released_bpgo),
+    ("GARDO", "", "main (inline block) + RiskCompensator", trust.gardo_gate),
+    ("GARDO", "", "RiskCompensator.update", trust.gardo_controller),
     ("2511.18919", "Eq. 2", "RAS", advantages.paper_ras),
     ("2511.18919", "Eq. 4", "CRT", advantages.paper_crt),
     ("ddpo", "", "PerPromptStatTracker", advantages.ddpo_tracker),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import yaml
 from golden_case import Case
 
 from baselines.mix_grpo import MixGrpo, MixGrpoSettings
+from bpgo.config.library import library
 from bpgo.core import dpm_solver
 from bpgo.core.dpm_solver import DpmSolver
 from bpgo.core.window import WindowSettings
@@ -119,14 +119,8 @@ def mix_advantage(case: Case) -> Answers:
 
 
 def _settings(trimmed_ratio: float) -> MixGrpoSettings:
-    """The arm's file over its base; the published code clips later."""
-    folder = repository_root() / "config" / "arms"
-    base, own = (
-        yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-        for name in ("grpo", "mix_grpo")
-    )
-    change = {"trimmed_ratio": trimmed_ratio, "clip": None}
-    advantage = {**base["advantage"], **own["advantage"], **change}
-    values = {**base, **own, "advantage": advantage}
-    del values["base"]
-    return MixGrpoSettings.model_validate(values)
+    """The arm's file; the published code clips later."""
+    change = {"advantage": {"trimmed_ratio": trimmed_ratio, "clip": None}}
+    overrides = {"arms": {"mix_grpo": change}}
+    files = library(repository_root() / "config", overrides, "golden")
+    return MixGrpoSettings.model_validate(files.read("arms", "mix_grpo", "golden", "arms")[1])

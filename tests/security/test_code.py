@@ -109,7 +109,11 @@ def test_the_walk_sees(text: str) -> None:
         ("torch.load(path, weights_only=True)", TORCH_LOAD, True),
         ("torch.load(path)", TORCH_LOAD, False),
         ("torch.load(path, weights_only=safe)", TORCH_LOAD, False),
-        ("torch.load(path, weights_only=True)", REPOSITORY / "bpgo" / "storage" / "files.py", False),
+        (
+            "torch.load(path, weights_only=True)",
+            REPOSITORY / "bpgo" / "storage" / "files.py",
+            False,
+        ),
         ("torch.save(state, path)", TORCH_LOAD, False),
         ("torch.save(state, path)", REPOSITORY / "tests" / "fixtures" / "a.py", True),
     ],

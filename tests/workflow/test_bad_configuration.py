@@ -56,11 +56,16 @@ def test_mistake_in_the_configuration(
     assert not workspace.path("results").exists()
 
 
-def test_mistake_in_an_arm_names_the_arms_file(workspace: Workspace) -> None:
-    workspace.edit(lambda values: values.update(alhpa=0.5), "arms/bpgo")
+@pytest.mark.parametrize(
+    ("file", "key", "meant"), [("arms/bpgo", "kernle", "kernel"), ("trust/bpgo", "alhpa", "alpha")]
+)
+def test_mistake_in_a_named_file_names_the_file(
+    workspace: Workspace, file: str, key: str, meant: str
+) -> None:
+    workspace.edit(lambda values: values.update({key: 0.5}), file)
     outcome = workspace.snakemake()
     assert outcome.code != 0
-    assert_one_error(outcome.text, ["arms/bpgo.yaml", "alhpa", "Did you mean 'alpha'"])
+    assert_one_error(outcome.text, [f"{file}.yaml", key, f"Did you mean '{meant}'"])
 
 
 def test_broken_yaml(workspace: Workspace) -> None:

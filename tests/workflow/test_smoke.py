@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -39,7 +40,7 @@ def shrink(values: dict) -> None:
 
 
 @contextmanager
-def changed(workspace: Workspace, name: str, **values: float) -> Iterator[None]:
+def changed(workspace: Workspace, name: str, **values: Any) -> Iterator[None]:
     """Other values in `config/{name}.yaml` for a while."""
     path = workspace.path(f"config/{name}.yaml")
     kept = path.read_bytes()
@@ -76,7 +77,7 @@ def test_nothing_is_left_to_do(finished: Workspace) -> None:
 
 
 def test_other_settings_of_an_arm_rerun_that_arm_only(finished: Workspace) -> None:
-    with changed(finished, "arms/bpgo", varsigma=0.25):
+    with changed(finished, "arms/bpgo", trust={"base": "bpgo", "varsigma": 0.25}):
         plan = finished.snakemake("--dry-run", "smoke")
     assert {job["arm"] for job in plan.wildcards("train")} == {"bpgo"}
     assert {job["arm"] for job in plan.wildcards("sample")} == {"bpgo"}
@@ -95,7 +96,7 @@ def test_other_analysis_settings_train_nothing(finished: Workspace) -> None:
 def test_a_changed_arm_trains_again_and_its_results_are_replaced(finished: Workspace) -> None:
     run = f"{ROOT}/runs/ambiguous/bpgo/seed_1/manifest.json"
     before = read_json(finished.path(run))["config_digest"]
-    with changed(finished, "arms/bpgo", varsigma=0.25):
+    with changed(finished, "arms/bpgo", trust={"base": "bpgo", "varsigma": 0.25}):
         outcome = finished.snakemake(run)
         assert outcome.code == 0, outcome.text
         assert read_json(finished.path(run))["config_digest"] != before

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
-from bpgo.config.digests import digest_of
+from bpgo.config.digests import JUDGING, digest_of
 from bpgo.errors import UserError
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
@@ -167,6 +167,7 @@ def calibration_digest(wildcards):
         settings.calibration,
         experiment.training_reward,
         rewards,
+        without=JUDGING,
     )
 
 
@@ -176,7 +177,8 @@ def run_digest(wildcards):
 
 
 def sample_digest(wildcards):
-    return digest_of(run_digest(wildcards), settings_of(wildcards.root).evaluation)
+    settings = settings_of(wildcards.root)
+    return digest_of(run_digest(wildcards), settings.model, settings.evaluation)
 
 
 def score_digest(wildcards):

@@ -15,7 +15,9 @@ from bpgo.analysis.roles import (
     ORACLE,
     TRAINING,
     arm_title,
+    is_alpha,
     oracle_of,
+    own_value,
     reward_title,
     sweep_values,
 )
@@ -146,13 +148,13 @@ def sweep(settings: Settings, frames: Frames) -> Figure:
         entry = settings.sweeps[name]
         for axes, reward in zip(grid[row], settings.rewards_of(entry.experiment), strict=False):
             _sweep_panel(settings, frames, axes, entry.experiment, reward, values)
-            if values and hasattr(settings.arms[entry.arm], entry.setting):
-                own = float(getattr(settings.arms[entry.arm], entry.setting))
+            own = own_value(settings, entry.arm, entry.setting)
+            if values and own is not None:
                 axes.axvline(own, color="#D0D0D0", linewidth=4, zorder=0)
             trains = reward == settings.experiments[entry.experiment].training_reward
             axes.set_title(style.panel_title(reward_title(settings, reward), trains), loc="left")
             style.few_ticks(axes)
-            axes.set_xlabel("α" if entry.setting == "alpha" else entry.setting)
+            axes.set_xlabel("α" if is_alpha(entry.setting) else entry.word)
         reference = arm_title(settings, settings.analysis.reference_arm)
         grid[row][0].set_ylabel(f"{entry.experiment}:\ndifference to\n{reference} (base sd)")
     return figure

@@ -204,9 +204,9 @@ def _alpha(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator
     """The recommended value, fixed beforehand, against both ends of the sweep."""
     metric = roles.main_metric(settings, experiment)
     for sweep in settings.sweeps.values():
-        if sweep.experiment != experiment or sweep.setting != "alpha":
+        own = roles.own_value(settings, sweep.arm, sweep.setting)
+        if sweep.experiment != experiment or not roles.is_alpha(sweep.setting) or own is None:
             continue
-        own = float(getattr(settings.arms[sweep.arm], sweep.setting))
         lower = [value for value in sweep.values if value < own]
         higher = [value for value in sweep.values if value > own]
         if not lower or not higher:

@@ -263,9 +263,9 @@ def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
         arms = roles.sweep_values(settings, sweep.experiment, sweep.arm, sweep.setting)
         labels = {arm: f"{value:g}" for value, arm in arms}
         if labels:
-            shown = "α" if sweep.setting == "alpha" else sweep.setting
+            shown = "α" if roles.is_alpha(sweep.setting) else sweep.word
             block = _score_block(settings, frames, sweep.experiment, labels, shown)
-            if (sweep.arm, sweep.setting) == (roles.RAS, "alpha"):
+            if sweep.arm == roles.RAS and roles.is_alpha(sweep.setting):
                 paper = settings.experiments[sweep.experiment].paper
                 rows = paper_alpha_rows(paper, settings.rewards_of(sweep.experiment))
                 block.rows.extend(rows)

@@ -14,6 +14,11 @@ class ScenesPromptSettings(PromptSettings):
 
     kind: Literal["scenes"]
 
+    @property
+    def knows_ambiguity(self) -> bool:
+        """The grammar knows."""
+        return True
+
 
 class ScenesPrompts:
     """Captions drawn from the grammar."""

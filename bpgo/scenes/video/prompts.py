@@ -24,6 +24,11 @@ class ScenesVideoPromptSettings(PromptSettings):
         """Image to video has them."""
         return self.task == "i2v"
 
+    @property
+    def knows_ambiguity(self) -> bool:
+        """The grammar knows."""
+        return True
+
 
 class ScenesVideoPrompts:
     """Captions drawn from the grammar; a first frame follows from the caption, id and seed."""

@@ -161,13 +161,14 @@ def settings_of(sizes: Sizes, parameters: str, batch_size: int) -> Settings:
     chosen, place = MODELS[sizes.model], config.default_configfile()
     experiment, values = _experiment(chosen), config.read_yaml(place)
     values.pop("smoke", None)
-    model, arms = experiment["model"], experiment["overrides"]["arms"]
+    model, changes = experiment["model"], experiment["overrides"]
     values |= {
         "title": f"Benchmark of {sizes.model}",
         "model": model,
         "overrides": {
             "models": {model: _changes(sizes)},
-            "arms": {name: arms[name] for name in (REFERENCE, METHOD)},
+            "arms": {REFERENCE: changes["arms"][REFERENCE]},  # which the other arm builds on
+            "trust": changes.get("trust", {}),
         },
         "sweeps": {},
         "experiments": {

@@ -112,7 +112,7 @@ def _prepare(
     known = Calibration.load(files["calibration"])
     priors = dict.fromkeys(read_prompts(files["train"]).ids, known.mean) | known.prompt_means
     replace(known, prompt_means=priors).save(files["calibration"])
-    policy = loading.load_policy(settings, device)
+    policy = loading.load_policy(settings, device, SEED)
     prompts = read_prompts(files["evaluation"])[: settings.evaluation.prompts]
     prompt_embeddings(policy, prompts, loading.embedding_cache(files["evaluation"]))
     files["samples"].mkdir()

@@ -13,7 +13,7 @@ from bpgo.tools.planning.flops import WAN, decoder_flops, image_tokens, transfor
 from bpgo.tools.planning.flops_wan import CLIP_TOKENS as IMAGE_TOKENS
 from bpgo.tools.planning.flops_wan import latent_frames
 from bpgo.tools.planning.layers import Transformer
-from bpgo.tools.planning.work import arms_of, passes
+from bpgo.tools.planning.work import arms_of, gradient_passes
 
 CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
 GB = 1e9
@@ -207,11 +207,10 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         "image encoder": 4 * size.architecture.image_parameters,
         "decoding": _decoding_bytes(settings, size),
     }
-    copies = passes(settings, settings.rollout.guidance_scale)
     return Memory(
         {name: value / GB for name, value in standing.items()},
         {name: value / GB for name, value in passing.items()},
-        copies * activations / GB,
+        gradient_passes(settings) * activations / GB,
     )
 
 

@@ -32,7 +32,7 @@ class Jobs:
     rule: str
     name: str  # such as `ambiguous/grpo`
     count: int
-    forwards: int = 0  # without gradient: sampling, reference and average policies
+    forwards: int = 0  # without gradient: sampling, other policies, half of some guidance
     updates: int = 0  # forward and backward
     decoded: int = 0  # images
     rewarded: dict[str, int] = field(default_factory=dict)  # images by reward
@@ -84,6 +84,12 @@ def work_of(settings: Settings) -> Work:
 def passes(settings: Settings, guidance_scale: float | list[float]) -> int:
     """Forward passes for one velocity: 2 where guidance is one of its own (CFG)."""
     return 2 if settings.model.kind in TRUE_GUIDANCE and _strongest(guidance_scale) > 1 else 1
+
+
+def gradient_passes(settings: Settings) -> int:
+    """Of an update's forward passes for one velocity, those that have a backward pass."""
+    both = settings.model.guidance_gradient == "both"
+    return passes(settings, settings.rollout.guidance_scale) if both else 1
 
 
 def _strongest(guidance: float | list[float]) -> float:
@@ -147,15 +153,16 @@ def _train(settings: Settings, experiment: str, arm: str, name: str, seeds: int)
     rollout, training = settings.rollout, settings.training
     images = training.iterations * rollout.prompts_per_iteration * rollout.group_size
     copies = passes(settings, rollout.guidance_scale)
-    each = arm_passes(settings, arm)
+    with_gradient, each = gradient_passes(settings), arm_passes(settings, arm)
+    without = copies * (each.rollout + each.others) + (copies - with_gradient) * each.trained
     entry = settings.experiments[experiment]
     rewards = settings.models_of([entry.training_reward, *entry.diagnostics])
     return Jobs(
         "train",
         name,
         seeds,
-        forwards=images * copies * (each.rollout + each.others),
-        updates=images * copies * each.trained,
+        forwards=images * without,
+        updates=images * with_gradient * each.trained,
         decoded=images,
         rewarded=dict.fromkeys(rewards, images),
         policies=1 + snapshots(settings),

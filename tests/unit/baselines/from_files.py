@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import tiny_world
-import yaml
 
+from bpgo.config.library import library
 from bpgo.config.settings import RolloutSettings
 from bpgo.core.arm import Arm
 from bpgo.core.trainer import Trainer
@@ -19,17 +19,9 @@ PROMPTS, GROUP, STEPS = 2, 4, 6
 
 
 def values_of(name: str, **changes: Any) -> dict[str, Any]:
-    """The file of an arm over that of its base; mappings in `changes` are merged into it."""
-    folder = repository_root() / "config" / "arms"
-    own = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
-    values = {}
-    if "base" in own:
-        values = values_of(own.pop("base"))
-    for layer in (own, changes):
-        for key, change in layer.items():
-            both = isinstance(change, dict) and isinstance(values.get(key), dict)
-            values[key] = {**values[key], **change} if both else change
-    return values
+    """What an arm's file says, over its base; mappings in `changes` are merged into it."""
+    files = library(repository_root() / "config", {"arms": {name: changes}}, "changes")
+    return files.read("arms", name, "tests", "arms")[1]
 
 
 def arm_of(name: str, **changes: Any) -> Arm:

@@ -1,4 +1,4 @@
-"""A configuration that does not fit its model's task: one message names what, and where."""
+"""A configuration and its model: what does not fit has one message; what a digest hears."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 
 
@@ -44,8 +45,8 @@ def refusal(values: dict[str, Any], folder: Path) -> str:
         ({"models": {"scenes": {"task": "i2v"}}}, ["prompts: they have no first frames", "i2v"]),
         ({"models": {"scenes": {"frames": 9}}}, ["model: frames: 9 frames are for the tasks"]),
         (
-            {"arms": {"bpgo": {"prior": "first_frame"}}},
-            ["arms.bpgo.prior: 'first_frame' is for image to video", "task t2i"],
+            {"arms": {"bpgo": {"trust": {"prior": "first_frame"}}}},
+            ["arms.bpgo.trust.prior: 'first_frame' is for image to video", "task t2i"],
         ),
     ],
 )
@@ -69,3 +70,31 @@ def test_the_papers_numbers_are_of_the_models_task(values: dict[str, Any], folde
     message = refusal(values, folder)
     assert "my.yaml: experiments.clear.paper: table1 and 'T2V'" in message
     assert "t2i: that is table2, 'T2I (FLUX)'" in message
+
+
+def test_noise_levels_of_judging_train_nothing_again(values: dict[str, Any], folder: Path) -> None:
+    def resolved(**model: Any) -> Settings:
+        return config.resolve(values | {"overrides": {"models": {"scenes": model}}}, folder)
+
+    def run(settings: Settings) -> str:
+        return settings.run_digest("ambiguous", "grpo", 1)
+
+    def score(settings: Settings) -> str:
+        return settings.score_digest("ambiguous", "grpo", 1)
+
+    before = resolved()
+    judged = resolved(evaluation_schedule="static", evaluation_flow_shift=3.0)
+    assert run(judged) == run(before)
+    assert score(judged) != score(before)
+    assert run(resolved(schedule="static", flow_shift=3.0)) != run(before)
+
+
+def test_a_kernel_that_cannot_take_the_first_noise_level(
+    values: dict[str, Any], folder: Path
+) -> None:
+    values["overrides"] = {"models": {"scenes": {"schedule": "unipc_0_36"}}}
+    message = refusal(values, folder)
+    assert "arms.flow_grpo.kernel: flow" in message
+    assert "unipc_0_36" in message
+    values["experiments"]["ambiguous"]["arms"].remove("flow_grpo")
+    config.resolve(values, folder)  # the other arms have the kernel dance

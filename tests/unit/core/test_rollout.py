@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bpgo.core.rollout import chunks, initial_noise, rollout, rollout_noise, sample
 from bpgo.models.flux import FluxPolicy
-from bpgo.records import Rollout
+from bpgo.records import Plan, Rollout
 
 STEPS, GROUP = 4, 3
 PROMPTS = ["p0", "p1"]
@@ -26,13 +26,24 @@ def policy(tiny_folder: Path) -> FluxPolicy:
 
 
 def noise_of(policy: FluxPolicy, prompts: list[str] = PROMPTS, **changes: Any) -> Tensor:
-    options = {"seed": 1, "iteration": 1, "group_size": GROUP, "shared_initial_noise": False}
+    own = torch.arange(changes.pop("group_size", GROUP))[:, None].repeat(len(prompts), STEPS + 1)
+    if changes.pop("shared_initial_noise", False):
+        own[:, 0] = 0
+    options = {"seed": 1, "iteration": 1, "noise_of": own}
     return rollout_noise(policy.latent_shape, STEPS, prompt_ids=prompts, **(options | changes))
+
+
+def plan_of(stochastic_steps: list[int], noise_scale: Tensor | None = None) -> Plan:
+    noisy = torch.zeros(BATCH, STEPS, dtype=torch.bool)
+    noisy[:, stochastic_steps] = True
+    nothing = torch.zeros(BATCH, 0, dtype=torch.long)
+    return Plan(noisy, nothing, nothing, noise_scale)
 
 
 def drawn(policy: FluxPolicy, noise: Tensor, kernel: str = "dance", **changes: Any) -> Rollout:
     prompts = random_embeddings(len(PROMPTS)).select(torch.arange(2).repeat_interleave(GROUP))
-    options: dict[str, Any] = {"stochastic_steps": [0, 1, 2], "noise_level": 0.6}
+    plan = changes.pop("plan", None) or plan_of(changes.pop("stochastic_steps", [0, 1, 2]))
+    options: dict[str, Any] = {"plan": plan, "noise_level": 0.6}
     return rollout(policy, prompts, noise, policy.sigmas(STEPS), kernel, **(options | changes))
 
 
@@ -60,7 +71,7 @@ def test_exactly_repeatable(policy: FluxPolicy) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5])
 def test_chunks_change_nothing_beyond_rounding(size: int, policy: FluxPolicy) -> None:
-    whole, parts = (drawn(policy, noise_of(policy), batch_size=n) for n in (96, size))
+    whole, parts = (drawn(policy, noise_of(policy), parts=n) for n in (96, size))
     torch.testing.assert_close(parts.latents, whole.latents, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(parts.log_probs, whole.log_probs, rtol=1e-5, atol=1e-5)
 
@@ -93,6 +104,59 @@ def test_steps_without_noise(policy: FluxPolicy) -> None:
         velocity = policy.velocity(found.latents[:, 2], found.sigmas[2].expand(BATCH), prompts, 1.0)
     euler = found.latents[:, 2] + (found.sigmas[3] - found.sigmas[2]) * velocity
     torch.testing.assert_close(found.latents[:, 3], euler, rtol=1e-6, atol=1e-6)
+
+
+def test_each_sample_may_have_its_own_stochastic_steps(policy: FluxPolicy) -> None:
+    noise = noise_of(policy)
+    plan = plan_of([])
+    plan.stochastic[0, 1] = plan.stochastic[4, 2] = True
+    mixed = drawn(policy, noise, plan=plan)
+    for row, step in ((0, 1), (4, 2)):
+        alone = drawn(policy, noise, stochastic_steps=[step])
+        assert torch.equal(mixed.latents[row], alone.latents[row])
+        assert torch.equal(mixed.log_probs[row], alone.log_probs[row])
+    ode = drawn(policy, noise, stochastic_steps=[])
+    assert torch.equal(mixed.latents[[1, 2, 3, 5]], ode.latents[[1, 2, 3, 5]])
+    assert not mixed.log_probs[[1, 2, 3, 5]].any()
+
+
+def test_samples_that_share_their_noise_are_one_path(policy: FluxPolicy) -> None:
+    """Until they part: the second has the first's noise up to step 1."""
+    whose = torch.arange(GROUP)[:, None].repeat(len(PROMPTS), STEPS + 1)
+    whose[1, :2] = 0
+    found = drawn(policy, noise_of(policy, noise_of=whose))
+    assert torch.equal(found.latents[0, :2], found.latents[1, :2])
+    assert not torch.isclose(found.latents[0, 2:], found.latents[1, 2:]).all(2).any()
+
+
+def test_louder_noise_moves_further_under_the_same_density(policy: FluxPolicy) -> None:
+    noise = noise_of(policy)
+    scale = torch.tensor([3.0, 1.0, 1.0, 1.0])
+    plain, loud = drawn(policy, noise), drawn(policy, noise, plan=plan_of([0, 1, 2], scale))
+    std = 0.6 * math.sqrt(float(plain.sigmas[0] - plain.sigmas[1]))
+    torch.testing.assert_close(
+        loud.latents[:, 1] - plain.latents[:, 1], 2 * std * noise[:, 1], rtol=1e-4, atol=1e-5
+    )
+    squared = 9 * noise[:, 1].square().flatten(1).mean(1)
+    expected = -squared / 2 - math.log(std) - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(loud.log_probs[:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_log_probs_by_site_add_up(policy: FluxPolicy) -> None:
+    """Over channels they are summed, where the usual ones are averaged over everything."""
+    noise = noise_of(policy)
+    usual, sites = drawn(policy, noise), drawn(policy, noise, channel=policy.channel_dimension)
+    tokens, channels = policy.latent_shape
+    assert sites.log_probs.shape == (BATCH, STEPS, tokens)
+    torch.testing.assert_close(
+        sites.log_probs.mean(2) / channels, usual.log_probs, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_parts_in_any_order_come_back_in_order(policy: FluxPolicy) -> None:
+    parts = [torch.tensor([5, 1, 3]), torch.tensor([0, 2, 4])]
+    found, whole = drawn(policy, noise_of(policy), parts=parts), drawn(policy, noise_of(policy))
+    torch.testing.assert_close(found.latents, whole.latents, rtol=1e-5, atol=1e-5)
 
 
 def test_log_prob_is_the_density_of_the_noise_drawn(policy: FluxPolicy) -> None:

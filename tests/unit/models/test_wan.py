@@ -76,6 +76,22 @@ def test_the_first_frame_decides(
     assert torch.equal(same.condition[0], same.condition[2])
 
 
+def test_what_follows_a_first_frame_is_mid_grey(
+    wan_folders: WanFolders, first_frames: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, clips = I2V.policy(wan_folders(I2V)), []
+    encode = policy.vae.encode
+    monkeypatch.setattr(policy.vae, "encode", lambda clip: clips.append(clip) or encode(clip))
+    found = policy.encode_prompts(WAN_PROMPTS[:1], first_frames[:1]).condition
+    (clip,) = clips
+    assert clip.shape == (1, 3, 5, SIZE["resolution"], SIZE["width"])
+    assert clip[:, :, 0].min() < -0.5 < 0.5 < clip[:, :, 0].max()  # the image, in [-1, 1]
+    assert clip[:, :, 1:].eq(0).all()
+    assert found is not None
+    assert found[:, :4, 0].eq(1).all()  # the mask: only the first latent frame is given
+    assert found[:, :4, 1:].eq(0).all()
+
+
 def test_a_given_first_frame_arrives(wan_folders: WanFolders, first_frames: list[Path]) -> None:
     """Where the first latents are given, a sample ends in them, and no weight moves them."""
     policy = TI2V.policy(wan_folders(TI2V))

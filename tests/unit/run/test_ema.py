@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bpgo.run.ema import EMA
+from bpgo.run.ema import EMA, warmed_up
 
 
 def test_warm_up_and_interval() -> None:
     weight = {"w": torch.zeros(1)}
-    ema = EMA(weight, decay=0.9, every=2)
+    ema = EMA(weight, warmed_up(0.9), every=2)
     expected = 0.0
     for step in range(40):
         weight["w"].fill_(step)
@@ -23,7 +23,7 @@ def test_warm_up_and_interval() -> None:
 
 def test_swap_restores_even_after_an_error() -> None:
     weight = {"w": torch.nn.Parameter(torch.ones(2))}
-    ema = EMA(weight, decay=0.5)
+    ema = EMA(weight, warmed_up(0.5))
     with torch.no_grad():
         weight["w"].fill_(5)
     inside = []
@@ -40,7 +40,7 @@ def test_swap_restores_even_after_an_error() -> None:
 
 
 def test_average_of_small_types_is_float32() -> None:
-    ema = EMA({"w": torch.ones(2, dtype=torch.bfloat16)}, decay=0.9)
+    ema = EMA({"w": torch.ones(2, dtype=torch.bfloat16)}, warmed_up(0.9))
     assert ema.average["w"].dtype == torch.float32
 
 
@@ -54,11 +54,11 @@ def test_state_dict_continues_to_the_bit() -> None:
             ema.parameters["w"].copy_(row)
             ema.update()
 
-    whole = EMA(weight, 0.9, every=3)
+    whole = EMA(weight, warmed_up(0.9), every=3)
     run(whole, path)
-    first = EMA({"w": torch.zeros(3)}, 0.9, every=3)
+    first = EMA({"w": torch.zeros(3)}, warmed_up(0.9), every=3)
     run(first, path[:7])
-    second = EMA({"w": path[6].clone()}, 0.9, every=3)
+    second = EMA({"w": path[6].clone()}, warmed_up(0.9), every=3)
     second.load_state_dict(first.state_dict())
     run(second, path[7:])
     assert torch.equal(second.average["w"], whole.average["w"])

@@ -27,7 +27,7 @@ def policy_of(kind: str, folder: str) -> Policy:
     if kind == "flux":
         return tiny_policy(Path(folder))
     settings = config.load(repository_root() / "config" / "scenes_t2v.yaml")
-    return loading.load_policy(settings, "cpu")
+    return loading.load_policy(settings, "cpu", 1)
 
 
 def fingerprint(policy: Policy) -> str:

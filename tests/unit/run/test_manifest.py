@@ -42,7 +42,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("file", "part_of_a_run"),
     [
         ("bpgo/core/update.py", True),
-        ("bpgo/method/ras.py", True),
+        ("bpgo/trust/ras.py", True),
         ("baselines/grpo.py", True),
         ("bpgo/analysis/tables/make.py", False),
         ("bpgo/cli.py", False),

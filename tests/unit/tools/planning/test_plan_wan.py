@@ -75,6 +75,16 @@ def test_less_memory() -> None:
     assert memory(frugal, size).passing["decoding"] < memory(plain, size).passing["decoding"] / 3
 
 
+def test_guidance_with_half_the_gradient() -> None:
+    both, half = (
+        memory(settings, model_size(settings)).per_sample
+        for settings in (
+            planned("wan21_t2v_1_3b", guidance_gradient=which) for which in ("both", "conditional")
+        )
+    )
+    assert half == pytest.approx(both / 2)
+
+
 def test_a_first_frame_is_kept_beside_the_text() -> None:
     """In bfloat16: 512 tokens, and for each latent place 4 + 16 values or, of TI2V, the first's."""
     text = 2 * 512 * 4096

@@ -98,3 +98,8 @@ def test_guidance_is_a_second_pass_for_some_models(default: Settings, tmp_path: 
     assert (two.forwards, two.updates) == (2 * one.forwards, 2 * one.updates)
     assert two.decoded == one.decoded
     assert work_of(sd3).texts == work_of(flux).texts + 1  # the empty prompt
+    half = sd3.model_copy(
+        update={"model": model.model_copy(update={"guidance_gradient": "conditional"})}
+    )
+    third = group(work_of(half), "train", "ambiguous/grpo")
+    assert (third.forwards, third.updates) == (2 * one.forwards + one.updates, one.updates)

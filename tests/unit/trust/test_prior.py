@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from bpgo.errors import UserError
-from bpgo.method.prior import FirstFrame, Fixed, MovingAverage, SftMean
 from bpgo.records import Calibration, GroupRewards
+from bpgo.trust.prior import FirstFrame, Fixed, MovingAverage, SftMean
 
 CALIBRATION = Calibration(mean=2.0, std=0.5, minimum=1.0, prompt_means={"a": 1.5, "b": 2.5})
 
@@ -60,7 +62,18 @@ def test_state_dict() -> None:
 
 def test_first_frame_and_fixed() -> None:
     frames = torch.tensor([0.2, 0.4])
-    torch.testing.assert_close(FirstFrame().get(_groups(first_frame=frames)), frames.double())
+    still = FirstFrame("none")
+    torch.testing.assert_close(still.get(_groups(first_frame=frames)), frames.double())
     with pytest.raises(UserError, match="first frame"):
-        FirstFrame().get(_groups())
+        still.get(_groups())
     assert Fixed(0.3).get(_groups()).tolist() == [0.3, 0.3]
+
+
+def test_first_frame_is_moved_to_the_level_of_clips() -> None:
+    """Clips earn 2 on average, first frames .5: an anchor is its frame's reward and 1.5 more."""
+    known = replace(CALIBRATION, first_frames={"a": 0.25, "b": 0.75})
+    groups = _groups(first_frame=torch.tensor([0.25, 0.75]), calibration=known)
+    assert FirstFrame("base_mean").get(groups).tolist() == [1.75, 2.25]
+    for calibration in (None, CALIBRATION):
+        with pytest.raises(UserError, match="calibrat"):
+            FirstFrame("base_mean").get(replace(groups, calibration=calibration))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bpgo.method.crt import paper_exp, released_sigmoid
+from bpgo.trust.crt import paper_exp, released_sigmoid
 
 PRIOR = torch.tensor([0.5], dtype=torch.float64)
 

@@ -1,13 +1,13 @@
 """The semantic prior anchor R_prior: what a clear, typical prompt is expected to earn.
 
 An estimator answers with one anchor a group, `[P]` float64 in the reward's own units, NaN where a
-prompt has none (such a group stays plain GRPO). `get` answers from what was known *before* the
+prompt has none (such a group keeps its rewards). `get` answers from what was known *before* the
 batch; `update` then learns from it, so a group's own mean never sits in its own anchor.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from bpgo.errors import UserError
 from bpgo.records import Calibration, GroupRewards
 
 if TYPE_CHECKING:
-    from bpgo.method.settings import BpgoSettings
+    from bpgo.trust.bpgo import BpgoSettings
 
 
 class Prior:
@@ -90,13 +90,31 @@ class MovingAverage(Prior):
 
 
 class FirstFrame(Prior):
-    """The text alignment of the given first frame (the paper's I2V), one number a group."""
+    """The text alignment of the given first frame (the paper's I2V), one number a group.
+
+    A still frame and a moving clip earn rewards of another level. `base_mean` moves the anchor by
+    the mean reward of the base policy's clips (`Calibration.mean`) less the mean reward of the
+    first frames (of all `Calibration.first_frames`), so that it compares like with like; `none`
+    takes the still's reward as it is.
+    """
+
+    def __init__(self, offset: Literal["base_mean", "none"]) -> None:
+        self.offset = offset
 
     def get(self, groups: GroupRewards) -> Tensor:
-        """`[P]`; `UserError` if the batch carries no first frames."""
+        """`[P]`; `UserError` if the batch or, for an offset, the calibration has no first frame."""
         if groups.first_frame is None:
             raise UserError("prior 'first_frame' needs image-to-video prompts with a first frame")
-        return groups.first_frame.double()
+        anchor = groups.first_frame.double()
+        if self.offset == "none":
+            return anchor
+        base = _calibration(groups, "first_frame")
+        if not base.first_frames:
+            raise UserError(
+                "first_frame_offset 'base_mean' needs the first frames' rewards in the calibration:"
+                " run `calibrate` again, or set it to 'none'"
+            )
+        return anchor + (base.mean - sum(base.first_frames.values()) / len(base.first_frames))
 
 
 class Fixed(Prior):
@@ -117,7 +135,9 @@ def make_prior(settings: BpgoSettings) -> Prior:
     if settings.prior == "fixed":
         assert settings.fixed_prior is not None  # the settings' own check
         return Fixed(settings.fixed_prior)
-    return SftMean() if settings.prior == "sft_mean" else FirstFrame()
+    if settings.prior == "first_frame":
+        return FirstFrame(settings.first_frame_offset)
+    return SftMean()
 
 
 def _calibration(groups: GroupRewards, name: str) -> Calibration:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bpgo.method.ras import bayes_reliability, released_scale, sigmoid_weight
+from bpgo.trust.ras import bayes_reliability, released_scale, sigmoid_weight
 
 PRIOR = torch.tensor([0.5, 0.5, 0.5], dtype=torch.float64)
 

@@ -1,0 +1,90 @@
+"""Rules that join an arm with its experiment: what it can train, what its trust rule can see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bpgo import registry
+from bpgo.config.settings import BASE_ARM, CLIP_SHARE, Settings
+from bpgo.errors import UserError
+
+
+def check_arms(settings: Settings, file: str) -> None:
+    """Every arm can be trained with the experiment's sizes, and its trust rule sees what it reads.
+
+    Raises:
+        UserError: naming the arm's key, the value and what is allowed.
+    """
+    for name, chosen in settings.arms.items():
+        values: Any = chosen
+        arm = registry.load_arm_class(values.algorithm)(values)
+        try:
+            arm.check(settings.rollout)
+        except UserError as error:
+            raise UserError(f"{file}: arms.{name}.{error}") from None
+        _check_optimizer_steps(settings, name, arm, file)
+        _check_tolerance(settings, name, values, file)
+    for run in settings.runs():
+        if run.arm != BASE_ARM and getattr(settings.arms[run.arm], "trust", None):
+            _check_trust(settings, run.experiment, run.arm, file)
+
+
+def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -> None:
+    """Each optimizer step has something to train; there are never fewer than asked for."""
+    rollout, training = settings.rollout, settings.training
+    groups = rollout.prompts_per_iteration // max(1, settings.machine.gpus)
+    size = rollout.group_size if rollout.batch_size == "auto" else rollout.batch_size
+    if arm.whole_groups and size < rollout.group_size:
+        raise UserError(
+            f"{file}: rollout.batch_size: {size} is below rollout.group_size, which is"
+            f" {rollout.group_size}: the loss of arms.{name} compares the samples of a group, so a"
+            " forward pass holds whole groups"
+        )
+    if training.split == "steps":
+        most, what = arm.passes(rollout).trained, f"trained steps of arms.{name}"
+    elif arm.whole_groups:
+        most, what = groups, f"groups of a process, which arms.{name} keeps whole"
+    else:
+        most, what = rollout.group_size, "samples of a group (rollout.group_size)"
+    if training.optimizer_steps > most:
+        raise UserError(
+            f"{file}: training.optimizer_steps: {training.optimizer_steps} is more than the {most}"
+            f" {what}, which are shared out among the optimizer steps (training.split:"
+            f" {training.split})"
+        )
+
+
+def _check_tolerance(settings: Settings, name: str, arm: Any, file: str) -> None:
+    """A first ratio that is off by as much as the clip range would be clipped unseen."""
+    tolerance, clip_range = settings.training.ratio_tolerance, getattr(arm, "clip_range", None)
+    if tolerance and clip_range and tolerance > CLIP_SHARE * clip_range * (1 + 1e-9):
+        raise UserError(
+            f"{file}: training.ratio_tolerance: {tolerance:g} is more than a tenth of"
+            f" arms.{name}.clip_range, which is {clip_range:g}: leave it out, and each arm's"
+            " tolerance is a tenth of its own"
+        )
+
+
+def _check_trust(settings: Settings, experiment: str, name: str, file: str) -> None:
+    arm: Any = settings.arms[name]
+    rule, entry = arm.trust, settings.experiments[experiment]
+    place = f"{file}: arms.{name}.trust.rule: '{rule.rule}'"
+    reads = rule.reads()
+    members = settings.rewards[entry.training_reward].part_names()
+    if "members" in reads and len(members) < 2:
+        raise UserError(
+            f"{place} compares the members of an ensemble, and experiments.{experiment}"
+            f".training_reward, '{entry.training_reward}', has {len(members) or 'only one'}: name a"
+            " weighted_sum of two or more"
+        )
+    if "ambiguity" in reads and not settings.prompts.knows_ambiguity:
+        raise UserError(
+            f"{place} reads how ambiguous each prompt is, and nobody knows that of prompts of kind"
+            f" '{settings.prompts.kind}'"
+        )
+    for reward in rule.reference_rewards():
+        if reward not in entry.diagnostics:
+            raise UserError(
+                f"{place} reads the reward '{reward}', which experiments.{experiment}.diagnostics"
+                f" does not list: {', '.join(entry.diagnostics) or 'it is empty'}"
+            )

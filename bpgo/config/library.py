@@ -1,0 +1,184 @@
+"""The files of a configuration: read, merged, checked, with one message for each mistake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from bpgo.errors import UserError, suggest
+
+Model = TypeVar("Model", bound=BaseModel)
+
+# Folders of named files; `overrides` changes single values of one for this configuration.
+NAMED = ("arms", "models", "prompts", "rewards", "trust")
+# A file there may say `base: NAME`, another file of its folder, and then what differs.
+WITH_BASE = ("arms", "trust")
+NOT_INHERITED = ("title", "source")
+# Keys that hold a trust rule: a name of the folder `trust`, or a mapping.
+RULES = ("trust", "of")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One YAML file as a mapping; `UserError` if it is missing, broken or something else."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {_one_line(str(error))}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold a mapping of keys to values")
+    return values
+
+
+def validate(schema: type[Model], values: Any, file: str, prefix: str = "") -> Model:
+    """`values` as `schema`; a `UserError` lists every mistake with its key, value and file."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(schema, problem, file, prefix) for problem in error.errors()]
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
+
+
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` over `base`: mappings merge, everything else is replaced.
+
+    Of a trust rule, a mapping changes single values of the rule that is there, by name or as a
+    mapping; a name, or a mapping with `base` or `rule`, takes its place.
+    """
+    merged = dict(base)
+    for key, value in change.items():
+        old = base.get(key)
+        if key in RULES and isinstance(value, dict):
+            if "base" in value or "rule" in value:
+                old = None
+            elif isinstance(old, str):
+                old = {"base": old}
+        both = isinstance(value, dict) and isinstance(old, dict)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+@dataclass(frozen=True)
+class Library:
+    """The files that a configuration names, with what it overrides in them."""
+
+    folder: Path
+    overrides: dict[str, dict[str, dict[str, Any]]]
+    file: str  # the configuration
+
+    def read(
+        self, kind: str, name: str, file: str, key: str, inside: tuple[str, ...] = ()
+    ) -> tuple[str, dict[str, Any]]:
+        """The file `folder/kind/name.yaml`: its path and its values, over those of its base.
+
+        What the configuration overrides in a file belongs to it, for files that it is the base of
+        too. `key` of the configuration `file` holds `name`; `inside` are the files of this kind
+        that wait for it.
+        """
+        path = self.folder / kind / f"{name}.yaml"
+        if not path.is_file():
+            known = sorted(found.stem for found in (self.folder / kind).glob("*.yaml"))
+            raise UserError(
+                f"{file}: {key}: '{name}' is unknown: there is no {path}."
+                f"{suggest(name, known)} Known: {', '.join(known)}"
+            )
+        if name in inside:
+            circle = " -> ".join([*inside[inside.index(name) :], name])
+            raise UserError(f"{file}: {key}: '{name}' is built on itself: {circle}")
+        label, values = str(path), read_yaml(path)
+        change = self.overrides.get(kind, {}).get(name)
+        if change is not None:
+            label = f"{path} (with {self.file}: overrides.{kind}.{name})"
+            values = merge(values, change)
+        if kind not in WITH_BASE or "base" not in values:
+            return label, values
+        base = values.pop("base")
+        if not isinstance(base, str):
+            raise UserError(f"{label}: base: must name a file of {path.parent}, not {base!r}")
+        _, above = self.read(kind, base, label, "base", (*inside, name))
+        kept = {key: value for key, value in above.items() if key not in NOT_INHERITED}
+        return label, merge(kept, values)
+
+
+def library(folder: Path, overrides: Any, file: str) -> Library:
+    """The files of `folder` with the `overrides` of the configuration `file`, whose keys exist."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind, entries in mapping(overrides, "overrides", file).items():
+        if kind not in NAMED:
+            raise UserError(unknown_key(file, f"overrides.{kind}", str(kind), list(NAMED)))
+        found[kind] = {}
+        for name, change in mapping(entries, f"overrides.{kind}", file).items():
+            if not (folder / kind / f"{name}.yaml").is_file():
+                known = sorted(entry.stem for entry in (folder / kind).glob("*.yaml"))
+                raise UserError(
+                    f"{file}: overrides.{kind}: there is no {folder / kind / name}.yaml."
+                    f"{suggest(str(name), known)} Known: {', '.join(known)}"
+                )
+            found[kind][name] = mapping(change, f"overrides.{kind}.{name}", file)
+    return Library(folder, found, file)
+
+
+def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = join(prefix, *location)
+    if problem["type"] == "extra_forbidden":
+        return unknown_key(file, key, location[-1], _keys_at(schema, location[:-1]))
+    if problem["type"] == "missing":
+        return f"{file}: {key}: missing; this key is required"
+    if problem["type"] == "value_error":  # a rule that joins several keys
+        return f"{file}: {key + ': ' if key else ''}{problem['ctx']['error']}"
+    return f"{file}: {key}: {problem['input']!r} is not allowed: {problem['msg']}"
+
+
+def unknown_key(file: str, key: str, word: str, allowed: list[str]) -> str:
+    """The message."""
+    return (
+        f"{file}: {key}: unknown key.{suggest(word, allowed)} Allowed: {', '.join(sorted(allowed))}"
+    )
+
+
+def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
+    """The keys that the schema knows at a place inside it."""
+    current: Any = schema
+    for part in location:
+        fields = getattr(current, "model_fields", {})
+        if part in fields:
+            current = fields[part].annotation
+        elif get_origin(current) is dict:  # a mapping of names to entries
+            current = get_args(current)[1]
+    fields = getattr(current, "model_fields", {})
+    return [field.alias or name for name, field in fields.items()]
+
+
+def registered(
+    values: dict[str, Any], key: str, known: dict[str, str], what: str, file: str, prefix: str = ""
+) -> str:
+    """The word at `key`, which must be one of the registry's; `prefix` leads to `values`."""
+    word = values.get(key)
+    if not isinstance(word, str) or word not in known:
+        raise UserError(
+            f"{file}: {join(prefix, key)}: {word!r} is not {what}.{suggest(str(word), known)}"
+            f" Known: {', '.join(sorted(known))}"
+        )
+    return word
+
+
+def mapping(value: Any, key: str, file: str) -> dict[str, Any]:
+    """`value`, which must be a mapping."""
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: {key}: must be a mapping of names to entries, not {value!r}")
+    return value
+
+
+def join(*parts: str) -> str:
+    """Keys on the way down, with dots."""
+    return ".".join(part for part in parts if part)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
