@@ -15,6 +15,8 @@ ARMS = {
     "grpo": "baselines.grpo",
     "dance_grpo": "baselines.dance_grpo",
     "flow_grpo": "baselines.flow_grpo",
+    "grpo_guard": "baselines.grpo_guard",
+    "diffusion_nft": "baselines.diffusion_nft",
     "bpgo": "bpgo.method.arm",
 }
 
