@@ -17,6 +17,8 @@ ARMS = {
     "flow_grpo": "baselines.flow_grpo",
     "mix_grpo": "baselines.mix_grpo",
     "branch_grpo": "baselines.branch_grpo",
+    "grpo_guard": "baselines.grpo_guard",
+    "diffusion_nft": "baselines.diffusion_nft",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

@@ -54,8 +54,8 @@ class ArmSettings(Strict):
 class Average:
     """A further policy: a moving average of the trained weights.
 
-    At its n-th move (from 1) it keeps the share `decay(n)` of itself; it moves after every
-    iteration or after every optimizer step. It starts as the base policy.
+    It moves after every iteration or after every optimizer step, and keeps the share `decay(n)` of
+    itself, n being the optimizer steps made until then. It starts as the base policy.
     """
 
     decay: Callable[[int], float]

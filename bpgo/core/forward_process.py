@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from pydantic import model_validator
+
 from bpgo.config.settings import Fraction, RolloutSettings
 from bpgo.core.arm import BASE, Arm, ArmSettings
 from bpgo.errors import UserError
@@ -24,6 +26,15 @@ class ForwardProcessSettings(ArmSettings):
     """What an arm without log-probabilities states: no kernel, no noise level, no clip range."""
 
     trained_fraction: Fraction  # share of the schedule's noise levels that is trained
+
+    @model_validator(mode="after")
+    def _own_starts(self) -> ForwardProcessSettings:
+        if self.shared_initial_noise:
+            raise ValueError(
+                "shared_initial_noise: the rollout draws no noise after the start, so a group that"
+                " shares its start is one sample G times: set it to false"
+            )
+        return self
 
 
 class ForwardProcess(Arm):
@@ -44,8 +55,8 @@ class ForwardProcess(Arm):
         return []
 
     def trained_count(self, sizes: RolloutSettings) -> int:
-        """K = int(steps * trained_fraction); `UserError` if that is 0."""
-        count = int(sizes.steps * self.settings.trained_fraction)
+        """K = int(trainable noise levels * trained_fraction); `UserError` if that is 0."""
+        count = self.count_of(len(self.trainable(sizes, [])))
         if count < 1:
             raise UserError(
                 f"trained_fraction: {self.settings.trained_fraction:g} of {sizes.steps} steps"
@@ -53,20 +64,24 @@ class ForwardProcess(Arm):
             )
         return count
 
+    def count_of(self, candidates: int) -> int:
+        """K of so many candidate noise levels."""
+        return int(candidates * self.settings.trained_fraction)
+
     def trainable(
         self,
         sizes: RolloutSettings,
         stochastic: list[int],  # noqa: ARG002
     ) -> list[int]:
-        """The first K noise levels: the schedule's last, at which little noise is left, go."""
-        return list(range(self.trained_count(sizes)))
+        """Every noise level of the schedule, the first included."""
+        return list(range(sizes.steps))
 
     def trained_steps(self, candidates: list[int], batch: int, generator: Generator) -> Tensor:
-        """The candidates `[B, K]` in a random order, one for the whole batch."""
+        """The first K of each sample's own permutation of the candidates `[B, K]`."""
         import torch
 
-        order = torch.randperm(len(candidates), generator=generator)
-        return torch.tensor(candidates)[order].expand(batch, -1)
+        order = torch.rand(batch, len(candidates), generator=generator).argsort(dim=1)
+        return torch.tensor(candidates)[order[:, : self.count_of(len(candidates))]]
 
     def regulariser(self, seen: Seen) -> Tensor:
         """The squared distance of the velocity to the base policy's, `[N]`."""

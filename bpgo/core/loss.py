@@ -14,6 +14,7 @@ from torch import Tensor
 from bpgo.core.sde import Transition
 
 KlForm = Literal["flow_grpo", "gaussian", "velocity"]
+StepWeight = Literal["none", "step", "velocity"]
 
 
 def ratio(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
@@ -25,6 +26,33 @@ def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip_range: float) -> Te
     """PPO's pessimistic loss `[N]`: max(-A r, -A clip(r, 1 - c, 1 + c)) (arXiv 1707.06347)."""
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     return torch.maximum(-advantage * ratio, -advantage * clipped)
+
+
+def normalised_ratio(log_ratio: Tensor, mean_shift: Tensor, std: Tensor) -> Tensor:
+    """GRPO-Guard's ratio `[N]`: exp(k (log r + b)) (arXiv 2510.22319 Eq. 8).
+
+    b `[N]` is mean((mu - mu_old)^2) / (2 k^2), which log r is too low by on average, and k `[N]`
+    (or `[N, 1, ...]`) the step's full std. Left in the exponent is the mean of (mu - mu_old) z, z
+    being the noise that was drawn: centred on 0, and as wide at every noise level.
+    """
+    return ((log_ratio + mean_shift) * std.flatten()).exp()
+
+
+def step_weight(form: StepWeight, policy: Transition) -> Tensor:
+    """What GRPO-Guard multiplies the loss of a step by, `[N]` (arXiv 2510.22319 Eq. 12).
+
+    `step` is 1 / h (released); `velocity` is |b| / h^2, with b the velocity's share of the mean:
+    the paper's form for every kernel, of which Flow-GRPO's constant 1 + eta^2 / 2 is left out in
+    `step`; `none` is 1.
+    """
+    h = policy.sqrt_dt.flatten().square()
+    if form == "none":
+        return torch.ones_like(h)
+    if form == "step":
+        return 1 / h
+    if form == "velocity":
+        return policy.velocity_scale.flatten().abs() / h.square()
+    raise ValueError(f"step weight '{form}' is unknown; known: none, step, velocity")
 
 
 def outside(ratio: Tensor, clip_range: float) -> Tensor:

@@ -175,7 +175,7 @@ class Trainer:
         report = self.updater.update(batch, prompts, result, plan)
         for average in self.averages.values():
             if not average.by_step:
-                average.update()
+                average.update(len(report.gradient_norms))
         end = self.clock()
         self.wall_seconds += end - start
         with processes.together():

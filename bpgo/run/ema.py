@@ -17,9 +17,9 @@ def warmed_up(decay: float) -> Callable[[int], float]:
 class EMA:
     """Average of a policy's parameters.
 
-    `update` counts n = 1, 2, ...: optimizer steps with `by_step`, else iterations. Where n is a
-    multiple of `every`, the average moves by 1 - decay(n) towards the parameters. Averages are
-    float32 (float64 where the parameter is), whatever the parameters' type.
+    n counts optimizer steps. `update` is called after each with `by_step`, else after each
+    iteration. Where n is a multiple of `every`, the average moves by 1 - decay(n) towards the
+    parameters. Averages are float32 (float64 where the parameter is), whatever their type.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class EMA:
         }
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Count one; every `every`-th moves the average."""
-        self.steps += 1
+    def update(self, steps: int = 1) -> None:
+        """Count so many optimizer steps; every `every`-th count moves the average."""
+        self.steps += steps
         if self.steps % self.every:
             return
         decay = self.decay(self.steps)

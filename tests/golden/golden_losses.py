@@ -1,18 +1,34 @@
-"""Published losses and averages of weights -> `bpgo.core.loss`, `bpgo.run.ema`."""
+"""Published losses and averages of weights -> `bpgo.core.loss`, `baselines`, `bpgo.run.ema`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from golden_case import Case
 
-from bpgo.core.loss import clip_fraction, clipped_surrogate, kl, ratio
-from bpgo.core.sde import Transition
-from bpgo.run.ema import EMA
+from baselines.diffusion_nft import OLD, DiffusionNft, sides
+from baselines.grpo_guard import GrpoGuard
+from bpgo.core.arm import BASE
+from bpgo.core.loss import clipped_surrogate, kl, outside, ratio, step_weight
+from bpgo.core.sde import Transition, transition
+from bpgo.core.seen import StepLoss
+from bpgo.run.ema import EMA, warmed_up
 
 Answers = dict[str, Any]
+SHARED = {"title": "", "shared_initial_noise": False, "trained_fraction": 1.0}
+GUARD = {
+    **SHARED,
+    "algorithm": "grpo_guard",
+    "kernel": "flow",
+    "noise_level": 0.7,
+    "step_selection": "shared",
+    "advantage": {},
+}
+NFT = {**SHARED, "algorithm": "diffusion_nft", "decay_type": 1}
 
 
 def _surrogate(
@@ -27,7 +43,7 @@ def _surrogate(
 def flow_grpo_loss(case: Case) -> Answers:
     """Flow-GRPO's inline loss; its Wan script divides the KL by the full variance."""
     if case.arg("rationorm", None):
-        pytest.skip("arm GRPO-Guard does not exist yet")
+        return released_guard_loss(case)
     case.descriptive("sched")
     clip_range, beta = case.arg("clip_range"), case.arg("beta", 0.0)
     ratios, losses = _surrogate(
@@ -35,7 +51,7 @@ def flow_grpo_loss(case: Case) -> Answers:
     )
     case.unused_inputs("old_prev_sample_mean")
     answers = {"ratio": ratios, "policy_loss": losses.mean(), "loss": losses.mean()}
-    answers["clipfrac"] = clip_fraction(ratios, clip_range)
+    answers["clipfrac"] = outside(ratios, clip_range).float().mean()
     if case.has("ref_prev_sample_mean"):
         std, sqrt_dt = case.tensor("std_dev_t"), case.tensor("sqrt_dt")
         mean, reference = case.tensor("prev_sample_mean"), case.tensor("ref_prev_sample_mean")
@@ -45,6 +61,137 @@ def flow_grpo_loss(case: Case) -> Answers:
         case.absolute["kl_loss"] = 0.0  # it is tiny: compare it relatively
         answers["loss"] = answers["policy_loss"] + beta * answers["kl_loss"]
     return answers
+
+
+def _guarded(
+    case: Case, clip_range: float, limit: float, mean_shift: str, weight: str, names: dict[str, str]
+) -> StepLoss:
+    """GRPO-Guard's arm on a case; `names` maps our words to the case's inputs."""
+    values = {"clip_range": clip_range, "mean_shift": mean_shift, "step_weight": weight}
+    arm = GrpoGuard(GrpoGuard.Settings.model_validate({**GUARD, **values}))
+    mean, old_mean = case.tensor(names["mean"]), case.tensor(names["old_mean"])
+    shape = (len(mean), *[1] * (mean.ndim - 1))
+    if "dt" in names:
+        root = case.tensor(names["dt"]).neg().sqrt().view(shape)
+    else:
+        root = case.tensor("sqrt_dt").view(shape)
+    seen: Any = SimpleNamespace(
+        step=Transition(mean, case.tensor("std_dev_t") * root, root, torch.ones_like(root)),
+        old_mean=old_mean,
+        log_ratio=case.tensor("log_prob") - case.tensor("old_log_prob"),
+        points=SimpleNamespace(steps=torch.zeros(len(mean), dtype=torch.long)),
+    )
+    advantage = case.optional("advantages")
+    taken = torch.ones(len(mean)) if advantage is None else advantage.reshape(-1)
+    return arm.loss(seen, taken.clamp(-limit, limit))
+
+
+FLOW_GRPO = {"mean": "prev_sample_mean", "old_mean": "old_prev_sample_mean"}
+
+
+def released_guard_loss(case: Case) -> Answers:
+    """GRPO-Guard's script: b over the micro-batch, the loss divided by h."""
+    case.descriptive("sched")
+    case.choice("beta", {0.0: None}, 0.0)  # no KL term
+    case.unused_inputs("ref_prev_sample_mean")
+    found = _guarded(
+        case, case.arg("clip_range"), case.arg("adv_clip_max", 5), "batch", "step", FLOW_GRPO
+    )
+    case.absolute["ratio_mean_bias"] = 0.0  # it is tiny: compare it relatively
+    loss = found.rows.mean()
+    return {
+        "ratio": found.ratio,
+        "policy_loss": loss,
+        "loss": loss,
+        "ratio_mean_bias": found.scalars["mean_shift"],
+    }
+
+
+def verl_omni_guard_loss(case: Case) -> Answers:
+    """verl-omni `GRPOGuardLoss.compute_loss`: b of each sample."""
+    clip_range = case.arg("clip_ratio")
+    found = _guarded(case, clip_range, case.arg("adv_clip_max"), "sample", "step", FLOW_GRPO)
+    assert found.ratio is not None
+    assert found.clipped is not None
+    return {
+        "loss": found.rows.mean(),
+        "ratio_mean": found.ratio.double().mean(),
+        "ratio_std": found.ratio.double().std(),
+        "clipfrac": found.clipped.float().mean(),
+    }
+
+
+def flow_factory_guard_ratio(case: Case) -> Answers:
+    """Flow-Factory's GRPO-Guard: b of each sample, no weight of the step."""
+    names = {"mean": "next_latents_mean", "old_mean": "old_next_latents_mean", "dt": "dt"}
+    return {"ratio": _guarded(case, 1.0, 1.0, "sample", "none", names).ratio}
+
+
+def teleboost_guard_weight(case: Case) -> Answers:
+    """TeleBoost `compute_grad_reweight_delta`, which adds eps to h and floors t at it."""
+    eps = case.arg("eps")
+    level = case.tensor("t").clamp(min=eps)
+    zeros = torch.zeros(len(level), 1)
+    moved = transition(
+        "dance", zeros, zeros, level, level - (case.arg("dt") + eps), case.arg("eta")
+    )
+    return {"flow_grpo": step_weight("step", moved), "dancegrpo": step_weight("velocity", moved)}
+
+
+def diffusion_nft_loss(case: Case) -> Answers:
+    """DiffusionNFT's inline loss; its `policy_loss` has the KL term added in place."""
+    case.choice("adv_mode", {"all": None})
+    case.unused_inputs("noise")  # x_t is given
+    beta, limit = case.arg("beta"), float(case.arg("adv_clip_max"))
+    values = {"beta": beta, "kl_weight": case.arg("kl_beta"), "advantage": {"clip": limit}}
+    arm = DiffusionNft(DiffusionNft.Settings.model_validate({**NFT, **values}))
+    velocity = case.tensor("forward_prediction").requires_grad_()
+    seen: Any = SimpleNamespace(
+        velocity=velocity,
+        latents=case.tensor("xt"),
+        sigma=case.tensor("t").flatten(),
+        sample=case.tensor("x0"),
+        others={OLD: case.tensor("old_prediction"), BASE: case.tensor("ref_prediction")},
+    )
+    advantage = case.tensor("advantages").reshape(-1).clamp(-limit, limit)
+    rows = arm.loss(seen, advantage).rows
+    loss = (rows + arm.settings.kl_weight * arm.regulariser(seen)).mean()
+    (gradient,) = torch.autograd.grad(loss, velocity)
+    towards, away = sides(seen, beta)
+    return {
+        "r": arm.wanted(advantage),
+        "positive_loss": towards,
+        "negative_loss": away,
+        "policy_loss": loss,
+        "loss": loss,
+        "grad_forward": gradient,
+    }
+
+
+def diffusion_nft_decay(case: Case) -> Answers:
+    """DiffusionNFT `return_decay`, and the path of its old adapter, one row an epoch."""
+    answers = {}
+    for number in case.arg("types"):
+        values = {**NFT, "beta": 1.0, "decay_type": number, "advantage": {}}
+        arm = DiffusionNft(DiffusionNft.Settings.model_validate(values))
+        decay = arm.averages()[OLD].decay
+        if not case.has("parameters"):
+            answers[f"type{number}"] = _numbers(decay, case.tensor("step"))
+            continue
+        rows = case.tensor("parameters")
+        weight = {"weight": case.tensor("start")}
+        old, path = EMA(weight, decay, by_step=False), []
+        for epoch, row in enumerate(rows):
+            weight["weight"].copy_(row)
+            old.update(min(epoch, 1))  # the first epoch's optimizer steps are counted after it
+            path.append(old.average["weight"].clone())
+        answers[f"old_type{number}"] = torch.stack(path)
+        answers[f"decay_type{number}"] = _numbers(decay, torch.arange(len(rows)))
+    return answers
+
+
+def _numbers(decay: Callable[[int], float], steps: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([decay(step) for step in steps.tolist()], dtype=torch.float64)
 
 
 def dance_loss(case: Case) -> Answers:
@@ -57,7 +204,7 @@ def dance_loss(case: Case) -> Answers:
         pytest.skip("MixGRPO's pseudo-KL belongs to an arm that does not exist yet")
     share = case.arg("gradient_accumulation_steps", 1) * case.arg("train_timesteps", 1)
     loss = losses.mean() / share
-    fraction = clip_fraction(ratios, clip_range)
+    fraction = outside(ratios, clip_range).float().mean()
     return {"ratio": ratios, "loss": loss, "policy_loss": loss, "clip_frac": fraction}
 
 
@@ -75,7 +222,7 @@ def verl_omni_loss(case: Case) -> Answers:
         "loss": losses.mean(),
         "ratio_mean": ratios.double().mean(),
         "ratio_std": ratios.double().std(),
-        "clipfrac": clip_fraction(ratios, clip_range),
+        "clipfrac": outside(ratios, clip_range).float().mean(),
     }
 
 
@@ -83,7 +230,7 @@ def ema(case: Case) -> Answers:
     """Flow-GRPO `EMAModuleWrapper.step`, one call per optimizer step."""
     case.descriptive("steps")
     weight = {"weight": case.tensor("init")}
-    average = EMA(weight, case.arg("decay"), case.arg("update_step_interval", 1))
+    average = EMA(weight, warmed_up(case.arg("decay")), case.arg("update_step_interval", 1))
     path = []
     for values in case.tensor("params"):
         weight["weight"].copy_(values)

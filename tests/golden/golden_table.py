@@ -21,6 +21,11 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("flow_grpo", "", "sde_step_with_logprob", steps.flow_grpo_step),
     ("flow_grpo", "stat_tracking", "PerPromptStatTracker", advantages.flow_grpo_tracker),
     ("flow_grpo", "scripts/train_", "main (inline loss", losses.flow_grpo_loss),
+    ("Flow-Factory", "", "GRPOGuardTrainer", losses.flow_factory_guard_ratio),
+    ("verl-omni", "", "GRPOGuardLoss", losses.verl_omni_guard_loss),
+    ("TeleBoost", "grpo_guard", "compute_grad_reweight_delta", losses.teleboost_guard_weight),
+    ("DiffusionNFT", "train_nft", "main (inline loss", losses.diffusion_nft_loss),
+    ("DiffusionNFT", "train_nft", "return_decay", losses.diffusion_nft_decay),
     ("flow_grpo", "ema", "EMAModuleWrapper", losses.ema),
     ("DanceGRPO", "", "flux_step", steps.dance_step),
     ("DanceGRPO", "", "sd3_time_shift", steps.dance_schedule),
@@ -52,12 +57,9 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
 # (part of the repository, part of the file, start of the function) -> the arm it waits for
 MISSING = [
     ("advantage_weighted_matching", "", "", "AWM"),
-    ("DiffusionNFT", "", "", "DiffusionNFT"),
     ("TempFlow", "", "", "TempFlow-GRPO"),
     ("", "tempflow", "", "TempFlow-GRPO"),
     ("", "vipo", "", "VIPO"),
-    ("", "guard", "", "GRPO-Guard"),
-    ("", "", "GRPOGuard", "GRPO-Guard"),
     ("ddpo", "", "ddim_step", "DDPO (DDIM kernel)"),
 ]
 
