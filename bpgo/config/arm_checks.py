@@ -42,8 +42,9 @@ def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -
         )
     if training.split == "steps":
         most, what = arm.passes(rollout).trained, f"trained steps of arms.{name}"
-    elif arm.whole_groups:
-        most, what = groups, f"groups of a process, which arms.{name} keeps whole"
+    elif arm.whole_groups or training.split == "groups":
+        why = f"arms.{name}" if arm.whole_groups else "training.split"
+        most, what = groups, f"groups of a process, which {why} keeps whole"
     else:
         most, what = rollout.group_size, "samples of a group (rollout.group_size)"
     if training.optimizer_steps > most:

@@ -194,9 +194,9 @@ class TrainingSettings(Strict):
     ema_every: Count = 8  # optimizer steps
     snapshot_every: Count  # iterations between policies kept for the curves
     checkpoint_every: Count  # iterations between resumable states
-    # What an optimizer step trains: all trained steps of some samples of each group, as the
-    # published codes do, or some trained steps of all samples.
-    split: Literal["samples", "steps"] = "samples"
+    # What an optimizer step trains, as the published codes do: all trained steps of some samples of
+    # each group, or of some whole groups; or (`steps`) some trained steps of all samples.
+    split: Literal["samples", "groups", "steps"] = "samples"
     # Largest |ratio - 1| before the first optimizer step of a batch; None: a tenth of the arm's
     # clip range, which is the most that is allowed. It is exactly 0 where the update's forward
     # passes have the rollout's rows: always in bfloat16, which keeps them, and in float32 but for

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bpgo.core.rollout import chunks
 
-Split = Literal["samples", "steps"]
+Split = Literal["samples", "groups", "steps"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Pass:
 class Layout:
     """How this process's samples of an iteration are shared out.
 
-    `split`: an optimizer step trains every trained step of some `samples` of each group (the
-    published codes; whole groups where the arm's loss compares the samples of one), or some trained
-    `steps` of all samples.
+    `split`: an optimizer step trains every trained step of some `samples` of each group or of some
+    whole `groups`, or some trained `steps` of all samples. An arm whose loss compares the samples of
+    a group (`whole_groups`) has `groups` in the place of `samples`.
     """
 
     prompts: int
@@ -57,12 +57,13 @@ class Layout:
         rows = torch.arange(self.prompts * self.group_size).view(self.prompts, self.group_size)
         if self.split == "steps":
             return [rows.flatten()] * self.optimizer_steps
-        parts = rows.tensor_split(self.optimizer_steps, dim=0 if self.whole_groups else 1)
+        whole = self.whole_groups or self.split == "groups"
+        parts = rows.tensor_split(self.optimizer_steps, dim=0 if whole else 1)
         return [part.flatten() for part in parts]
 
     def rollout_parts(self) -> list[Tensor]:
         """The rows of each forward pass of the rollout; together all rows."""
-        if self.same_rows and self.split == "samples":
+        if self.same_rows and self.split != "steps":
             return [part for share in self.shares() for part in self._cut(share)]
         return self._cut(torch.arange(self.prompts * self.group_size))
 

@@ -32,8 +32,9 @@ def test_an_optimizer_step_takes_some_samples_of_each_group() -> None:
 
 
 def test_or_whole_groups() -> None:
-    found = layout(whole_groups=True, optimizer_steps=3).shares()
-    assert [share.tolist() for share in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    for changes in ({"whole_groups": True}, {"split": "groups"}):
+        found = layout(optimizer_steps=3, **changes).shares()
+        assert [share.tolist() for share in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 def test_or_some_trained_steps_of_all_samples() -> None:
@@ -48,6 +49,8 @@ def test_or_some_trained_steps_of_all_samples() -> None:
         {},
         {"split": "steps"},
         {"whole_groups": True},
+        {"split": "groups"},
+        {"split": "groups", "same_rows": True, "batch_size": 4},
         {"batch_size": 5},
         {"same_rows": True, "batch_size": 4},
         {"same_rows": True, "split": "steps", "batch_size": 5},
