@@ -43,11 +43,14 @@ class BranchGrpo(Surrogate):
 
     Settings: ClassVar[type[ArmSettings]] = BranchGrpoSettings
     settings: BranchGrpoSettings
-    carries: ClassVar[frozenset[Effect]] = frozenset({"weights", "rewards", "gate"})
 
-    def why_not(self, effect: Effect) -> str:  # noqa: ARG002 (there is one)
-        """Weights of single samples."""
-        return "an edge of its tree belongs to several samples, which would weigh it differently"
+    def refuses(self, effect: Effect, parts: int) -> str | None:
+        """Weights of single samples, too."""
+        if effect == "sample_weights":
+            return (
+                "an edge of its tree belongs to several samples, which would weigh it differently"
+            )
+        return super().refuses(effect, parts)
 
     def check(self, sizes: RolloutSettings) -> None:
         """`UserError` too where the tree does not fit the group or the steps."""

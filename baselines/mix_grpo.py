@@ -74,17 +74,14 @@ class MixGrpo(Surrogate):
         found = several_rewards_advantage(groups.parts, weights, self.settings.advantage)
         return WeightedAdvantage(1.0, found.to(groups.rewards.dtype))
 
-    def carried(self) -> frozenset[Effect]:
-        """No other rewards where those of the parts are what counts."""
-        without: set[Effect] = {"rewards"} if self.settings.combine == "advantages" else set()
-        return self.carries - without
-
-    def why_not(self, effect: Effect) -> str:  # noqa: ARG002 (there is one)
-        """Other rewards."""
-        return (
-            "with combine: advantages it normalises each part of a sum of rewards for itself, and"
-            " other rewards have no parts; set combine: rewards, which is the same for one reward"
-        )
+    def refuses(self, effect: Effect, parts: int) -> str | None:
+        """Other rewards, too, where those of several parts are what counts."""
+        if effect == "rewards" and parts > 1 and self.settings.combine == "advantages":
+            return (
+                "with combine: advantages it normalises each part of a sum of rewards for itself,"
+                " and other rewards have no parts; set combine: rewards"
+            )
+        return super().refuses(effect, parts)
 
 
 ARM = MixGrpo

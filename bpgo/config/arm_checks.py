@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from bpgo import registry
-from bpgo.config.settings import BASE_ARM, CLIP_SHARE, Settings
+from bpgo.config.settings import CLIP_SHARE, Settings
 from bpgo.errors import UserError
+
+_EFFECTS = {
+    "weights": "weighs groups",
+    "sample_weights": "weighs each sample on its own",
+    "rewards": "puts other rewards in the place of the given ones",
+    "gate": "gates the regulariser",
+}
 
 
 def check_arms(settings: Settings, file: str) -> None:
@@ -24,9 +31,9 @@ def check_arms(settings: Settings, file: str) -> None:
             raise UserError(f"{file}: arms.{name}.{error}") from None
         _check_optimizer_steps(settings, name, arm, file)
         _check_tolerance(settings, name, values, file)
-    for run in settings.runs():
-        if run.arm != BASE_ARM and getattr(settings.arms[run.arm], "trust", None):
-            _check_trust(settings, run.experiment, run.arm, file)
+    for experiment, arm in dict.fromkeys((run.experiment, run.arm) for run in settings.runs()):
+        if getattr(settings.arms[arm], "trust", None):
+            _check_trust(settings, experiment, arm, file)
 
 
 def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -> None:
@@ -70,8 +77,15 @@ def _check_trust(settings: Settings, experiment: str, name: str, file: str) -> N
     arm: Any = settings.arms[name]
     rule, entry = arm.trust, settings.experiments[experiment]
     place = f"{file}: arms.{name}.trust.rule: '{rule.rule}'"
-    reads = rule.reads()
     members = settings.rewards[entry.training_reward].part_names()
+    carrier = registry.load_arm_class(arm.algorithm)(arm)
+    for effect in sorted(rule.effects()):
+        why = carrier.refuses(effect, len(members))
+        if why:
+            raise UserError(
+                f"{place} {_EFFECTS[effect]}, and {arm.algorithm} cannot carry that: {why}"
+            )
+    reads = rule.reads()
     if "members" in reads and len(members) < 2:
         raise UserError(
             f"{place} compares the members of an ensemble, and experiments.{experiment}"

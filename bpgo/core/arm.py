@@ -19,7 +19,6 @@ from pydantic import model_validator
 from bpgo.config.settings import NonNegative, RolloutSettings, Strict
 from bpgo.core.advantage import AdvantageSettings, group_advantage
 from bpgo.core.trust import AnyTrustSettings, Effect, Trust
-from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, GroupRewards, Passes, Plan, WeightedAdvantage
 
 if TYPE_CHECKING:
@@ -73,9 +72,6 @@ class Arm:
     idle_without_advantage: ClassVar[bool] = True  # advantage 0 means no gradient but the KL's
     whole_groups: ClassVar[bool] = False  # the loss compares the samples of a group
     per_site: ClassVar[bool] = False  # log-probabilities by latent site: summed over channels only
-    carries: ClassVar[frozenset[Effect]] = frozenset(
-        {"weights", "sample_weights", "rewards", "gate"}
-    )  # what a trust rule may do to it
 
     def __init__(self, settings: ArmSettings) -> None:
         from bpgo.registry import load_trust_class
@@ -87,27 +83,16 @@ class Arm:
 
     def check(self, sizes: RolloutSettings) -> None:
         """`UserError` that starts with the arm's key where its settings do not fit."""
-        wanted = self.settings.trust.effects() if self.settings.trust else set()
-        for effect in sorted(wanted - self.carried()):
-            assert self.settings.trust is not None
-            raise UserError(
-                f"trust.rule: '{self.settings.trust.rule}' {_EFFECTS[effect]}, and"
-                f" {self.settings.algorithm} cannot carry that: {self.why_not(effect)}"
-            )
-        if "gate" in wanted and not self.settings.kl_weight:
-            raise UserError(
-                "kl_weight: 0 leaves no regulariser for the trust rule"
-                f" '{self.settings.trust and self.settings.trust.rule}' to gate; set it above 0"
-            )
         self.passes(sizes)  # an arm without anything to train says so
 
-    def carried(self) -> frozenset[Effect]:
-        """What a trust rule may do to it, with these settings."""
-        return self.carries
+    def refuses(self, effect: Effect, parts: int) -> str | None:  # noqa: ARG002
+        """Why a trust rule with this effect has no meaning here; None: it has one.
 
-    def why_not(self, effect: Effect) -> str:
-        """Why a trust rule with this effect has no meaning here; who refuses one says it."""
-        raise NotImplementedError(effect)
+        `parts` is how many rewards the training reward is the sum of (0: it is no sum).
+        """
+        if effect == "gate" and not self.settings.kl_weight:
+            return "kl_weight is 0, so there is no regulariser to gate; set it above 0"
+        return None
 
     @property
     def kernel(self) -> str:
@@ -191,11 +176,16 @@ class Arm:
             return AdvantageResult([self.advantage(groups)])
         found = self.trust.judge(groups, generator)
         given = groups if found.rewards is None else _with_rewards(groups, found.rewards)
-        terms = [self.weighed(self.advantage(given), found.weights)]
+        terms = [self.weighed(self._in_dtype_of(groups, given), found.weights)]
         for term in found.terms:
-            other = self.advantage(_with_rewards(groups, term.rewards))
+            other = self._in_dtype_of(groups, _with_rewards(groups, term.rewards))
             terms.append(self.weighed(replace(other, weight=term.weight), term.scale))
         return AdvantageResult(terms, found.gate, found.columns, found.scalars)
+
+    def _in_dtype_of(self, groups: GroupRewards, given: GroupRewards) -> WeightedAdvantage:
+        """Advantages of other rewards; a rule's are float64."""
+        found = self.advantage(given)
+        return replace(found, advantage=found.advantage.to(groups.rewards.dtype))
 
     def weighed(self, term: WeightedAdvantage, weights: Tensor | None) -> WeightedAdvantage:
         """A term whose samples' losses count `weights` `[P]` or `[P, G]` times."""
@@ -235,14 +225,6 @@ def make_plan(
     noisy = torch.zeros(batch, sizes.steps, dtype=torch.bool)
     noisy[:, stochastic] = True
     return Plan(noisy, torch.tensor(noise_of).repeat(sizes.prompts_per_iteration, 1), trained)
-
-
-_EFFECTS: dict[Effect, str] = {
-    "weights": "weighs groups",
-    "sample_weights": "weighs each sample on its own",
-    "rewards": "puts other rewards in the place of the given ones",
-    "gate": "gates the regulariser",
-}
 
 
 def _with_rewards(groups: GroupRewards, rewards: Tensor) -> GroupRewards:

@@ -33,8 +33,8 @@ class Layout:
     """How this process's samples of an iteration are shared out.
 
     `split`: an optimizer step trains every trained step of some `samples` of each group or of some
-    whole `groups`, or some trained `steps` of all samples. An arm whose loss compares the samples of
-    a group (`whole_groups`) has `groups` in the place of `samples`.
+    whole `groups`, or some trained `steps` of all samples. An arm whose loss compares the samples
+    of a group (`whole_groups`) has `groups` in the place of `samples`.
     """
 
     prompts: int
