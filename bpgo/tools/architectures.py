@@ -132,12 +132,13 @@ def architecture_of(model: ModelSettings, place: Path | None = None) -> Architec
     """
     folder = repository_root() / (place or model.path)
     try:
-        return _read(folder, bytes_each=4 if model.dtype == "float32" else 2)
+        return read_folder(folder, bytes_each=4 if model.dtype == "float32" else 2)
     except (OSError, ValueError, KeyError, TypeError):  # not here, in part, or broken
         return PUBLISHED.get(model.path)
 
 
-def _read(folder: Path, bytes_each: int) -> Architecture:
+def read_folder(folder: Path, bytes_each: int) -> Architecture:
+    """What a pipeline's folder says; its weights take so many bytes each."""
     encoders, index = folder.glob("text_encoder*"), read_json(folder / "model_index.json")
     largest = max((_weight_bytes(part) for part in encoders), default=0)
     return Architecture(
