@@ -9,10 +9,14 @@ from bpgo.core.arm import BASE
 from bpgo.errors import UserError
 from bpgo.storage import hub
 from bpgo.tools.architectures import Architecture, architecture_of
-from bpgo.tools.planning.flops import WAN, decoder_flops, image_tokens, transformer
-from bpgo.tools.planning.flops_wan import CLIP_TOKENS as IMAGE_TOKENS
-from bpgo.tools.planning.flops_wan import latent_frames
-from bpgo.tools.planning.layers import Transformer
+from bpgo.tools.planning.counts import (
+    IMAGE_TOKENS,
+    WAN,
+    Transformer,
+    decoder,
+    latent_shape,
+    transformer,
+)
 from bpgo.tools.planning.work import arms_of, gradient_passes
 
 CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
@@ -106,7 +110,7 @@ def model_size(settings: Settings) -> ModelSize:
     try:
         if found is not None:
             return size_of(settings, found)
-    except (KeyError, TypeError):  # another pipeline, or configurations that lack what counts
+    except (KeyError, TypeError, ValueError, RuntimeError):  # another pipeline, or what it refuses
         pass
     raise UserError(
         f"model '{model.title}': {model.path} is not on this machine whole, and its architecture is"
@@ -117,12 +121,10 @@ def model_size(settings: Settings) -> ModelSize:
 def size_of(settings: Settings, found: Architecture) -> ModelSize:
     """The size of an architecture at a configuration's resolution, text length and adapter."""
     model = settings.model
-    form = (model.resolution, model.columns, model.frames)
-    expand = {"expand_timesteps": found.index.get("expand_timesteps", False)}
-    image = image_tokens(found.pipeline, found.transformer, found.vae, *form)
+    latents = latent_shape(found.vae, model.resolution, model.columns, model.frames)
     text = text_tokens(settings, found)
-    layers = transformer(found.pipeline, found.transformer | expand, image, text)
-    operations, parameters = decoder_flops(found.vae, *form)
+    layers = transformer(found, latents, text)
+    operations, parameters = decoder(found, latents)
     lora = settings.training.parameters == "lora"
     adapter = layers.lora_parameters(model.lora.rank, model.lora.targets)
     return ModelSize(
@@ -157,13 +159,11 @@ def _condition(settings: Settings, found: Architecture) -> int:
     model, vae = settings.model, found.vae
     if model.task != "i2v":
         return 0
-    rows, columns = (
-        side // vae["scale_factor_spatial"] for side in (model.resolution, model.columns)
-    )
+    frames, rows, columns = latent_shape(vae, model.resolution, model.columns, model.frames)
     if found.index.get("expand_timesteps"):  # the first latents alone
         return int(vae["z_dim"] * rows * columns)
     channels = vae["scale_factor_temporal"] + vae["z_dim"]
-    beside = channels * latent_frames(vae, model.frames) * rows * columns
+    beside = channels * frames * rows * columns
     return int(beside + IMAGE_TOKENS * (found.transformer.get("image_dim") or 0))
 
 

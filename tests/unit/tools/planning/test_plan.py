@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from bpgo.config import resolve as config
 from bpgo.errors import UserError
 from bpgo.run import machine
 from bpgo.run.machine import GpuDevice
-from bpgo.storage.files import read_json, write_json
+from bpgo.storage.files import read_json, repository_root, write_json
 from bpgo.tools.planning.devices import known_gpu
 from bpgo.tools.planning.rates import bench_folder
 from bpgo.tools.planning.report import show_plan
@@ -147,6 +149,19 @@ def test_a_benchmark_of_the_same_model_and_gpu_is_used(
     assert not plan.assumed
     other = make_plan(large, gpu="A100", folder=tmp_path)
     assert not other.rates.measured
+
+
+def test_torch_is_not_imported() -> None:
+    """Whatever of the shipped configurations is planned."""
+    files = [str(file) for file in sorted(DEFAULT.parent.glob("*.yaml"))]
+    code = (
+        "import sys; from pathlib import Path; from bpgo.tools.planning.run import make_plan;"
+        f"[make_plan(Path(file), gpu='H100') for file in {files}];"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers')))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=repository_root(), capture_output=True
+    )
 
 
 def test_json_has_the_same_numbers(capsys: pytest.CaptureFixture[str]) -> None:
