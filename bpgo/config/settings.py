@@ -149,6 +149,11 @@ class RewardSettings(Published):
         return "image"
 
     @property
+    def reads_text(self) -> bool:
+        """Whether the prompt counts, beside the sample."""
+        return True
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether it can be computed only where the base policy's rewards are known."""
         return False

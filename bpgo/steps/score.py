@@ -12,11 +12,9 @@ from torch import Tensor
 
 from bpgo.config.settings import Settings
 from bpgo.core.rollout import chunks
-from bpgo.core.scoring import HELD, decoded_shape
+from bpgo.core.scoring import HELD, decoded_shape, samples_for
 from bpgo.errors import NonFiniteError, RunError, UserError
-from bpgo.interfaces import call_reward, needs_first_frames
-from bpgo.prompts.first_frames import read_first_frames
-from bpgo.records import Calibration
+from bpgo.records import Calibration, PromptBatch
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
 from bpgo.steps.finished_scores import FinishedScores
@@ -107,14 +105,11 @@ def _score(
     """Scores [N] float32 by one reward, which is freed again."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reward = loading.load_rewards(settings, [name], device)[name]
+    prompts = _prompts(index, stored.folder)
     found: list[Tensor] = []
     for rows in parts:
-        batch = stored.read(rows).to(device).float() / 255
-        given = None
-        if needs_first_frames(reward):
-            frames = read_first_frames(_first_frames(index, rows, stored.folder), settings.model)
-            given = None if frames is None else frames.to(device)
-        scores = call_reward(reward, batch, index.text.iloc[rows].tolist(), given)
+        pixels = stored.read(rows).to(device).float() / 255
+        scores = reward(samples_for(pixels, prompts[rows], settings.model))
         found.append(scores.float().cpu())
         progress.add(1)
     values: np.ndarray = torch.cat(found).numpy()
@@ -127,11 +122,11 @@ def _score(
     return values
 
 
-def _first_frames(index: pd.DataFrame, rows: slice, folder: Path) -> list[Path] | None:
-    """The first frames of some samples, where the prompts have them."""
-    if "first_frame" not in index:
-        return None
-    return [folder / path for path in index.first_frame.iloc[rows]]
+def _prompts(index: pd.DataFrame, folder: Path) -> PromptBatch:
+    """The prompt of each sample."""
+    frames = [folder / path for path in index.first_frame] if "first_frame" in index else None
+    ids, texts, ambiguities = (index[k].tolist() for k in ("prompt_id", "text", "ambiguity"))
+    return PromptBatch(ids, texts, ambiguities, frames)
 
 
 def _explained(name: str, error: Exception) -> Exception:

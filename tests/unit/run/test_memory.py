@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bpgo.errors import OutOfMemoryError
 from bpgo.models.flux import FluxPolicy
+from bpgo.records import Samples
 from bpgo.run import memory
 from bpgo.run.memory import fitting_batch_size, largest_batch
 from bpgo.steps.calibrate import calibrate
@@ -161,7 +162,7 @@ def test_a_full_memory_says_what_would_fit(
 
 
 def test_a_reward_that_fills_the_memory(tiny_folder: Path, tmp_path: Path) -> None:
-    def reward(images: Tensor, texts: list[str]) -> Tensor:
+    def reward(samples: Samples) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(OutOfMemoryError, match=r"iteration 1: a reward .*overrides\.rewards"):

@@ -18,6 +18,7 @@ from torch import Tensor
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.models.flux import FluxPolicy
+from bpgo.records import Samples
 from bpgo.steps import saved_samples, score, stored_samples
 from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_run
@@ -70,10 +71,10 @@ class Motion:
     def __init__(self, settings: Any, device: str) -> None:
         Motion.sizes = []
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        assert images.ndim == 5
-        Motion.sizes.append(len(images))
-        return images.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
+    def __call__(self, samples: Samples) -> Tensor:
+        assert samples.pixels.ndim == 5
+        Motion.sizes.append(len(samples))
+        return samples.pixels.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
 
 
 @pytest.fixture

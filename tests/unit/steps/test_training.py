@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bpgo.config.settings import Settings
 from bpgo.errors import RunInterruptedError, UserError
+from bpgo.records import Samples
 from bpgo.run.progress import read_lines
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.steps import train as training
@@ -151,11 +152,11 @@ def test_the_same_command_resumes_an_interrupted_run(
 ) -> None:
     real, calls = scenes_oracle.ScenesOracle.__call__, [0]
 
-    def stop(self: Any, images: Tensor, texts: list[str]) -> Tensor:
+    def stop(self: Any, samples: Samples) -> Tensor:
         calls[0] += 1
         if calls[0] == 3:  # in iteration 2: two rewards an iteration
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, images, texts)
+        return real(self, samples)
 
     with monkeypatch.context() as patch:
         patch.setattr(scenes_oracle.ScenesOracle, "__call__", stop)
