@@ -42,7 +42,7 @@ def calibrate(
     even if the arms' groups share it: shared starts make the samples of a group alike, and their
     mean says less about the prompt (8 of them are worth 2.4 independent ones).
     """
-    loading.check_names(settings, experiment)
+    loading.check_experiment(settings, experiment)
     wanted = settings.calibration
     everything = read_prompts(prompts, wanted.prompts)
     batch = everything[: wanted.prompts]

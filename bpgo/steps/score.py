@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.core.rollout import chunks
 from bpgo.core.scoring import HELD, decoded_shape, samples_for
@@ -27,9 +29,7 @@ KEYS = ["prompt_id", "ambiguity", "sample", "iteration"]
 
 def score_run(
     settings: Settings,
-    experiment: str,
-    arm: str,
-    seed: int,
+    run: Run,
     samples: Path,
     environment: str,
     output: Path,
@@ -47,10 +47,10 @@ def score_run(
             reward cannot be loaded or called.
         NonFiniteError: naming the reward and prompt.
     """
-    loading.check_names(settings, experiment, arm)
-    names = settings.in_environment(experiment, environment)
+    loading.check_run(settings, run)
+    names = settings.in_environment(run.experiment, environment)
     if not names:
-        known = ", ".join(settings.environments_of(experiment))
+        known = ", ".join(settings.environments_of(run.experiment))
         raise UserError(f"--environment: no reward runs in '{environment}'. Known: {known}")
     index = _read_index(samples)
     anchor = None
@@ -59,10 +59,10 @@ def score_run(
     models = settings.models_of(names)
     torch.set_num_threads(threads)
     stored, size = _stored(settings, samples, index)
-    finished = FinishedScores(output, samples, settings.score_digest(experiment, arm, seed))
+    finished = FinishedScores(output, samples, settings.score_digest(run))
     parts = chunks(len(index), size)
     failures: dict[str, Exception] = {}
-    with Progress(f"{experiment}/{arm}/seed_{seed}: score", len(models) * len(parts)) as progress:
+    with Progress(f"{run.folder}: score", len(models) * len(parts)) as progress:
         for name in models:
             if name in finished:
                 progress.add(len(parts))
@@ -77,9 +77,8 @@ def score_run(
         raise _joined(failures, [name for name in models if name in finished])
     frames = [index[KEYS].assign(reward=name, score=finished[name]) for name in models]
     table = with_sums(settings, names, pd.concat(frames, ignore_index=True), anchor)
-    table.insert(0, "experiment", experiment)
-    table.insert(1, "arm", arm)
-    table.insert(2, "seed", seed)
+    for place, (name, value) in enumerate(asdict(run).items()):
+        table.insert(place, name, value)
     with atomic_path(output) as path:
         table.to_parquet(path, index=False)
     finished.remove()

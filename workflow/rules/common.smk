@@ -10,6 +10,7 @@ from pathlib import Path
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
 from bpgo.config.digests import digest_of
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
@@ -170,9 +171,12 @@ def calibration_digest(wildcards):
     )
 
 
+def run_of(wildcards):
+    return Run(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+
+
 def run_digest(wildcards):
-    settings = settings_of(wildcards.root)
-    return settings.run_digest(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+    return settings_of(wildcards.root).run_digest(run_of(wildcards))
 
 
 def sample_digest(wildcards):
@@ -180,15 +184,14 @@ def sample_digest(wildcards):
 
 
 def score_digest(wildcards):
-    settings = settings_of(wildcards.root)
-    return settings.score_digest(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+    return settings_of(wildcards.root).score_digest(run_of(wildcards))
 
 
 def policy_of(wildcards):
     """A trained run's manifest, written when the run is whole; the untrained policy needs none."""
     if wildcards.arm == BASE_ARM:
         return []
-    return f"{wildcards.root}/runs/{wildcards.experiment}/{wildcards.arm}/seed_{wildcards.seed}/manifest.json"
+    return f"{wildcards.root}/runs/{run_of(wildcards).folder}/manifest.json"
 
 
 def scales_of(wildcards):

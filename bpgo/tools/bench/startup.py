@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.storage.files import repository_root
 from bpgo.tools.bench.measure import Seconds
@@ -78,7 +79,7 @@ def _once(command: str, options: list[str]) -> Seconds:
     return Seconds(wall, usage.ru_utime + usage.ru_stime)
 
 
-def options_of(files: dict[str, Path], experiment: str, arm: str, seed: int) -> dict[str, Any]:
+def options_of(files: dict[str, Path], run: Run) -> dict[str, Any]:
     """The options of each command that needs more than `--output`.
 
     `files` has the paths `configfile`, `config` (resolved), `train` and `evaluation` (prompts),
@@ -86,7 +87,8 @@ def options_of(files: dict[str, Path], experiment: str, arm: str, seed: int) -> 
     """
     config = ["--config", str(files["config"])]
     output = ["--output", str(files["output"])]
-    run = [*config, "--experiment", experiment, "--seed", str(seed), *output]
+    experiment = [*config, "--experiment", run.experiment]
+    seed = [*experiment, "--seed", str(run.seed), *output]
     train = ["--prompts", str(files["train"])]
     evaluation = ["--prompts", str(files["evaluation"])]
     nowhere = str(files["output"])
@@ -99,10 +101,10 @@ def options_of(files: dict[str, Path], experiment: str, arm: str, seed: int) -> 
         "plan": configfile,
         "prompts": [*config, "--split", "train", *output],
         "fetch-prompts": ["--configfile", str(files["configfile"])],
-        "calibrate": [*config, "--experiment", experiment, *train, *output],
-        "train": [*run, "--arm", arm, *train, "--calibration", str(files["calibration"])],
-        "sample": [*run, "--arm", "base", *evaluation],
-        "score": [*run, "--arm", "base", "--samples", str(files["samples"])],
+        "calibrate": [*experiment, *train, *output],
+        "train": [*seed, "--arm", run.arm, *train, "--calibration", str(files["calibration"])],
+        "sample": [*seed, "--arm", "base", *evaluation],
+        "score": [*seed, "--arm", "base", "--samples", str(files["samples"])],
         "collect": [*config, "--root", nowhere, *output],
         "statistics": [*config, "--collected", nowhere, *output],
         "tables": made,

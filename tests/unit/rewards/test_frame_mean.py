@@ -13,6 +13,7 @@ from tiny_video_rewards import clips
 from torch import Tensor
 
 from bpgo.config import resolve as config
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.records import Samples
@@ -94,8 +95,9 @@ def test_digests_cover_the_inner_reward(library: dict[str, Any], tmp_path: Path)
     found = resolved(library, tmp_path)
     strict = found.rewards["oracle"].model_copy(update={"output": "strict"})
     other = found.model_copy(update={"rewards": {**found.rewards, "oracle": strict}})
-    assert other.run_digest("ambiguous", "grpo", 1) != found.run_digest("ambiguous", "grpo", 1)
-    assert other.score_digest("ambiguous", "grpo", 1) != found.score_digest("ambiguous", "grpo", 1)
+    run = Run("ambiguous", "grpo", 1)
+    assert other.run_digest(run) != found.run_digest(run)
+    assert other.score_digest(run) != found.score_digest(run)
 
 
 def test_configurations_that_are_refused(library: dict[str, Any], tmp_path: Path) -> None:

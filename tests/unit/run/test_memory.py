@@ -10,6 +10,7 @@ import torch
 from tiny_world import make_trainer, redness, same, tiny_settings, trained, weights
 from torch import Tensor
 
+from bpgo.config.runs import Run
 from bpgo.errors import OutOfMemoryError
 from bpgo.models.flux import FluxPolicy
 from bpgo.records import Samples
@@ -202,4 +203,6 @@ def test_calibration_and_sampling_say_their_own_keys(
     with pytest.raises(OutOfMemoryError, match=r"calibration.* Set rollout\.batch_size to 1"):
         calibrate(settings, "tiny", tmp_path / "train.jsonl", tmp_path / "again")
     with pytest.raises(OutOfMemoryError, match=r"sampling.* Set evaluation\.batch_size to 1"):
-        sample_run(settings, "tiny", "base", 1, tmp_path / "evaluation.jsonl", None, tmp_path / "s")
+        sample_run(
+            settings, Run("tiny", "base", 1), tmp_path / "evaluation.jsonl", None, tmp_path / "s"
+        )

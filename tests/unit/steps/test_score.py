@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_world import tiny_settings
 from torch import Tensor
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import NonFiniteError, UserError
 from bpgo.records import Samples
@@ -49,7 +50,7 @@ def samples(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pat
     root = tmp_path_factory.mktemp("score")
     write_prompts(settings, "evaluation", root / "prompts" / "evaluation.jsonl")
     prompts = root / "prompts" / "evaluation.jsonl"
-    sample_run(settings, "tiny", "base", 1, prompts, None, root / "samples")
+    sample_run(settings, Run("tiny", "base", 1), prompts, None, root / "samples")
     return root / "samples"
 
 
@@ -60,7 +61,7 @@ def spoilt(samples: Path, tmp_path: Path) -> Path:
 
 
 def scored(settings: Settings, samples: Path, output: Path) -> pd.DataFrame:
-    score_run(settings, "tiny", "base", 1, samples, "main", output)
+    score_run(settings, Run("tiny", "base", 1), samples, "main", output)
     return pd.read_parquet(output)
 
 
@@ -155,7 +156,7 @@ def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path
 
 def test_unknown_environment(settings: Settings, samples: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no reward runs in 'hps'\. Known: main"):
-        score_run(settings, "tiny", "base", 1, samples, "hps", tmp_path / "scores.parquet")
+        score_run(settings, Run("tiny", "base", 1), samples, "hps", tmp_path / "scores.parquet")
 
 
 def test_rewards_of_other_environments_are_left_to_them(
@@ -167,7 +168,7 @@ def test_rewards_of_other_environments_are_left_to_them(
     }
     settings = tiny_settings(tiny_folder, rewards=rewards)
     assert set(scored(settings, samples, tmp_path / "main.parquet").reward) == {"oracle"}
-    score_run(settings, "tiny", "base", 1, samples, "other", tmp_path / "other.parquet")
+    score_run(settings, Run("tiny", "base", 1), samples, "other", tmp_path / "other.parquet")
     assert set(pd.read_parquet(tmp_path / "other.parquet").reward) == {"oracle_strict"}
 
 
