@@ -184,7 +184,7 @@ def tables(
 
 
 @app.command()
-def figures(
+def plots(
     config: Config,
     statistics: Annotated[Path, typer.Option("--statistics")],
     collected: Annotated[Path, typer.Option("--collected")],

@@ -30,7 +30,7 @@ WORK = {
     "collect": "bpgo.analysis.collect:collect",
     "statistics": "bpgo.analysis.statistics.compute:compute_statistics",
     "tables": "bpgo.analysis.tables.make:make_tables",
-    "figures": "bpgo.analysis.figures.make:make_figures",
+    "plots": "bpgo.analysis.figures.make:make_figures",
     "grids": "bpgo.analysis.grids:make_grids",
     "report": "bpgo.analysis.report:make_report",
     "pretrain": "bpgo.scenes.pretrain:pretrain_all",
@@ -108,7 +108,7 @@ def options_of(files: dict[str, Path], run: Run) -> dict[str, Any]:
         "collect": [*config, "--root", nowhere, *output],
         "statistics": [*config, "--collected", nowhere, *output],
         "tables": made,
-        "figures": [*made, "--collected", nowhere],
+        "plots": [*made, "--collected", nowhere],
         "grids": [*config, "--samples-root", nowhere, *output],
         "report": [*made, "--tables", nowhere, "--figures", nowhere],
     }
