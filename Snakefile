@@ -40,39 +40,35 @@ localrules:
 
 rule all:
     input:
-        products(ROOT),
+        lambda wildcards: products(ROOT),
 
 
 rule smoke:
     input:
-        products(SMOKE),
+        lambda wildcards: products(SMOKE),
 
 
 rule video:
     input:
-        lambda wildcards: [file for root in VIDEO for file in products(root)],
+        lambda wildcards: products(*VIDEO),
 
 
 rule video_smoke:
     input:
-        lambda wildcards: [file for root in VIDEO_SMOKE for file in products(root)],
+        lambda wildcards: products(*VIDEO_SMOKE),
 
 
 rule figures:
     input:
-        products(ROOT),
+        lambda wildcards: stored_products("figures", ROOT, ROOT),
 
 
 rule reference:
     input:
-        lambda wildcards: [file for root in REBUILT for file in products(root)],
+        lambda wildcards: stored_products("reference", REFERENCE, *REBUILT),
 
 
-if not FROM_STORED_SCORES:
-
-    include: "workflow/rules/training.smk"
-    include: "workflow/rules/evaluation.smk"
-    include: "workflow/rules/extras.smk"
-
-
+include: "workflow/rules/training.smk"
+include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
+include: "workflow/rules/extras.smk"

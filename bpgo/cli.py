@@ -97,9 +97,10 @@ def train(
     from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
+    from bpgo.config.runs import Run
     from bpgo.steps.train import train as body
 
-    body(settings, experiment, arm, seed, prompts, calibration, output, threads)
+    body(settings, Run(experiment, arm, seed), prompts, calibration, output, threads)
 
 
 @app.command()
@@ -117,9 +118,10 @@ def sample(
     from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
+    from bpgo.config.runs import Run
     from bpgo.steps.sample import sample_run
 
-    sample_run(settings, experiment, arm, seed, prompts, run, output, threads)
+    sample_run(settings, Run(experiment, arm, seed), prompts, run, output, threads)
 
 
 @app.command()
@@ -138,9 +140,11 @@ def score(
     from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
+    from bpgo.config.runs import Run
     from bpgo.steps.score import score_run
 
-    score_run(settings, experiment, arm, seed, samples, environment, output, threads, calibration)
+    run = Run(experiment, arm, seed)
+    score_run(settings, run, samples, environment, output, threads, calibration)
 
 
 @app.command()
@@ -180,7 +184,7 @@ def tables(
 
 
 @app.command()
-def figures(
+def plots(
     config: Config,
     statistics: Annotated[Path, typer.Option("--statistics")],
     collected: Annotated[Path, typer.Option("--collected")],

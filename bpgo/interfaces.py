@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from bpgo.config.settings import ModelSettings
-from bpgo.errors import UserError
+from bpgo.records import Samples
 
 Guidance = float | list[float]  # of one model, or [high, low] of its two experts
 
@@ -107,17 +107,10 @@ class Policy(Protocol):
 
 
 class Reward(Protocol):
-    """A reward model: deterministic, batched, without gradients.
+    """A reward model: deterministic, batched, without gradients."""
 
-    One with the attribute `needs_first_frames` is called with a third argument: the prompts' first
-    frames `[B, 3, H, W]` in [0, 1].
-    """
-
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Images `[B, 3, H, W]`, or clips `[B, F, 3, H, W]`, in [0, 1] and their B prompts.
-
-        Gives rewards `[B]`, float32.
-        """
+    def __call__(self, samples: Samples) -> Tensor:
+        """Rewards `[B]`, float32, of B images or clips."""
 
 
 @runtime_checkable
@@ -131,43 +124,16 @@ class SummedReward(Reward, Protocol):
     def scaled(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
         """The parts' rewards, any shape, on the scale on which they are added up."""
 
-    def parts(self, images: Tensor, texts: list[str]) -> dict[str, Tensor]:
+    def parts(self, samples: Samples) -> dict[str, Tensor]:
         """What each part gives, `[B]` by name, in its own units."""
 
     def combine(self, parts: dict[str, Tensor]) -> Tensor:
         """The rewards `[B]` that follow from the parts'."""
 
 
-def needs_first_frames(reward: Reward) -> bool:
-    """Whether a reward compares clips with the prompts' first frames."""
-    return bool(getattr(reward, "needs_first_frames", False))
-
-
-def call_reward(
-    reward: Reward, images: Tensor, texts: list[str], first_frames: Tensor | None = None
-) -> Tensor:
-    """Rewards `[B]`; the first frames `[B, 3, H, W]` go to a reward that asks for them.
-
-    Raises:
-        UserError: if it asks and there are none.
-    """
-    if not needs_first_frames(reward):
-        return reward(images, texts)
-    if first_frames is None:
-        raise UserError(
-            "a reward compares clips with the given first frame, and the prompts have none: it can"
-            " judge image to video only"
-        )
-    compare: Any = reward
-    found: Tensor = compare(images, texts, first_frames)
-    return found
-
-
-def rewards_and_parts(
-    reward: Reward, images: Tensor, texts: list[str], first_frames: Tensor | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
+def rewards_and_parts(reward: Reward, samples: Samples) -> tuple[Tensor, dict[str, Tensor]]:
     """Rewards `[B]` and, of a sum, each part's `[B]` by name; every model is called once."""
     if not isinstance(reward, SummedReward):
-        return call_reward(reward, images, texts, first_frames), {}
-    parts = reward.parts(images, texts)
+        return reward(samples), {}
+    parts = reward.parts(samples)
     return reward.combine(parts), parts

@@ -14,6 +14,7 @@ from bpgo.errors import UserError
 from bpgo.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -40,6 +41,43 @@ class PromptBatch:
             [self.ambiguities[i] for i in index],
             None if self.first_frames is None else [self.first_frames[i] for i in index],
         )
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a reward judges: B decoded samples and what they were asked to show.
+
+    `pixels` `[B, 3, H, W]`, or clips `[B, F, 3, H, W]`, in [0, 1]; `texts`, B prompts;
+    `first_frames` `[B, 3, H, W]` in [0, 1], those the prompts gave (None: not image to video).
+
+    Raises:
+        ValueError: if there are not as many of each.
+    """
+
+    pixels: Tensor
+    texts: list[str]
+    first_frames: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Each sample has its prompt."""
+        if len(self.texts) != len(self.pixels):
+            raise ValueError(f"{len(self.pixels)} samples but {len(self.texts)} texts")
+        if self.first_frames is not None and len(self.first_frames) != len(self.pixels):
+            raise ValueError(
+                f"{len(self.pixels)} samples but {len(self.first_frames)} first frames"
+            )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, rows: slice) -> Samples:
+        first = None if self.first_frames is None else self.first_frames[rows]
+        return Samples(self.pixels[rows], self.texts[rows], first)
+
+    def to(self, device: str | torch.device) -> Samples:
+        """On another device; the same tensors where they are there already."""
+        first = None if self.first_frames is None else self.first_frames.to(device)
+        return Samples(self.pixels.to(device), self.texts, first)
 
 
 @dataclass(frozen=True)

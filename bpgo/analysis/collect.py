@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def _check_digests(settings: Settings, root: Path, manifests: dict[Run, dict[str
     way_out = "Train it again, or pass --allow-mixed to join them all the same."
     first: tuple[Run, str] | None = None
     for run, manifest in manifests.items():
-        expected = settings.run_digest(run.experiment, run.arm, run.seed)
+        expected = settings.run_digest(run)
         got = str(manifest.get("config_digest"))
         folder = root / "runs" / run.folder
         if got != expected:
@@ -143,7 +144,7 @@ def _per_run(
             missing.append(_absent(run, f"no {name}"))
             continue
         frame = _read(path)
-        frames.append(frame.assign(experiment=run.experiment, arm=run.arm, seed=run.seed))
+        frames.append(frame.assign(**asdict(run)))
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN_COLUMNS)
     return joined[[*RUN_COLUMNS, *(name for name in joined if name not in RUN_COLUMNS)]]
 
@@ -224,12 +225,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """What was joined and from where, as plain JSON."""
     runs = [
-        {
-            "experiment": run.experiment,
-            "arm": run.arm,
-            "seed": run.seed,
-            **{key: manifest.get(key) for key in PROVENANCE},
-        }
+        {**asdict(run), **{key: manifest.get(key) for key in PROVENANCE}}
         for run, manifest in manifests.items()
     ]
     return {
@@ -255,7 +251,7 @@ def _merged(missing: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _absent(run: Run, reason: str) -> dict[str, Any]:
-    return {"experiment": run.experiment, "arm": run.arm, "seed": run.seed, "reason": reason}
+    return {**asdict(run), "reason": reason}
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -320,7 +320,7 @@ def _figures(folder: Path) -> list[Picture]:
     for name in FIGURES:
         path = folder / f"{name}.png"
         if not path.is_file():
-            raise UserError(f"{path}: no such file; run `figures` first")
+            raise UserError(f"{path}: no such file; run `plots` first")
         pictures.append(Picture(name, CAPTIONS[name], _data_uri(path)))
     return pictures
 

@@ -160,6 +160,11 @@ class RewardSettings(Published):
         return "image"
 
     @property
+    def reads_text(self) -> bool:
+        """Whether the prompt counts, beside the sample."""
+        return True
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether it can be computed only where the base policy's rewards are known."""
         return False
@@ -390,26 +395,26 @@ class Settings(Strict):
         """The configuration as one line of JSON with sorted keys."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
-    def run_digest(self, experiment: str, arm: str, seed: int) -> str:
+    def run_digest(self, run: Run) -> str:
         """Digest of exactly what decides one run's trained policy.
 
         Other arms, other seeds, the judges and titles are left out: adding an arm leaves the
         digests of the runs that exist.
         """
-        chosen = self.experiments[experiment]
+        chosen = self.experiments[run.experiment]
         names = [chosen.training_reward, *chosen.diagnostics]
         parts = {
             "model": self.model,
             "prompts": self.prompts,
             "rewards": self.settings_of(names),
-            "arm": self.arms[arm] if arm != BASE_ARM else BASE_ARM,
+            "arm": self.arms[run.arm] if run.arm != BASE_ARM else BASE_ARM,
             "rollout": self.rollout,
             "training": self.training,
             "calibration": self.calibration,
-            "calibrated_with": self._sampler_of(self.calibrating_arm(experiment)),
+            "calibrated_with": self._sampler_of(self.calibrating_arm(run.experiment)),
             "training_reward": chosen.training_reward,
             "diagnostics": chosen.diagnostics,
-            "seed": seed,
+            "seed": run.seed,
         }
         return digest_of(parts, without=JUDGING)
 
@@ -418,12 +423,12 @@ class Settings(Strict):
         chosen = self.arms[arm].model_dump(mode="json")
         return {key: chosen[key] for key in ("kernel", "noise_level") if key in chosen}
 
-    def score_digest(self, experiment: str, arm: str, seed: int) -> str:
+    def score_digest(self, run: Run) -> str:
         """Digest of what decides one run's scores: the run, the evaluation and the judges."""
         parts = {
-            "run": self.run_digest(experiment, arm, seed),
+            "run": self.run_digest(run),
             "model": self.model,
             "evaluation": self.evaluation,
-            "rewards": self.settings_of(self.rewards_of(experiment)),
+            "rewards": self.settings_of(self.rewards_of(run.experiment)),
         }
         return digest_of(parts)

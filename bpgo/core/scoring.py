@@ -13,16 +13,9 @@ from bpgo.config.settings import ModelSettings
 from bpgo.core.rollout import chunks
 from bpgo.core.trust import TrustSettings
 from bpgo.errors import NonFiniteError
-from bpgo.interfaces import (
-    Policy,
-    Reward,
-    SummedReward,
-    call_reward,
-    needs_first_frames,
-    rewards_and_parts,
-)
+from bpgo.interfaces import Policy, Reward, SummedReward, rewards_and_parts
 from bpgo.prompts.first_frames import read_first_frames
-from bpgo.records import Calibration, GroupRewards, Plan, PromptBatch
+from bpgo.records import Calibration, GroupRewards, Plan, PromptBatch, Samples
 from bpgo.run.processes import Processes
 
 TRAINING = ""  # the training reward among the names of others
@@ -40,23 +33,34 @@ def decoded_shape(model: ModelSettings) -> tuple[int, ...]:
     return image if model.makes == "image" else (model.frames, *image)
 
 
+def samples_for(pixels: Tensor, prompts: PromptBatch, model: ModelSettings) -> Samples:
+    """Images or clips `[B, ...]` and what their B prompts asked for, first frames included."""
+    frames = read_first_frames(prompts.first_frames, model)
+    return Samples(pixels, prompts.texts, None if frames is None else frames.to(pixels.device))
+
+
 @torch.no_grad()
 def score_latents(
     latents: Tensor,
+    prompts: PromptBatch,
+    model: ModelSettings,
     decode: Callable[[Tensor], Tensor],
-    score: Callable[[Tensor, slice], dict[str, Tensor]],
-    shape: tuple[int, ...],
+    score: Callable[[Samples], dict[str, Tensor]],
 ) -> dict[str, Tensor]:
     """What `score` says of the samples of `latents` `[B, ...]`, `[B]` by name.
 
     Args:
         latents: B samples at noise level 0.
+        prompts: of each sample.
+        model: what it makes says how many samples are decoded at a time.
         decode: from latents to images or clips in [0, 1].
-        score: from some decoded samples, and which rows they are, to values by name.
-        shape: of one decoded sample; it says how many are decoded at a time.
+        score: from some decoded samples to values by name.
     """
-    size = max(1, HELD // math.prod(shape))
-    found = [score(decode(latents[rows]), rows) for rows in chunks(len(latents), size)]
+    size = max(1, HELD // math.prod(decoded_shape(model)))
+    found = [
+        score(samples_for(decode(latents[rows]), prompts[rows], model))
+        for rows in chunks(len(latents), size)
+    ]
     return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
 
@@ -102,26 +106,16 @@ def score_batch(
         NonFiniteError: for a training reward that is not a number.
     """
     group = len(latents) // len(chosen)
-    texts = [text for text in chosen.texts for _ in range(group)]
-    model = policy.settings
-    given = None
-    if any(map(needs_first_frames, (reward, *diagnostics.values()))):
-        frames = read_first_frames(chosen.first_frames, model)
-        given = None if frames is None else frames.to(policy.device)
-    if given is not None:
-        given = given.repeat_interleave(group, dim=0)
+    prompts = chosen[[row for row in range(len(chosen)) for _ in range(group)]]
 
-    def call(samples: Tensor, rows: slice) -> dict[str, Tensor]:
-        first = None if given is None else given[rows]
-        found, parts = rewards_and_parts(reward, samples, texts[rows], first)
-        others = {
-            name: call_reward(one, samples, texts[rows], first) for name, one in diagnostics.items()
-        }
-        observed = observe(samples)
+    def call(samples: Samples) -> dict[str, Tensor]:
+        found, parts = rewards_and_parts(reward, samples)
+        others = {name: one(samples) for name, one in diagnostics.items()}
+        observed = observe(samples.pixels)
         kept = {} if observed is None else {OBSERVED: observed}
         return {TRAINING: found, **others, **{f"{PART}{k}": v for k, v in parts.items()}, **kept}
 
-    found = score_latents(latents, decode, call, decoded_shape(model))
+    found = score_latents(latents, prompts, policy.settings, decode, call)
     features = found.pop(OBSERVED, None)
     by_group = {name: values.float().view(len(chosen), group) for name, values in found.items()}
     rewards = by_group.pop(TRAINING)

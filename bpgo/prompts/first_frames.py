@@ -18,7 +18,8 @@ STRETCH = 0.02  # an image may be stretched by so much along one side
 def read_first_frames(paths: list[Path] | None, model: ModelSettings) -> Tensor | None:
     """Images in [0, 1], `[N, 3, H, W]`, of the model's size; None where there are no paths.
 
-    A larger or smaller image is scaled (Lanczos, as the diffusers pipelines do).
+    A larger or smaller image is scaled (Lanczos, as the diffusers pipelines do). A file that is
+    named several times is read once.
 
     Raises:
         UserError: naming the file that is missing, is no image, or has another shape.
@@ -26,8 +27,9 @@ def read_first_frames(paths: list[Path] | None, model: ModelSettings) -> Tensor 
     if paths is None:
         return None
     size = (model.columns, model.resolution)
-    frames = [np.asarray(_read(path, size)) for path in paths]
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
+    read = {path: np.asarray(_read(path, size)) for path in dict.fromkeys(paths)}
+    frames = np.stack([read[path] for path in paths])
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
 
 
 def read_image(path: Path) -> Image.Image:

@@ -14,6 +14,8 @@ from bpgo.storage import hub
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bpgo.records import Samples
+
 WIDTHS = (1024, 128, 64, 16, 1)
 
 
@@ -25,6 +27,11 @@ class AestheticSettings(PublishedRewardSettings):
     clip: str  # folder or repository of the CLIP
     clip_revision: str | None = None
 
+    @property
+    def reads_text(self) -> bool:
+        """The prompt does not count."""
+        return False
+
 
 class Aesthetic(PublishedReward):
     """CLIP in transformers, and the published network on its image embeddings.
@@ -34,7 +41,6 @@ class Aesthetic(PublishedReward):
     """
 
     Settings = AestheticSettings
-    reads_text = False
 
     def __init__(self, settings: AestheticSettings, device: str = "cpu") -> None:
         super().__init__(settings, device)
@@ -53,15 +59,15 @@ class Aesthetic(PublishedReward):
         load_weights(self.head, state, path, what)
         self.head.float().to(device).eval().requires_grad_(False)
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:  # noqa: ARG002
-        """As the call itself, for at most `batch_size` images on the reward's device."""
+    def score(self, samples: Samples) -> Tensor:
+        """As the call itself, for at most `batch_size` samples on the reward's device."""
         from torch.nn import functional as F
 
         from bpgo.rewards.shared.preprocess import clip_pixels
 
         with self.autocast():
             found = self.clip.embed_images(
-                clip_pixels(images, self.clip.image_size, crop_rounds=True)
+                clip_pixels(samples.pixels, self.clip.image_size, crop_rounds=True)
             )
         scores: Tensor = self.head(F.normalize(found.float(), dim=1)).squeeze(1)
         return scores

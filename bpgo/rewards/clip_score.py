@@ -15,6 +15,8 @@ from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
+
 
 class ClipScoreSettings(PublishedRewardSettings):
     """Keys of a `clip_score` reward; `path` is the CLIP's folder, with its tokenizer."""
@@ -51,9 +53,9 @@ class ClipScore(CosineReward):
         """One text to its embedding [1, D]."""
         return self.clip.embed_text(text)
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
-        """As the call itself, for at most `batch_size` images on the reward's device."""
-        cosine = super().score(images, texts)
+    def score(self, samples: Samples) -> Tensor:
+        """As the call itself, for at most `batch_size` samples on the reward's device."""
+        cosine = super().score(samples)
         if self.settings.clip_at_zero:
             cosine = cosine.clamp(min=0)
         return cosine * self.settings.scale

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bpgo.config.settings import Count, Name, RewardSettings
+from bpgo.records import Samples
 from bpgo.rewards.shared.published import check_media
 
 if TYPE_CHECKING:
@@ -42,22 +43,18 @@ class FrameMean:
 
     def __init__(self, settings: FrameMeanSettings, inner: Reward) -> None:
         self.settings, self.inner = settings, inner
-        self.reads_text = getattr(inner, "reads_text", True)
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Score clips [B, F, 3, H, W] in [0, 1] for B texts: [B] float32, higher is better.
+    def __call__(self, samples: Samples) -> Tensor:
+        """Score clips: [B] float32, higher is better; the inner reward sees no first frames.
 
         Raises:
             UserError: images are given instead of clips.
-            ValueError: if there are not as many texts as clips.
         """
-        check_media(self.settings, images)
-        if len(texts) != len(images):
-            raise ValueError(f"{len(images)} clips but {len(texts)} texts")
-        chosen = evenly_spaced(images.shape[1], self.settings.frames)
-        frames = images[:, chosen].flatten(0, 1)
-        scores = self.inner(frames, [text for text in texts for _ in chosen])
-        return scores.view(len(images), len(chosen)).mean(dim=1)
+        check_media(self.settings, samples)
+        chosen = evenly_spaced(samples.pixels.shape[1], self.settings.frames)
+        frames = samples.pixels[:, chosen].flatten(0, 1)
+        scores = self.inner(Samples(frames, [text for text in samples.texts for _ in chosen]))
+        return scores.view(len(samples), len(chosen)).mean(dim=1)
 
 
 def evenly_spaced(total: int, wanted: int) -> list[int]:

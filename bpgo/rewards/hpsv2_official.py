@@ -23,6 +23,8 @@ from bpgo.storage import hub
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
+
 BPE = "bpe_simple_vocab_16e6.txt.gz"
 
 
@@ -56,15 +58,15 @@ class HPSv2Official(PublishedReward):
         load_weights(self.model, read_state_dict(path, what), path, what)
         self.model = self.model.to(device).eval().requires_grad_(False)
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
+    def score(self, samples: Samples) -> Tensor:
         """The steps of `hpsv2.img_score.score` for each image [3, H, W] in [0, 1]: [B]."""
         import torch
 
         from bpgo.rewards.shared.preprocess import stored_levels
 
-        levels = stored_levels(images).byte().permute(0, 2, 3, 1).cpu().numpy()
+        levels = stored_levels(samples.pixels).byte().permute(0, 2, 3, 1).cpu().numpy()
         return torch.stack(
-            [self._one(image, text) for image, text in zip(levels, texts, strict=True)]
+            [self._one(image, text) for image, text in zip(levels, samples.texts, strict=True)]
         )
 
     def _one(self, levels: Any, text: str) -> Tensor:

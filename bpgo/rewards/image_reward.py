@@ -22,6 +22,8 @@ from bpgo.storage.files import read_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bpgo.records import Samples
+
 IMAGE_SIZE = 224
 PROMPT_TOKENS = 35
 HEAD_WIDTH = 64  # of the vision tower: 1024 numbers in 16 heads
@@ -125,12 +127,12 @@ class ImageReward(PublishedReward):
         self.tokenizer.add_special_tokens({"bos_token": "[DEC]"})
         self.tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] and B prompts to scores [B]."""
+    def score(self, samples: Samples) -> Tensor:
+        """As the call itself, for at most `batch_size` samples on the reward's device."""
         from bpgo.rewards.shared.preprocess import clip_pixels
 
-        ids, mask = self._tokens(texts)
-        pixels = clip_pixels(images, IMAGE_SIZE, crop_rounds=True)
+        ids, mask = self._tokens(samples.texts)
+        pixels = clip_pixels(samples.pixels, IMAGE_SIZE, crop_rounds=True)
         with self.autocast():
             seen = self.model["vision"](pixels).last_hidden_state
             read = self.model["text"](ids, attention_mask=mask, encoder_hidden_states=seen)

@@ -19,6 +19,8 @@ from bpgo.rewards.shared.published import PublishedReward
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bpgo.records import Samples
+
 COUNTER = "blip.text_encoder.embeddings.position_ids"  # 0, 1, 2, ...: not in every checkpoint
 
 
@@ -54,15 +56,15 @@ class OfficialImageReward(PublishedReward):
         load_weights(self.model, state, path, settings.what)
         self.model.requires_grad_(False).eval().to(device)
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
+    def score(self, samples: Samples) -> Tensor:
         """The package's score of each image [3, H, W] in [0, 1] and its prompt: [B]."""
         import torch
         from PIL import Image
 
         from bpgo.rewards.shared.preprocess import stored_levels
 
-        levels = stored_levels(images).byte().permute(0, 2, 3, 1).cpu().numpy()
-        pairs = zip(texts, map(Image.fromarray, levels), strict=True)
+        levels = stored_levels(samples.pixels).byte().permute(0, 2, 3, 1).cpu().numpy()
+        pairs = zip(samples.texts, map(Image.fromarray, levels), strict=True)
         return torch.tensor([self.model.score(text, image) for text, image in pairs])
 
 

@@ -14,6 +14,8 @@ from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
+
 
 class PickScoreSettings(PublishedRewardSettings):
     """Keys of a `pickscore` reward; `path` is the CLIP's folder."""
@@ -57,9 +59,9 @@ class PickScore(CosineReward):
         """One text to its embedding [1, D]."""
         return self.clip.embed_text(text)
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
-        """As the call itself, for at most `batch_size` images on the reward's device."""
-        return super().score(images, texts) * self.scale
+    def score(self, samples: Samples) -> Tensor:
+        """As the call itself, for at most `batch_size` samples on the reward's device."""
+        return super().score(samples) * self.scale
 
 
 REWARD = PickScore

@@ -38,6 +38,7 @@ from bpgo.storage.files import read_json
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
     from bpgo.rewards.shared.clip_frames import PatchGrid
     from bpgo.rewards.shared.videoalign_model import RewardModel
 
@@ -93,11 +94,12 @@ class VideoAlign(PublishedReward):
         if not self.judged:
             self._model = self._load()
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Clips [B, F, 3, H, W] in [0, 1] and B prompts to scores [B]."""
+    def score(self, samples: Samples) -> Tensor:
+        """As the call itself, for at most `batch_size` samples on the reward's device."""
         import torch
 
-        levels = self.grid().levels(images[:, self.frames(images.shape[1])])
+        clips, texts = samples.pixels, samples.texts
+        levels = self.grid().levels(clips[:, self.frames(clips.shape[1])])
         names = [_name(clip, text) for clip, text in zip(levels, texts, strict=True)]
         new = [k for k, name in enumerate(names) if name not in self.judged]
         if new:
@@ -106,7 +108,7 @@ class VideoAlign(PublishedReward):
                 new = list(range(len(names)))
             found = self._judge(levels[new], [texts[k] for k in new])
             self.judged.update(zip((names[k] for k in new), found.cpu(), strict=True))
-        judged = torch.stack([self.judged[name] for name in names]).to(images.device)
+        judged = torch.stack([self.judged[name] for name in names]).to(clips.device)
         return self._output(judged)
 
     def frames(self, total: int) -> list[int]:

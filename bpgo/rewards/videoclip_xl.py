@@ -30,6 +30,8 @@ from bpgo.storage import hub
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
+
 VIDEO, TEXT = "vision_model.vision_encoder.", "text_model."
 UNUSED = ("vision_model.temp", "text_model.logit_scale")  # temperatures of the training
 
@@ -83,9 +85,9 @@ class VideoClipXL(CosineReward):
         embedding: Tensor = self.model["text"](self.tokenize([text]).to(self.device))
         return embedding
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
+    def score(self, samples: Samples) -> Tensor:
         """As the call itself, for at most `batch_size` clips on the reward's device."""
-        return super().score(images, texts) * self.settings.scale
+        return super().score(samples) * self.settings.scale
 
 
 def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bpgo.interfaces import Reward
-    from bpgo.records import Calibration
+    from bpgo.records import Calibration, Samples
 
 
 class WeightedSumSettings(RewardSettings):
@@ -112,17 +112,17 @@ class WeightedSum:
         """The parts' scores on the scale on which they are added up."""
         return scaled(self.settings, parts, self.calibration)
 
-    def parts(self, images: Tensor, texts: list[str]) -> dict[str, Tensor]:
-        """Each part's scores [B] of images [B, 3, H, W], in its own units."""
-        return {name: self.members[name](images, texts) for name in self.settings.parts}
+    def parts(self, samples: Samples) -> dict[str, Tensor]:
+        """Each part's scores [B], in its own units."""
+        return {name: self.members[name](samples) for name in self.settings.parts}
 
     def combine(self, parts: dict[str, Tensor]) -> Tensor:
         """The rewards [B] of the parts' scores [B]."""
         return weighted_sum(self.settings, parts, self.calibration)
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Score images [B, 3, H, W] in [0, 1] for B texts: [B] float32, higher is better."""
-        return self.combine(self.parts(images, texts))
+    def __call__(self, samples: Samples) -> Tensor:
+        """Score images or clips: [B] float32, higher is better."""
+        return self.combine(self.parts(samples))
 
 
 REWARD = WeightedSum

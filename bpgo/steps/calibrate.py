@@ -13,12 +13,12 @@ from torch import Tensor
 from bpgo.config.settings import MAIN, RolloutSettings, Settings
 from bpgo.core.arm import Arm, make_plan
 from bpgo.core.rollout import chunks, rollout, rollout_noise
-from bpgo.core.scoring import decoded_shape, score_latents
+from bpgo.core.scoring import score_latents
 from bpgo.errors import NonFiniteError
-from bpgo.interfaces import Policy, PromptEmbeddings, Reward, call_reward
+from bpgo.interfaces import Policy, PromptEmbeddings, Reward
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.prompts.first_frames import read_first_frames
-from bpgo.records import Calibration, Plan, PromptBatch
+from bpgo.records import Calibration, Plan, PromptBatch, Samples
 from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
@@ -42,7 +42,7 @@ def calibrate(
     even if the arms' groups share it: shared starts make the samples of a group alike, and their
     mean says less about the prompt (8 of them are worth 2.4 independent ones).
     """
-    loading.check_names(settings, experiment)
+    loading.check_experiment(settings, experiment)
     wanted = settings.calibration
     everything = read_prompts(prompts, wanted.prompts)
     batch = everything[: wanted.prompts]
@@ -135,17 +135,16 @@ def _score(
     policy: Policy, latents: Tensor, rewards: dict[str, Reward], chosen: PromptBatch
 ) -> dict[str, Tensor]:
     """Scores `[B]` of the samples of `latents` by each reward."""
-    given = read_first_frames(chosen.first_frames, policy.settings)
 
-    def call(samples: Tensor, rows: slice) -> dict[str, Tensor]:
-        first = None if given is None else given[rows].to(samples.device)
-        found = {}
-        for name, reward in rewards.items():
-            with memory.reward_explained(f"calibration, reward '{name}'"):
-                found[name] = call_reward(reward, samples, chosen.texts[rows], first)
-        return found
+    def call(samples: Samples) -> dict[str, Tensor]:
+        return {name: _call(name, reward, samples) for name, reward in rewards.items()}
 
-    return score_latents(latents, policy.decode, call, decoded_shape(policy.settings))
+    return score_latents(latents, chosen, policy.settings, policy.decode, call)
+
+
+def _call(name: str, reward: Reward, samples: Samples) -> Tensor:
+    with memory.reward_explained(f"calibration, reward '{name}'"):
+        return reward(samples)
 
 
 def _first_frames(
@@ -160,9 +159,9 @@ def _first_frames(
         assert given is not None  # image to video
         given = given.to(device)
         clips = given[:, None].expand(-1, settings.model.frames, -1, -1, -1)
+        samples = Samples(clips, chosen.texts, given)
         for name in settings.models_of([training]):
-            with memory.reward_explained(f"calibration, reward '{name}'"):
-                found = call_reward(rewards[name], clips, chosen.texts, given)
+            found = _call(name, rewards[name], samples)
             frames.append(_frame(chosen, 1, name, found.tolist()))
     return pd.concat(frames, ignore_index=True)
 

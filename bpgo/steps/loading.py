@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bpgo import registry, rewards
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.core.arm import Arm
 from bpgo.errors import UserError, suggest
@@ -64,15 +65,21 @@ def embedding_cache(path: Path) -> Path:
     return Path(path).resolve().parent.parent / "embeddings"
 
 
-def check_names(settings: Settings, experiment: str, arm: str | None = None) -> None:
-    """`UserError` for an experiment or arm that the configuration does not have."""
+def check_experiment(settings: Settings, experiment: str) -> None:
+    """`UserError` for an experiment that the configuration does not have."""
     if experiment not in settings.experiments:
         raise UserError(
             f"--experiment: '{experiment}' is unknown.{suggest(experiment, settings.experiments)}"
             f" Known: {', '.join(settings.experiments)}"
         )
-    known = {run.arm for run in settings.runs() + settings.base_runs()}
-    if arm is not None and arm not in known:
+
+
+def check_run(settings: Settings, run: Run) -> None:
+    """`UserError` for an experiment or arm that the configuration does not have."""
+    check_experiment(settings, run.experiment)
+    known = {each.arm for each in settings.runs() + settings.base_runs()}
+    if run.arm not in known:
         raise UserError(
-            f"--arm: '{arm}' is unknown.{suggest(arm, known)} Known: {', '.join(sorted(known))}"
+            f"--arm: '{run.arm}' is unknown.{suggest(run.arm, known)}"
+            f" Known: {', '.join(sorted(known))}"
         )

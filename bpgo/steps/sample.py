@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.errors import UserError
@@ -25,11 +26,9 @@ from bpgo.storage.files import atomic_path
 
 def sample_run(
     settings: Settings,
-    experiment: str,
-    arm: str,
-    seed: int,
+    run: Run,
     prompts: Path,
-    run: Path | None,
+    trained: Path | None,
     output: Path,
     threads: int = 1,
 ) -> None:
@@ -37,43 +36,43 @@ def sample_run(
 
     The final policy is sampled on all evaluation prompts, each snapshot on the first
     `evaluation.curve_prompts`. The noise is named by (seed, prompt id, sample): equal for every
-    arm and snapshot, so rows of different arms pair. `run` is the training run's folder, None for
-    the base policy (iteration 0).
+    arm and snapshot, so rows of different arms pair. `trained` is the training run's folder, None
+    for the base policy (iteration 0).
     """
-    loading.check_names(settings, experiment, arm)
-    if (run is None) != (arm == BASE_ARM):
+    loading.check_run(settings, run)
+    if (trained is None) != (run.arm == BASE_ARM):
         raise UserError(f"--run: every arm but '{BASE_ARM}' needs the folder of its training run")
     wanted = settings.evaluation
     batch = read_prompts(prompts, wanted.prompts)[: wanted.prompts]
     if settings.model.makes == "video":
         check_clips(wanted.clip_quality, settings.model.resolution, settings.model.columns)
     device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings, device, seed)
+    policy = loading.load_policy(settings, device, run.seed)
     embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
-    stages = _stages(settings, run)
+    stages = _stages(settings, trained)
     tables = []
-    with Progress(f"{experiment}/{arm}/seed_{seed}: sample", len(stages)) as progress:
+    with Progress(f"{run.folder}: sample", len(stages)) as progress:
         for done, (iteration, folder) in enumerate(stages, start=1):
             if folder is not None:
                 policy.load_trained(folder)
             last = done == len(stages)
             count = wanted.prompts if last else wanted.curve_prompts
             tables.append(
-                _draw(settings, policy, batch[:count], embeddings, seed, iteration, output)
+                _draw(settings, policy, batch[:count], embeddings, run.seed, iteration, output)
             )
             progress.step(done)
     with atomic_path(output / "index.parquet") as path:
         pd.concat(tables, ignore_index=True).to_parquet(path, index=False)
 
 
-def _stages(settings: Settings, run: Path | None) -> list[tuple[int, Path | None]]:
+def _stages(settings: Settings, trained: Path | None) -> list[tuple[int, Path | None]]:
     """(iteration, folder of weights), the final policy last."""
-    if run is None:
+    if trained is None:
         return [(0, None)]
     training = settings.training
     every = range(training.snapshot_every, training.iterations, training.snapshot_every)
-    snapshots = [(step, run / "snapshots" / f"iteration_{step:06d}") for step in every]
-    return [*snapshots, (training.iterations, run / "policy")]
+    snapshots = [(step, trained / "snapshots" / f"iteration_{step:06d}") for step in every]
+    return [*snapshots, (training.iterations, trained / "policy")]
 
 
 def _draw(

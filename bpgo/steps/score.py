@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.core.rollout import chunks
-from bpgo.core.scoring import HELD, decoded_shape
+from bpgo.core.scoring import HELD, decoded_shape, samples_for
 from bpgo.errors import NonFiniteError, RunError, UserError
-from bpgo.interfaces import call_reward, needs_first_frames
-from bpgo.prompts.first_frames import read_first_frames
-from bpgo.records import Calibration
+from bpgo.records import Calibration, PromptBatch
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
 from bpgo.steps.finished_scores import FinishedScores
@@ -29,9 +29,7 @@ KEYS = ["prompt_id", "ambiguity", "sample", "iteration"]
 
 def score_run(
     settings: Settings,
-    experiment: str,
-    arm: str,
-    seed: int,
+    run: Run,
     samples: Path,
     environment: str,
     output: Path,
@@ -49,10 +47,10 @@ def score_run(
             reward cannot be loaded or called.
         NonFiniteError: naming the reward and prompt.
     """
-    loading.check_names(settings, experiment, arm)
-    names = settings.in_environment(experiment, environment)
+    loading.check_run(settings, run)
+    names = settings.in_environment(run.experiment, environment)
     if not names:
-        known = ", ".join(settings.environments_of(experiment))
+        known = ", ".join(settings.environments_of(run.experiment))
         raise UserError(f"--environment: no reward runs in '{environment}'. Known: {known}")
     index = _read_index(samples)
     anchor = None
@@ -61,10 +59,10 @@ def score_run(
     models = settings.models_of(names)
     torch.set_num_threads(threads)
     stored, size = _stored(settings, samples, index)
-    finished = FinishedScores(output, samples, settings.score_digest(experiment, arm, seed))
+    finished = FinishedScores(output, samples, settings.score_digest(run))
     parts = chunks(len(index), size)
     failures: dict[str, Exception] = {}
-    with Progress(f"{experiment}/{arm}/seed_{seed}: score", len(models) * len(parts)) as progress:
+    with Progress(f"{run.folder}: score", len(models) * len(parts)) as progress:
         for name in models:
             if name in finished:
                 progress.add(len(parts))
@@ -79,9 +77,8 @@ def score_run(
         raise _joined(failures, [name for name in models if name in finished])
     frames = [index[KEYS].assign(reward=name, score=finished[name]) for name in models]
     table = with_sums(settings, names, pd.concat(frames, ignore_index=True), anchor)
-    table.insert(0, "experiment", experiment)
-    table.insert(1, "arm", arm)
-    table.insert(2, "seed", seed)
+    for place, (name, value) in enumerate(asdict(run).items()):
+        table.insert(place, name, value)
     with atomic_path(output) as path:
         table.to_parquet(path, index=False)
     finished.remove()
@@ -107,14 +104,11 @@ def _score(
     """Scores [N] float32 by one reward, which is freed again."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reward = loading.load_rewards(settings, [name], device)[name]
+    prompts = _prompts(index, stored.folder)
     found: list[Tensor] = []
     for rows in parts:
-        batch = stored.read(rows).to(device).float() / 255
-        given = None
-        if needs_first_frames(reward):
-            frames = read_first_frames(_first_frames(index, rows, stored.folder), settings.model)
-            given = None if frames is None else frames.to(device)
-        scores = call_reward(reward, batch, index.text.iloc[rows].tolist(), given)
+        pixels = stored.read(rows).to(device).float() / 255
+        scores = reward(samples_for(pixels, prompts[rows], settings.model))
         found.append(scores.float().cpu())
         progress.add(1)
     values: np.ndarray = torch.cat(found).numpy()
@@ -127,11 +121,11 @@ def _score(
     return values
 
 
-def _first_frames(index: pd.DataFrame, rows: slice, folder: Path) -> list[Path] | None:
-    """The first frames of some samples, where the prompts have them."""
-    if "first_frame" not in index:
-        return None
-    return [folder / path for path in index.first_frame.iloc[rows]]
+def _prompts(index: pd.DataFrame, folder: Path) -> PromptBatch:
+    """The prompt of each sample."""
+    frames = [folder / path for path in index.first_frame] if "first_frame" in index else None
+    ids, texts, ambiguities = (index[k].tolist() for k in ("prompt_id", "text", "ambiguity"))
+    return PromptBatch(ids, texts, ambiguities, frames)
 
 
 def _explained(name: str, error: Exception) -> Exception:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
@@ -25,9 +27,7 @@ from bpgo.storage.files import atomic_path, write_json
 
 def train(
     settings: Settings,
-    experiment: str,
-    arm: str,
-    seed: int,
+    run: Run,
     prompts: Path,
     calibration: Path,
     output: Path,
@@ -39,26 +39,22 @@ def train(
     `manifest.json`; then the checkpoints are removed. See `bpgo.core.trainer.Trainer.run` for what
     is raised.
     """
-    loading.check_names(settings, experiment, arm)
-    if arm == BASE_ARM:
+    loading.check_run(settings, run)
+    if run.arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy; it cannot be trained")
     group = processes.start()
     device = loading.prepare_process(settings, threads)
-    trainer = build_trainer(
-        settings, experiment, arm, seed, prompts, calibration, output, device, group
-    )
+    trainer = build_trainer(settings, run, prompts, calibration, output, device, group)
     trainer.run()
     trainer.save_policy(output / "policy")
     if group.main:
-        _finish(settings, experiment, arm, seed, output, device, threads, trainer)
+        _finish(settings, run, output, device, threads, trainer)
     group.close()
 
 
 def _finish(
     settings: Settings,
-    experiment: str,
-    arm: str,
-    seed: int,
+    run: Run,
     output: Path,
     device: str,
     threads: int,
@@ -69,10 +65,8 @@ def _finish(
     write_json(
         output / "manifest.json",
         manifest(
-            experiment=experiment,
-            arm=arm,
-            seed=seed,
-            config_digest=settings.run_digest(experiment, arm, seed),
+            **asdict(run),
+            config_digest=settings.run_digest(run),
             wall_seconds=trainer.wall_seconds,
             device=device,
             threads=threads,
@@ -85,9 +79,7 @@ def _finish(
 
 def build_trainer(
     settings: Settings,
-    experiment: str,
-    arm: str,
-    seed: int,
+    run: Run,
     prompts: Path,
     calibration: Path,
     output: Path,
@@ -96,27 +88,27 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of one run, with the base policy, the rewards and the prompts it needs."""
     group = group or Processes()
-    chosen = settings.experiments[experiment]
+    chosen = settings.experiments[run.experiment]
     with group.together():
         batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
         anchor = Calibration.load(calibration)
-        policy = loading.load_policy(settings, device, seed)
+        policy = loading.load_policy(settings, device, run.seed)
         names = [chosen.training_reward, *chosen.diagnostics]
         rewards = loading.load_rewards(settings, names, device, anchor)
         embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
         trainer = Trainer(
             settings,
             policy,
-            loading.load_arm(settings, arm),
+            loading.load_arm(settings, run.arm),
             rewards[chosen.training_reward],
             {name: rewards[name] for name in chosen.diagnostics},
             batch,
             embeddings,
             anchor,
-            seed,
+            run.seed,
             output,
-            settings.run_digest(experiment, arm, seed),
-            title=f"{experiment}/{arm}/seed_{seed}",
+            settings.run_digest(run),
+            title=run.folder,
             processes=group,
         )
     return trainer  # noqa: RET504 (mypy sees no return inside the block)

@@ -16,6 +16,7 @@ from tiny_world import build_tiny_flux, make_trainer
 
 from bpgo import cli
 from bpgo.config import resolve as config
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument, iterations_of_two
 from bpgo.tools.bench.measure import Seconds, Stopwatch, summarize, trusted_clock
@@ -118,7 +119,7 @@ def test_every_command_is_known() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     assert set(WORK) == set(commands)
     names = ("configfile", "config", "train", "evaluation", "calibration", "samples", "output")
-    options = options_of({name: Path(name) for name in names}, "clear", "grpo", 1)
+    options = options_of({name: Path(name) for name in names}, Run("clear", "grpo", 1))
     for command, given in options.items():
         required = {p.opts[0] for p in commands[command].params if p.required}
         assert required <= set(given), command

@@ -13,6 +13,7 @@ from large_model import write_configuration
 from bpgo import cli
 from bpgo.config import resolve as config
 from bpgo.errors import UserError
+from bpgo.records import Samples
 from bpgo.tools.bench import large
 from bpgo.tools.bench.large import (
     Case,
@@ -270,9 +271,9 @@ def test_the_plan_reads_what_the_benchmark_writes(tmp_path: Path) -> None:
 
 def test_a_cheap_reward_differs_between_images() -> None:
     images = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4)])
-    assert brightness(images, ["a", "b"]).tolist() == [0.0, 1.0]
+    assert brightness(Samples(images, ["a", "b"])).tolist() == [0.0, 1.0]
     clips = torch.stack([images, 1 - images, torch.ones_like(images)])
-    assert brightness(clips, ["a", "b", "c"]).tolist() == [0.5, 0.5, 1.0]
+    assert brightness(Samples(clips, ["a", "b", "c"])).tolist() == [0.5, 0.5, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from bpgo import registry
 from bpgo.core.trainer import Trainer
 from bpgo.errors import RatioError
 from bpgo.models.wan import WanPolicy
-from bpgo.records import Calibration, PromptBatch
+from bpgo.records import Calibration, PromptBatch, Samples
 from bpgo.storage.files import repository_root
 
 FILES = sorted((repository_root() / "config" / "arms").glob("*.yaml"))
@@ -26,28 +26,25 @@ SIZE = {"kind": "wan", "frames": 5, "resolution": 24, "prompt_tokens": TOKENS}
 PRIORS = {"t2v": "sft_mean", "i2v": "first_frame"}
 
 
-def brightening(clips: torch.Tensor, texts: list[str]) -> torch.Tensor:
+def brightening(samples: Samples) -> torch.Tensor:
     """A reward of clips: the last frame is brighter than the first, by the text a little more."""
+    clips = samples.pixels
     assert clips.shape[1:] == (5, 3, 24, 24)
     return (clips[:, -1] - clips[:, 0]).mean(dim=(1, 2, 3)) * torch.tensor(
-        [1 + len(text) / 100 for text in texts]
+        [1 + len(text) / 100 for text in samples.texts]
     )
 
 
 class NearFirstFrame:
     """A diagnostic that needs the given frames."""
 
-    needs_first_frames = True
-
     def __init__(self) -> None:
         self.seen: list[torch.Tensor] = []
 
-    def __call__(
-        self, clips: torch.Tensor, texts: list[str], first_frames: torch.Tensor
-    ) -> torch.Tensor:
-        assert len(texts) == len(first_frames)
-        self.seen.append(first_frames)
-        return -(clips[:, 0] - first_frames).abs().mean(dim=(1, 2, 3))
+    def __call__(self, samples: Samples) -> torch.Tensor:
+        assert samples.first_frames is not None
+        self.seen.append(samples.first_frames)
+        return -(samples.pixels[:, 0] - samples.first_frames).abs().mean(dim=(1, 2, 3))
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from bpgo import registry
 from bpgo.config import resolve as config
 from bpgo.config.settings import RewardSettings
 from bpgo.errors import UserError
-from bpgo.interfaces import Reward, call_reward, needs_first_frames
-from bpgo.records import Calibration
+from bpgo.interfaces import Reward
+from bpgo.records import Calibration, Samples
 from bpgo.rewards import load_rewards
 from bpgo.rewards.frame_mean import FrameMean
 from bpgo.rewards.shared.published import PublishedReward
@@ -67,19 +67,7 @@ def reward(request: pytest.FixtureRequest) -> Reward:
     }
     scales = {name: {"mean": 0.1, "std": 0.5} for name in parts}
     calibration = Calibration(0.0, 1.0, -3.0, parts=scales)
-    found = load_rewards({**parts, "it": settings}, ["it"], calibration=calibration)["it"]
-    return WithFirstFrames(found) if needs_first_frames(found) else found
-
-
-class WithFirstFrames:
-    """A reward that compares with a first frame, here the clip's own last one."""
-
-    def __init__(self, reward: Any) -> None:
-        self.reward, self.settings = reward, reward.settings
-        self.reads_text = getattr(reward, "reads_text", True)
-
-    def __call__(self, clips: Tensor, texts: list[str]) -> Tensor:
-        return call_reward(self.reward, clips, texts, clips[:, -1])
+    return load_rewards({**parts, "it": settings}, ["it"], calibration=calibration)["it"]
 
 
 def pairs(reward: Any) -> tuple[Tensor, list[str]]:
@@ -90,6 +78,11 @@ def pairs(reward: Any) -> tuple[Tensor, list[str]]:
     if reward.settings.media == "video":
         images = torch.stack([images.roll(frame, -1) for frame in range(FRAMES)], dim=1)
     return images, texts
+
+
+def samples_of(pixels: Tensor, texts: list[str]) -> Samples:
+    """As rewards see them; of clips the given first frame is the clip's own last one."""
+    return Samples(pixels, texts, pixels[:, -1] if pixels.ndim == 5 else None)
 
 
 @cache
@@ -122,7 +115,7 @@ def test_every_kind_has_a_file() -> None:
 
 
 def test_one_number_an_image(reward: Reward) -> None:
-    found = reward(*pairs(reward))
+    found = reward(samples_of(*pairs(reward)))
     assert found.shape == (COUNT,)
     assert found.dtype == torch.float32
     assert found.isfinite().all()
@@ -130,31 +123,33 @@ def test_one_number_an_image(reward: Reward) -> None:
 
 
 def test_deterministic(reward: Reward) -> None:
-    assert torch.equal(reward(*pairs(reward)), reward(*pairs(reward)))
+    samples = samples_of(*pairs(reward))
+    assert torch.equal(reward(samples), reward(samples))
 
 
 def test_inputs_are_left_alone(reward: Reward) -> None:
     images, texts = pairs(reward)
     given, words = images.clone(), list(texts)
-    reward(given, words)
+    reward(samples_of(given, words))
     assert torch.equal(given, images)
     assert words == texts
 
 
 def test_batched_is_the_single_ones(reward: Reward) -> None:
     images, texts = pairs(reward)
-    together = reward(images, texts)
-    alone = torch.cat([reward(images[k : k + 1], texts[k : k + 1]) for k in range(COUNT)])
+    samples = samples_of(images, texts)
+    together = reward(samples)
+    alone = torch.cat([reward(samples[k : k + 1]) for k in range(COUNT)])
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)
-    turned = reward(images.flip(0), texts[::-1])
+    turned = reward(samples_of(images.flip(0), texts[::-1]))
     torch.testing.assert_close(turned, together.flip(0), rtol=1e-4, atol=1e-5)
 
 
-def test_the_image_and_the_text_count(reward: Reward) -> None:
+def test_the_image_and_the_text_count(reward: Any) -> None:
     images, texts = pairs(reward)
-    one_image = reward(images[:1].expand(COUNT, *images.shape[1:]), texts)
-    assert (len(one_image.unique()) > 1) == getattr(reward, "reads_text", True)
-    assert len(reward(images, texts[:1] * COUNT).unique()) > 1
+    one_image = reward(samples_of(images[:1].expand(COUNT, *images.shape[1:]), texts))
+    assert (len(one_image.unique()) > 1) == reward.settings.reads_text
+    assert len(reward(samples_of(images, texts[:1] * COUNT)).unique()) > 1
 
 
 def test_the_other_media_are_refused(reward: Reward) -> None:
@@ -164,13 +159,7 @@ def test_the_other_media_are_refused(reward: Reward) -> None:
     if reward.settings.media == "image":
         images = images[:, None]
     with pytest.raises(UserError, match=r"but it was given (images|clips): "):
-        reward(images, texts)
-
-
-def test_as_many_texts_as_images(reward: Reward) -> None:
-    images, texts = pairs(reward)
-    with pytest.raises((ValueError, UserError)):
-        reward(images, texts[:-1])
+        reward(samples_of(images, texts))
 
 
 def test_settings_are_checked_without_torch() -> None:

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from bpgo.errors import UserError, suggest
-from bpgo.records import Calibration, PromptBatch
+from bpgo.records import Calibration, PromptBatch, Samples
 
 
 def test_prompt_batch_rows() -> None:
@@ -18,6 +19,30 @@ def test_prompt_batch_rows() -> None:
     assert batch[[2, 0, 2]] == PromptBatch(["c", "a", "c"], ["z", "x", "z"], [1.0, 0.0, 1.0])
     with pytest.raises(dataclasses.FrozenInstanceError):
         batch.ids = []  # type: ignore[misc]
+
+
+def test_samples_are_cut_together() -> None:
+    pixels = torch.rand(3, 5, 3, 4, 4)
+    samples = Samples(pixels, ["x", "y", "z"], pixels[:, 0])
+    assert len(samples) == 3
+    part = samples[1:]
+    assert torch.equal(part.pixels, pixels[1:])
+    assert part.texts == ["y", "z"]
+    assert part.first_frames is not None
+    assert torch.equal(part.first_frames, pixels[1:, 0])
+    assert Samples(pixels[:, 0], ["x", "y", "z"])[:2].first_frames is None
+    meta = samples.to("meta")
+    assert meta.pixels.is_meta
+    assert meta.first_frames is not None
+    assert meta.first_frames.is_meta
+
+
+def test_samples_have_a_prompt_each() -> None:
+    pixels = torch.rand(3, 3, 4, 4)
+    with pytest.raises(ValueError, match="3 samples but 2 texts"):
+        Samples(pixels, ["x", "y"])
+    with pytest.raises(ValueError, match="3 samples but 1 first frames"):
+        Samples(pixels, ["x", "y", "z"], pixels[:1])
 
 
 def test_calibration_round_trip(tmp_path: Path) -> None:

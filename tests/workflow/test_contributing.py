@@ -17,7 +17,6 @@ CONTRACT = [  # what no reward may skip
     "inputs_are_left_alone",
     "batched_is_the_single_ones",
     "the_image_and_the_text_count",
-    "as_many_texts_as_images",
 ]
 
 

@@ -9,6 +9,9 @@ from collections import Counter
 import yaml
 from harness import REPOSITORY, Outcome, Workspace, run
 
+from bpgo.analysis import COLLECTED
+from bpgo.config.resolve import load
+
 
 def test_default_trains_every_arm_with_every_seed(plans: dict[str, Outcome]) -> None:
     plan = plans["full"]
@@ -79,6 +82,40 @@ def test_figures_without_stored_scores_says_what_to_do(workspace: Workspace) -> 
     assert outcome.code != 0
     assert "error: figures: there are no stored scores in results/collected" in outcome.text
     assert not workspace.path("results").exists()
+
+
+def test_figures_train_and_sample_nothing(workspace: Workspace) -> None:
+    """Whatever the settings say now, and on a machine with too few GPUs for training."""
+    workspace.edit(lambda values: values["training"].update(iterations=1, snapshot_every=1))
+    workspace.edit(lambda values: values.update(machine={"gpus": 2}))
+    settings = load(workspace.path("config/config.yaml"))
+    stored = [f"collected/{name}.parquet" for name in COLLECTED]
+    samples = [
+        f"samples/{run.folder}/index.parquet" for run in settings.base_runs() + settings.runs()
+    ]
+    analysis = {"statistics", "tables", "plots", "report", "figures"}
+    for files, jobs in ((stored, analysis), (samples, analysis | {"grids"})):
+        for name in files:
+            path = workspace.path(f"results/{name}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        plan = workspace.snakemake("--dry-run", "figures")
+        assert plan.code == 0, plan.text
+        assert set(plan.jobs()) == jobs
+
+
+def test_a_rule_is_called_like_its_command() -> None:
+    files = (REPOSITORY / "workflow" / "rules").glob("*.smk")
+    rules = [rule for file in files for rule in re.split(r"^rule ", file.read_text(), flags=re.M)]
+    found = {
+        name.group(): command.group(1)
+        for rule in rules
+        if (name := re.match(r"\w+(?=:$)", rule, flags=re.M))
+        and (command := re.search(r"(?:python -m bpgo|\{params.program:q\}) (\w+)", rule))
+    }
+    assert len(found) >= 12
+    assert found.pop("pretrain_world") == "pretrain"  # a part of it
+    assert all(name == command for name, command in found.items()), found
 
 
 def test_pretrain_and_bench_are_made_on_request_only(

@@ -69,7 +69,7 @@ def test_each_run_has_a_manifest_of_this_configuration(finished: Workspace) -> N
     assert file.stem == settings.digest()
     for run in settings.runs():
         found = read_json(finished.path(f"{ROOT}/runs/{run.folder}/manifest.json"))
-        assert found["config_digest"] == settings.run_digest(run.experiment, run.arm, run.seed)
+        assert found["config_digest"] == settings.run_digest(run)
 
 
 def test_nothing_is_left_to_do(finished: Workspace) -> None:

@@ -52,7 +52,7 @@ def test_every_run_is_of_this_configuration(root: Path) -> None:
     for run in settings.runs():
         folder = root / "runs" / run.folder
         manifest = read_json(folder / "manifest.json")
-        assert manifest["config_digest"] == settings.run_digest(run.experiment, run.arm, run.seed)
+        assert manifest["config_digest"] == settings.run_digest(run)
         metrics = pd.read_parquet(folder / "metrics.parquet")
         assert len(metrics) == settings.training.iterations
         assert (metrics["ratio_deviation"] <= settings.training.ratio_tolerance).all()

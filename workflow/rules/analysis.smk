@@ -71,7 +71,7 @@ rule plots:
         collected=lambda wildcards: collected_folder(wildcards.root),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m bpgo figures --config {params.config:q} --statistics {input.statistics:q}"
+        "python -m bpgo plots --config {params.config:q} --statistics {input.statistics:q}"
         " --collected {params.collected:q} --output {params.folder:q} >> {log:q} 2>&1"
 
 

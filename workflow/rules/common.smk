@@ -10,6 +10,7 @@ from pathlib import Path
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
 from bpgo.config.digests import JUDGING, digest_of
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
@@ -34,8 +35,8 @@ REBUILT = {
 OWN = (ROOT, SMOKE, *VIDEO, *VIDEO_SMOKE)  # what this call's configurations make
 ROOTS = "|".join(re.escape(root) for root in (*OWN, *REBUILT))
 
-# These targets read stored scores, so the rules that train and sample are not even loaded.
-FROM_STORED_SCORES = bool({"figures", "reference"} & set(sys.argv))
+# No rule makes this file. What asks for it cannot be made, so Snakemake takes what is there.
+NEVER_MADE = f"{ROOT}/from stored scores nothing is trained or sampled"
 EVERY_CORE = 1024  # Snakemake takes no more than --cores
 
 # Jobs use the Python that runs Snakemake, or that of their own environment, and this clone's
@@ -57,17 +58,11 @@ def fail(message):
 
 
 def check_options():
-    """The workflow's own options and, for targets that need them, the stored scores."""
+    """The workflow's own options."""
     if not re.fullmatch(r"results(/(?!reference)[a-z0-9_]+)*", ROOT):
         fail(f"root: '{ROOT}' is not allowed: it must be results or a folder of your own below it")
     if ALLOW_MIXED.lower() not in ("true", "false"):
         fail(f"allow_mixed: '{ALLOW_MIXED}' is not allowed: it must be true or false")
-    for target, folder in (("figures", ROOT), ("reference", REFERENCE)):
-        if target in sys.argv and not Path(folder, "collected", "scores.parquet").exists():
-            fail(
-                f"{target}: there are no stored scores in {folder}/collected. Make them with"
-                " `snakemake --cores all`; `snakemake --cores all reference` shows published ones"
-            )
 
 
 @cache
@@ -86,28 +81,31 @@ def settings_of(root):
         fail(error)
 
 
-def check_gpus():
-    """Snakemake cuts a job's request down to the limit, without a word."""
-    wanted = max(settings_of(root).machine.gpus for root in (ROOT, SMOKE))
-    limit, jobs = (workflow.global_resources.get(name).value for name in ("gpu", "_nodes"))
-    if limit == 1 and jobs and any(word.startswith("--profile") for word in sys.argv):
+def check_gpus(wildcards):
+    """No file, but an end before any job where GPUs are too few for a training run.
+
+    Snakemake cuts a job's request down to the limit, without a word.
+    """
+    wanted = training_gpus(wildcards)
+    limit, jobs, one_machine = (
+        workflow.global_resources.get(name).value for name in ("gpu", "_nodes", "one_machine")
+    )
+    if jobs and one_machine:
         fail(
-            "--profile: profiles/default is read as well, and its limit of one GPU would hold for"
-            " the whole cluster. Give the cluster's profile as --workflow-profile, so that it takes"
-            " the place of profiles/default"
+            "profiles/default: its limit of one GPU would hold for the whole cluster. Give the"
+            " cluster's profile as --workflow-profile, not as --profile, so that it takes its place"
         )
     if workflow.is_main_process and limit is not None and wanted > limit:
         fail(
             f"machine.gpus: a training run asks for {wanted} GPUs, but Snakemake may use {limit}:"
             f" add --resources gpu={wanted}, or as many GPUs as the machine has"
         )
+    return []
 
 
 check_options()
 for checked in (ROOT, SMOKE):  # a mistake shows before any job
     settings_of(checked)
-if not FROM_STORED_SCORES:
-    check_gpus()
 
 
 def settings_path(root):
@@ -171,9 +169,12 @@ def calibration_digest(wildcards):
     )
 
 
+def run_of(wildcards):
+    return Run(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+
+
 def run_digest(wildcards):
-    settings = settings_of(wildcards.root)
-    return settings.run_digest(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+    return settings_of(wildcards.root).run_digest(run_of(wildcards))
 
 
 def sample_digest(wildcards):
@@ -182,15 +183,21 @@ def sample_digest(wildcards):
 
 
 def score_digest(wildcards):
-    settings = settings_of(wildcards.root)
-    return settings.score_digest(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+    return settings_of(wildcards.root).score_digest(run_of(wildcards))
+
+
+def from_stored_scores():
+    """Whether the call asks for `figures`: nothing is trained, sampled or collected for them."""
+    return "figures" in workflow.dag_settings.targets
 
 
 def policy_of(wildcards):
     """A trained run's manifest, written when the run is whole; the untrained policy needs none."""
+    if from_stored_scores():
+        return NEVER_MADE
     if wildcards.arm == BASE_ARM:
         return []
-    return f"{wildcards.root}/runs/{wildcards.experiment}/{wildcards.arm}/seed_{wildcards.seed}/manifest.json"
+    return f"{wildcards.root}/runs/{run_of(wildcards).folder}/manifest.json"
 
 
 def scales_of(wildcards):
@@ -202,24 +209,23 @@ def scales_of(wildcards):
     return f"{wildcards.root}/calibration/{wildcards.experiment}/calibration.json"
 
 
-def score_files(wildcards):
-    settings = settings_of(wildcards.root)
-    return [
-        f"{wildcards.root}/scores/{run.folder}/{environment}.parquet"
-        for run in scored_runs(wildcards.root)
-        for environment in settings.environments_of(run.experiment)
-    ]
-
-
-def run_files(wildcards):
+def collectable(wildcards):
+    """Scores, runs and calibrations: what `collect` joins."""
+    if from_stored_scores():
+        return {"scores": NEVER_MADE}
+    root, settings = wildcards.root, settings_of(wildcards.root)
     names = ("manifest.json", "metrics.parquet", "rollouts.parquet")
-    runs = settings_of(wildcards.root).runs()
-    return [f"{wildcards.root}/runs/{run.folder}/{name}" for run in runs for name in names]
-
-
-def calibration_files(wildcards):
-    experiments = settings_of(wildcards.root).experiments
-    return [f"{wildcards.root}/calibration/{name}/samples.parquet" for name in experiments]
+    return {
+        "scores": [
+            f"{root}/scores/{run.folder}/{environment}.parquet"
+            for run in scored_runs(root)
+            for environment in settings.environments_of(run.experiment)
+        ],
+        "runs": [f"{root}/runs/{run.folder}/{name}" for run in settings.runs() for name in names],
+        "calibration": [
+            f"{root}/calibration/{name}/samples.parquet" for name in settings.experiments
+        ],
+    }
 
 
 @cache
@@ -260,15 +266,28 @@ def has_grids(root):
     """Grids need samples: where only scores are stored, they are left out."""
     if root in REBUILT:
         return False
-    return not FROM_STORED_SCORES or all(map(os.path.exists, sample_files(root)))
+    return not from_stored_scores() or all(map(os.path.exists, sample_files(root)))
 
 
-def products(root):
-    """What people read: the report, the tables and the figures."""
-    made = [f"{root}/report/index.html"]
-    made += [f"{root}/tables/{name}.csv" for name in TABLES]
-    made += [f"{root}/figures/{name}.png" for name in FIGURES]
-    return [*made, f"{root}/grids"] if has_grids(root) else made
+def products(*roots):
+    """What people read: reports, tables, figures and grids."""
+    made = []
+    for root in roots:
+        made.append(f"{root}/report/index.html")
+        made += [f"{root}/tables/{name}.csv" for name in TABLES]
+        made += [f"{root}/figures/{name}.png" for name in FIGURES]
+        made += [f"{root}/grids"] if has_grids(root) else []
+    return made
+
+
+def stored_products(target, folder, *roots):
+    """The same from scores that are stored in `folder`; an end where there are none."""
+    if not Path(folder, "collected", "scores.parquet").exists():
+        fail(
+            f"{target}: there are no stored scores in {folder}/collected. Make them with"
+            " `snakemake --cores all`; `snakemake --cores all reference` shows published ones"
+        )
+    return products(*roots)
 
 
 def roots_of_jobs():

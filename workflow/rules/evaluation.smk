@@ -67,9 +67,7 @@ rule score:
 
 rule collect:
     input:
-        scores=score_files,
-        runs=run_files,
-        calibration=calibration_files,
+        unpack(collectable),
     output:
         expand("{{root}}/collected/{name}.parquet", name=COLLECTED),
         "{root}/collected/runs.json",

@@ -46,6 +46,7 @@ rule calibrate:
 # outputs before a job starts, and an interrupted run must find its state again.
 rule train:
     input:
+        check_gpus,
         prompts="{root}/prompts/train.jsonl",
         calibration="{root}/calibration/{experiment}/calibration.json",
     output:

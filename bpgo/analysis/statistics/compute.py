@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bpgo.analysis.statistics.bootstrap import Bootstrap
 from bpgo.analysis.statistics.claims import judge_claims
 from bpgo.analysis.statistics.data import Collected, Scores, load_collected
 from bpgo.analysis.statistics.final import curves, differences, final_scores, gains
+from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
 from bpgo.storage.files import atomic_path, read_json, write_json
@@ -84,7 +86,7 @@ def _account(settings: Settings, data: Collected) -> dict[str, Any]:
     """runs.json of the collection, with every run that has no complete scores under `missing`."""
     account = dict(data.runs)
     missing = list(account.get("missing", []))
-    known = {(entry["experiment"], entry["arm"], entry["seed"]) for entry in missing}
+    known = {Run(entry["experiment"], entry["arm"], entry["seed"]) for entry in missing}
     for run in [*settings.base_runs(), *settings.runs()]:
         scores = data.scores.get(run.experiment)
         rewards = settings.rewards_of(run.experiment)
@@ -93,12 +95,10 @@ def _account(settings: Settings, data: Collected) -> dict[str, Any]:
             for reward in rewards
             if scores is None or run.seed not in scores.seeds_of(run.arm, reward)
         ]
-        if absent and (run.experiment, run.arm, run.seed) not in known:
-            reason = f"no final scores by {', '.join(absent)}"
-            labels = {"experiment": run.experiment, "arm": run.arm, "seed": run.seed}
-            missing.append({**labels, "reason": reason})
-    trained = {(run.experiment, run.arm, run.seed) for run in settings.runs()}
-    lost = {(e["experiment"], e["arm"], e["seed"]) for e in missing} & trained
+        if absent and run not in known:
+            missing.append({**asdict(run), "reason": f"no final scores by {', '.join(absent)}"})
+    trained = set(settings.runs())
+    lost = {Run(e["experiment"], e["arm"], e["seed"]) for e in missing} & trained
     account |= {"missing": missing, "complete_runs": len(trained) - len(lost)}
     account |= {"expected_runs": len(trained), "base": BASE_ARM}
     return account

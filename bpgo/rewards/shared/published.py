@@ -13,6 +13,8 @@ from bpgo.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 REMEMBERED = 10_000  # texts: 40 MB of a ViT-H's embeddings
 
@@ -42,34 +44,27 @@ class PublishedVideoSettings(PublishedRewardSettings):
 class PublishedReward(ABC):
     """A reward model on a device, called for any number of images, or of clips (`media`)."""
 
-    reads_text = True
-
     def __init__(self, settings: PublishedRewardSettings, device: str = "cpu") -> None:
         self.published, self.device = settings, device
 
     @abstractmethod
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
-        """As the call itself, for at most `batch_size` images on the reward's device."""
+    def score(self, samples: Samples) -> Tensor:
+        """As the call itself, for at most `batch_size` samples on the reward's device."""
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Score images [B, 3, H, W] in [0, 1] for B texts: [B] float32, higher is better.
-
-        A video reward scores clips [B, F, 3, H, W].
+    def __call__(self, samples: Samples) -> Tensor:
+        """Score images, or clips: [B] float32, higher is better.
 
         Raises:
             UserError: images are given to a reward of clips, or the other way round.
-            ValueError: if there are not as many texts as images.
         """
         import torch
 
-        check_media(self.published, images)
-        if len(texts) != len(images):
-            raise ValueError(f"{len(images)} images but {len(texts)} texts")
+        check_media(self.published, samples)
         size = self.published.batch_size
         with torch.no_grad():
             scores = [
-                self.score(part.to(self.device), texts[at * size : (at + 1) * size])
-                for at, part in enumerate(images.split(size))
+                self.score(samples[start : start + size].to(self.device))
+                for start in range(0, len(samples), size)
             ]
         return torch.cat(scores).float()
 
@@ -82,13 +77,13 @@ class PublishedReward(ABC):
         return torch.autocast(device, dtype, enabled=dtype is not torch.float32)
 
 
-def check_media(settings: RewardSettings, given: Tensor) -> None:
+def check_media(settings: RewardSettings, given: Samples) -> None:
     """Images [B, 3, H, W] for a reward of images, clips [B, F, 3, H, W] for one of videos.
 
     Raises:
         UserError: it is the other way round.
     """
-    if given.ndim == {"image": 4, "video": 5}[settings.media]:
+    if given.pixels.ndim == {"image": 4, "video": 5}[settings.media]:
         return
     if settings.media == "image":
         raise UserError(
@@ -120,13 +115,13 @@ class CosineReward(PublishedReward):
     def embed_text(self, text: str) -> Tensor:
         """One text to its embedding [1, D]."""
 
-    def score(self, images: Tensor, texts: list[str]) -> Tensor:
-        """The cosines [B] of images [B, 3, H, W] and texts; subclasses scale them."""
+    def score(self, samples: Samples) -> Tensor:
+        """The cosines [B] of images and texts; subclasses scale them."""
         from torch.nn import functional as F
 
         with self.autocast():
-            found = self.embed_images(images).float()
-        return F.cosine_similarity(found, self._embeddings(texts), dim=1)
+            found = self.embed_images(samples.pixels).float()
+        return F.cosine_similarity(found, self._embeddings(samples.texts), dim=1)
 
     def _embeddings(self, texts: list[str]) -> Tensor:
         import torch

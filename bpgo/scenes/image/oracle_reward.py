@@ -9,6 +9,8 @@ from bpgo.config.settings import RewardSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
+
 
 class OracleSettings(RewardSettings):
     """Keys of a `scenes_oracle` reward."""
@@ -26,15 +28,15 @@ class ScenesOracle:
         self.settings = settings
         self.device = device
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Judge images [B, 3, 24, 24] in [0, 1] for B captions: [B] float32 in [0, 1].
+    def __call__(self, samples: Samples) -> Tensor:
+        """Judge images [B, 3, 24, 24]: [B] float32 in [0, 1].
 
         Raises:
             UserError: a text outside the caption grammar.
         """
         from bpgo.scenes.image.oracle import judge
 
-        judged = judge(images, texts)
+        judged = judge(samples.pixels, samples.texts)
         return judged.soft if self.settings.output == "soft" else judged.strict
 
 

@@ -9,6 +9,8 @@ from bpgo.config.settings import RewardSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
+
 
 class PreferenceSettings(RewardSettings):
     """Keys of a `scenes_preference` reward."""
@@ -34,17 +36,15 @@ class ScenesPreference:
         self.device = device
         self.model = load_reward(settings.world, settings.pool, device)
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Score images [B, 3, 24, 24] in [0, 1] for B texts: [B] float32, higher is better."""
+    def __call__(self, samples: Samples) -> Tensor:
+        """Score images [B, 3, 24, 24]: [B] float32, higher is better."""
         import torch
 
         from bpgo.scenes.text import encode_texts
 
-        if len(texts) != len(images):
-            raise ValueError(f"{len(images)} images but {len(texts)} texts")
-        ids = encode_texts(texts).to(self.device)
+        ids = encode_texts(samples.texts).to(self.device)
         with torch.no_grad():
-            return self.model.score(images.to(self.device, torch.float32), ids)
+            return self.model.score(samples.pixels.to(self.device, torch.float32), ids)
 
 
 REWARD = ScenesPreference

@@ -6,10 +6,12 @@ import hashlib
 from typing import TYPE_CHECKING, Literal
 
 from bpgo.config.settings import RewardSettings
+from bpgo.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
     from bpgo.scenes.video.oracle import Parsed
 
 REMEMBERED = 256
@@ -31,6 +33,11 @@ class VideoOracleSettings(RewardSettings):
         """It scores clips."""
         return "video"
 
+    @property
+    def reads_text(self) -> bool:
+        """The caption does not count for how steady a clip is, or agrees with its first frame."""
+        return self.output not in ("first_frame", "steadiness")
+
 
 class ScenesVideoOracle:
     """The oracle of `bpgo.scenes.video.oracle`; no arm trains on it."""
@@ -40,28 +47,26 @@ class ScenesVideoOracle:
     def __init__(self, settings: VideoOracleSettings, device: str = "cpu") -> None:
         self.settings = settings
         self.device = device
-        self.needs_first_frames = settings.output == "first_frame"
-        self.reads_text = settings.output not in ("first_frame", "steadiness")
 
-    def __call__(
-        self, images: Tensor, texts: list[str], first_frames: Tensor | None = None
-    ) -> Tensor:
-        """Judge clips [B, 5, 3, 32, 32] in [0, 1] for B captions: [B] float32 in [0, 1].
-
-        `first_frames` [B, 3, 32, 32] in [0, 1] are needed for the output `first_frame` only.
+    def __call__(self, samples: Samples) -> Tensor:
+        """Judge clips [B, 5, 3, 32, 32]: [B] float32 in [0, 1].
 
         Raises:
-            UserError: a text outside the caption grammar.
-            ValueError: shapes that do not fit, or no first frames where they are needed.
+            UserError: a text outside the caption grammar, or no first frames where the output is
+                agreement with them.
+            ValueError: shapes that do not fit.
         """
         from bpgo.scenes.video.oracle import judge
         from bpgo.scenes.video.render import check_clips
 
-        check_clips(images.shape, len(texts))
-        if self.needs_first_frames and first_frames is None:
-            raise ValueError("the output first_frame needs first frames")
-        given = first_frames if self.needs_first_frames else None
-        judged = judge(images, texts, given, _contents(images))
+        check_clips(samples.pixels.shape, len(samples))
+        given = samples.first_frames if self.settings.output == "first_frame" else None
+        if self.settings.output == "first_frame" and given is None:
+            raise UserError(
+                f"reward '{self.settings.title}' compares clips with the given first frame, and the"
+                " prompts have none: it can judge image to video only"
+            )
+        judged = judge(samples.pixels, samples.texts, given, _contents(samples.pixels))
         scores: Tensor = getattr(judged, self.settings.output)
         return scores
 

@@ -9,6 +9,8 @@ from bpgo.config.settings import RewardSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from bpgo.records import Samples
+
 
 class VideoPreferenceSettings(RewardSettings):
     """Keys of a `scenes_video_preference` reward."""
@@ -38,21 +40,21 @@ class ScenesVideoPreference:
         self.device = device
         self.model = load_clip_reward(settings.pool, device)
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        """Score clips [B, 5, 3, 32, 32] in [0, 1] for B texts: [B] float32, higher is better.
+    def __call__(self, samples: Samples) -> Tensor:
+        """Score clips [B, 5, 3, 32, 32]: [B] float32, higher is better.
 
         Raises:
-            ValueError: another shape, or another number of texts.
+            ValueError: another shape.
         """
         import torch
 
         from bpgo.scenes.video.render import check_clips
         from bpgo.scenes.video.text import encode_texts
 
-        check_clips(images.shape, len(texts))
-        ids = encode_texts(texts).to(self.device)
+        check_clips(samples.pixels.shape, len(samples))
+        ids = encode_texts(samples.texts).to(self.device)
         with torch.no_grad():
-            return self.model.score(images.to(self.device, torch.float32), ids)
+            return self.model.score(samples.pixels.to(self.device, torch.float32), ids)
 
 
 REWARD = ScenesVideoPreference

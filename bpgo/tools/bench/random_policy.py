@@ -17,6 +17,7 @@ from torch import Tensor
 from bpgo import registry
 from bpgo.config.settings import Settings
 from bpgo.interfaces import Policy, PromptEmbeddings, Reward
+from bpgo.records import Samples
 from bpgo.rewards.frame_mean import FrameMean, FrameMeanSettings
 from bpgo.tools.architectures import Architecture
 from bpgo.tools.planning.model import text_tokens
@@ -78,9 +79,9 @@ def stand_in_reward(name: str, settings: Settings, device: str, size: str) -> Re
     return FrameMean(FrameMeanSettings(title=name, reward=name), image)
 
 
-def brightness(images: Tensor, texts: list[str]) -> Tensor:  # noqa: ARG001 (as all rewards)
+def brightness(samples: Samples) -> Tensor:
     """The cheapest reward that differs between samples: the mean of their pixels, `[B]`."""
-    return images.float().flatten(1).mean(dim=1)
+    return samples.pixels.float().flatten(1).mean(dim=1)
 
 
 def clip_reward(device: str, size: str = "full") -> Reward:
@@ -101,11 +102,12 @@ def clip_reward(device: str, size: str = "full") -> Reward:
     with _made_on(device, torch.float32):
         model = CLIPModel(sizes).eval().requires_grad_(False)
 
-    def reward(images: Tensor, texts: list[str]) -> Tensor:
+    def reward(samples: Samples) -> Tensor:
+        images = samples.pixels
         pixels = torch.nn.functional.interpolate(
             images.float(), (224, 224), mode="bicubic", antialias=True
         )
-        tokens = torch.zeros(len(texts), 77, dtype=torch.long, device=images.device)
+        tokens = torch.zeros(len(samples), 77, dtype=torch.long, device=images.device)
         with torch.autocast(images.device.type, torch.bfloat16):
             image = model.get_image_features(pixel_values=pixels).pooler_output
             text = model.get_text_features(input_ids=tokens).pooler_output

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from bpgo.config import resolve as config
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.core.trainer import Trainer
 from bpgo.models.embeddings import prompt_embeddings
@@ -62,16 +63,17 @@ def run_bench(
     """
     settings = config.load(configfile)
     experiment, arms = next(iter(settings.experiments)), (settings.analysis.reference_arm, METHOD)
-    for arm in arms:
-        loading.check_names(settings, experiment, arm)
+    runs = [Run(experiment, arm, SEED) for arm in arms]
+    for run in runs:
+        loading.check_run(settings, run)
     device = loading.prepare_process(settings, threads) if device is None else device
     with tempfile.TemporaryDirectory() as folder:
         files = _prepare(settings, experiment, device, threads, Path(configfile), Path(folder))
-        trainers = [_trainer(settings, experiment, arm, files, device) for arm in arms]
+        trainers = [_trainer(settings, run, files, device) for run in runs]
         found = _header(settings, experiment, arms, trainers[0], device, threads)
         found |= rollout_figures(trainers[0], repeats)
         found |= iteration_figures(trainers, PAIRS_PER_REPEAT * repeats)
-        options = options_of(files, experiment, arms[0], SEED)
+        options = options_of(files, runs[0])
         with Progress("bench: start-up", 1) as progress:
             found["startup"] = startup_seconds(startup_of, options, startup_repeats)
             progress.step(1)
@@ -127,17 +129,13 @@ def _prepare(
     return files
 
 
-def _trainer(
-    settings: Settings, experiment: str, arm: str, files: dict[str, Path], device: str
-) -> Trainer:
+def _trainer(settings: Settings, run: Run, files: dict[str, Path], device: str) -> Trainer:
     return build_trainer(
         settings,
-        experiment,
-        arm,
-        SEED,
+        run,
         files["train"],
         files["calibration"],
-        files["runs"] / arm,
+        files["runs"] / run.arm,
         device,
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.storage.files import repository_root
 from bpgo.tools.bench.measure import Seconds
@@ -29,7 +30,7 @@ WORK = {
     "collect": "bpgo.analysis.collect:collect",
     "statistics": "bpgo.analysis.statistics.compute:compute_statistics",
     "tables": "bpgo.analysis.tables.make:make_tables",
-    "figures": "bpgo.analysis.figures.make:make_figures",
+    "plots": "bpgo.analysis.figures.make:make_figures",
     "grids": "bpgo.analysis.grids:make_grids",
     "report": "bpgo.analysis.report:make_report",
     "pretrain": "bpgo.scenes.pretrain:pretrain_all",
@@ -78,7 +79,7 @@ def _once(command: str, options: list[str]) -> Seconds:
     return Seconds(wall, usage.ru_utime + usage.ru_stime)
 
 
-def options_of(files: dict[str, Path], experiment: str, arm: str, seed: int) -> dict[str, Any]:
+def options_of(files: dict[str, Path], run: Run) -> dict[str, Any]:
     """The options of each command that needs more than `--output`.
 
     `files` has the paths `configfile`, `config` (resolved), `train` and `evaluation` (prompts),
@@ -86,7 +87,8 @@ def options_of(files: dict[str, Path], experiment: str, arm: str, seed: int) -> 
     """
     config = ["--config", str(files["config"])]
     output = ["--output", str(files["output"])]
-    run = [*config, "--experiment", experiment, "--seed", str(seed), *output]
+    experiment = [*config, "--experiment", run.experiment]
+    seed = [*experiment, "--seed", str(run.seed), *output]
     train = ["--prompts", str(files["train"])]
     evaluation = ["--prompts", str(files["evaluation"])]
     nowhere = str(files["output"])
@@ -99,14 +101,14 @@ def options_of(files: dict[str, Path], experiment: str, arm: str, seed: int) -> 
         "plan": configfile,
         "prompts": [*config, "--split", "train", *output],
         "fetch-prompts": ["--configfile", str(files["configfile"])],
-        "calibrate": [*config, "--experiment", experiment, *train, *output],
-        "train": [*run, "--arm", arm, *train, "--calibration", str(files["calibration"])],
-        "sample": [*run, "--arm", "base", *evaluation],
-        "score": [*run, "--arm", "base", "--samples", str(files["samples"])],
+        "calibrate": [*experiment, *train, *output],
+        "train": [*seed, "--arm", run.arm, *train, "--calibration", str(files["calibration"])],
+        "sample": [*seed, "--arm", "base", *evaluation],
+        "score": [*seed, "--arm", "base", "--samples", str(files["samples"])],
         "collect": [*config, "--root", nowhere, *output],
         "statistics": [*config, "--collected", nowhere, *output],
         "tables": made,
-        "figures": [*made, "--collected", nowhere],
+        "plots": [*made, "--collected", nowhere],
         "grids": [*config, "--samples-root", nowhere, *output],
         "report": [*made, "--tables", nowhere, "--figures", nowhere],
     }

@@ -16,10 +16,8 @@ PNG_SHARE = 0.75  # of the raw pixels
 PNG_SECONDS = 1e-3  # for one file, and
 PNG_SECONDS_PER_PIXEL = 4e-8
 BLOCK = 4096  # bytes: a disk holds whole blocks
-ONCE_SECONDS = 5.0  # each of statistics, tables, figures, ...
+ONCE_SECONDS = 5.0  # each of statistics, tables, plots, ...
 KEPT_CHECKPOINTS = 2
-
-COMMANDS = {"plots": "figures"}  # rules whose command has another name
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def _job_seconds(jobs: Jobs, size: ModelSize, rates: Rates) -> float:
         return rates.start(jobs.rule)
     files = jobs.files * (PNG_SECONDS + PNG_SECONDS_PER_PIXEL * size.pixels)
     return (
-        rates.start(COMMANDS.get(jobs.rule, jobs.rule))
+        rates.start(jobs.rule)
         + rates.loading
         + jobs.forwards * rates.forward
         + jobs.updates * rates.update

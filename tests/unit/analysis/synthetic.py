@@ -316,7 +316,7 @@ def _write_training(settings, root, run, random, gain):
     write_json(
         folder / "manifest.json",
         {
-            "config_digest": settings.run_digest(run.experiment, run.arm, run.seed),
+            "config_digest": settings.run_digest(run),
             "code_digest": "c0de",
             "packages": {"torch": "2.13.0"},
             "hardware": {"processor": "Imaginary CPU", "cores": 2, "system": "Linux"},

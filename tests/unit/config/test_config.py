@@ -12,6 +12,7 @@ import yaml
 
 from bpgo import registry
 from bpgo.config import resolve as config
+from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
 
@@ -240,9 +241,8 @@ def test_resolved_file_gives_the_same_settings(
     assert loaded == settings
     assert loaded.digest() == settings.digest()
     for run in settings.runs() + settings.base_runs():
-        key = (run.experiment, run.arm, run.seed)
-        assert loaded.run_digest(*key) == settings.run_digest(*key)
-        assert loaded.score_digest(*key) == settings.score_digest(*key)
+        assert loaded.run_digest(run) == settings.run_digest(run)
+        assert loaded.score_digest(run) == settings.score_digest(run)
 
 
 def test_an_unresolved_file_is_named(folder: Path) -> None:
@@ -287,7 +287,7 @@ def test_every_shipped_arm_resolves(values: dict[str, Any], folder: Path) -> Non
 
 
 def digest(settings: Settings, arm: str = "bpgo_ras") -> str:
-    return settings.run_digest("ambiguous", arm, 1)
+    return settings.run_digest(Run("ambiguous", arm, 1))
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_run_digest_hears_the_arm_and_the_seed(values: dict[str, Any], folder: P
     changed = config.resolve(values, folder)
     assert digest(changed) != digest(settings)
     assert digest(changed, "grpo") == digest(settings, "grpo")
-    assert len({settings.run_digest("ambiguous", "grpo", seed) for seed in (1, 2, 3)}) == 3
+    assert len({settings.run_digest(Run("ambiguous", "grpo", seed)) for seed in (1, 2, 3)}) == 3
     same = {"trust": {"base": "bpgo_ras", "alpha": 0.5}, "title": "Renamed"}
     path.write_text(yaml.safe_dump(config.read_yaml(path) | same))
     assert digest(config.resolve(values, folder)) == digest(settings)
@@ -343,7 +343,8 @@ def test_run_digest_hears_the_arm_and_the_seed(values: dict[str, Any], folder: P
 def test_score_digest_hears_the_judges(values: dict[str, Any], folder: Path) -> None:
     before = config.resolve(values, folder)
     after = config.resolve(spoil(values, "experiments.ambiguous.judges", ["oracle"]), folder)
-    assert after.score_digest("ambiguous", "grpo", 1) != before.score_digest("ambiguous", "grpo", 1)
+    run = Run("ambiguous", "grpo", 1)
+    assert after.score_digest(run) != before.score_digest(run)
 
 
 def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.core.trainer import Trainer
+from bpgo.records import Samples
 
 ADAPTER: dict[str, Any] = {"model": {"lora": {"rank": 2}}, "training": {"parameters": "lora"}}
 
@@ -19,17 +20,14 @@ ADAPTER: dict[str, Any] = {"model": {"lora": {"rank": 2}}, "training": {"paramet
 def test_training_raises_its_reward(tiny_folder: Path, tmp_path: Path) -> None:
     """The sign of the whole chain: rollout, advantage, ratio, loss, optimizer."""
 
-    def opposite(images: Tensor, texts: list[str]) -> Tensor:
-        return -redness(images, texts)
+    def opposite(samples: Samples) -> Tensor:
+        return -redness(samples)
 
     def earned(trainer: Trainer) -> float:
         policy, embeddings = trainer.policy, random_embeddings(6)
         noise = initial_noise(policy.latent_shape, 5, "evaluation", [("p", k) for k in range(6)])
-        return float(
-            redness(
-                torch.cat([*sample(policy, embeddings, noise, policy.sigmas(4))]), CAPTIONS
-            ).mean()
-        )
+        images = torch.cat([*sample(policy, embeddings, noise, policy.sigmas(4))])
+        return float(redness(Samples(images, CAPTIONS)).mean())
 
     options: dict[str, Any] = {
         "training": {"iterations": 8, "learning_rate": 5e-3},

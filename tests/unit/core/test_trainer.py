@@ -21,6 +21,7 @@ from torch import Tensor
 from bpgo.core import trainer as module
 from bpgo.core.trainer import Trainer
 from bpgo.errors import NonFiniteError, RatioError, RunInterruptedError, UserError
+from bpgo.records import Samples
 from bpgo.run.progress import read_lines
 from bpgo.storage.files import read_json
 
@@ -52,9 +53,9 @@ class Counted:
     def __init__(self, at: int, then: Callable[[Tensor], Tensor | None]) -> None:
         self.calls, self.at, self.then = 0, at, then
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
+    def __call__(self, samples: Samples) -> Tensor:
         self.calls += 1
-        rewards = redness(images, texts)
+        rewards = redness(samples)
         if self.calls == self.at:
             changed = self.then(rewards)
             return rewards if changed is None else changed
@@ -337,8 +338,8 @@ def test_what_is_logged(whole: dict[str, Path]) -> None:
 def test_rewards_are_logged_exactly(tiny_folder: Path, tmp_path: Path) -> None:
     given: list[Tensor] = []
 
-    def watched(images: Tensor, texts: list[str]) -> Tensor:
-        given.append(redness(images, texts))
+    def watched(samples: Samples) -> Tensor:
+        given.append(redness(samples))
         return given[-1]
 
     trained(tiny_folder, tmp_path, reward=watched)

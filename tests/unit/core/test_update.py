@@ -16,7 +16,7 @@ from bpgo.core.arm import Arm
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.update import Updater, UpdateReport
 from bpgo.errors import NonFiniteError, RatioError
-from bpgo.records import AdvantageResult, GroupRewards, Rollout, WeightedAdvantage
+from bpgo.records import AdvantageResult, GroupRewards, Rollout, Samples, WeightedAdvantage
 from bpgo.registry import load_arm_class
 from bpgo.run.ema import EMA, warmed_up
 from bpgo.run.optimizer import AdamW
@@ -53,7 +53,7 @@ class Case:
         self.plan = self.arm.plan(self.settings.rollout, 1, generator(1, "steps"))
         self.batch = self.draw()
         images = self.policy.decode(self.batch.latents[:, -1])
-        rewards = redness(images, [""] * BATCH).view(PROMPTS, GROUP)
+        rewards = redness(Samples(images, [""] * BATCH)).view(PROMPTS, GROUP)
         self.groups = GroupRewards(rewards, [f"p{k}" for k in range(PROMPTS)], CALIBRATION)
         self.averages: list[EMA] = []
         self.parameters = self.policy.trainable()

@@ -102,6 +102,7 @@ def test_images_travel_with_the_prompts(folder: Path, monkeypatch: pytest.Monkey
     frames = read_first_frames(batch.first_frames, model_settings(folder, task="i2v"))
     assert frames is not None
     assert frames.shape == (3, 3, 24, 24)
+    assert torch.equal(frames[0], frames[1])
     assert torch.equal(frames[2, :, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
 
 

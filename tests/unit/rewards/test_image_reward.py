@@ -16,6 +16,7 @@ from rewards.make_image_reward import PROMPTS, make_image
 from tiny_image_reward import build_tiny_image_reward, image_reward_overrides
 
 from bpgo.errors import UserError
+from bpgo.records import Samples
 from bpgo.rewards import load_reward
 from bpgo.rewards.image_reward import ImageReward, ImageRewardSettings
 from bpgo.rewards.shared.checkpoints import read_state_dict
@@ -45,7 +46,7 @@ def reward(folder: Path) -> ImageReward:
 @pytest.mark.parametrize("index", range(len(PROMPTS)))
 def test_scores_are_the_official_ones(reward: ImageReward, index: int) -> None:
     """The weights are large, so that the sixth digit of a score shows every other pixel."""
-    found = reward(IMAGES[index][None], [PROMPTS[index]])
+    found = reward(Samples(IMAGES[index][None], [PROMPTS[index]]))
     expected = torch.tensor([OFFICIAL["scores"][index]])
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
 
@@ -53,7 +54,7 @@ def test_scores_are_the_official_ones(reward: ImageReward, index: int) -> None:
 def test_official_scores_tell_images_and_prompts_apart(reward: ImageReward) -> None:
     """Else parity would say little: with small random weights every score is the same."""
     assert torch.tensor(OFFICIAL["scores"]).std() > 0.5
-    together = reward(IMAGES[0].expand(len(PROMPTS), -1, -1, -1), PROMPTS)
+    together = reward(Samples(IMAGES[0].expand(len(PROMPTS), -1, -1, -1), PROMPTS))
     assert together[:5].std() > 0.1
     assert together[0] == together[5]  # the same prompt
 
@@ -67,17 +68,17 @@ def test_tokens_are_the_official_ones(reward: ImageReward) -> None:
 
 
 def test_batches_do_not_matter(folder: Path, reward: ImageReward) -> None:
-    images, texts = torch.stack([IMAGES[0]] * 5), PROMPTS[:5]
+    samples = Samples(torch.stack([IMAGES[0]] * 5), PROMPTS[:5])
     small = ImageReward(settings_of(folder, batch_size=2))
-    torch.testing.assert_close(small(images, texts), reward(images, texts), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(small(samples), reward(samples), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_moves_scores_a_little(folder: Path, reward: ImageReward) -> None:
-    images, texts = torch.stack([IMAGES[0]] * 5), PROMPTS[:5]
-    half = ImageReward(settings_of(folder, dtype="bfloat16"))(images, texts)
+    samples = Samples(torch.stack([IMAGES[0]] * 5), PROMPTS[:5])
+    half = ImageReward(settings_of(folder, dtype="bfloat16"))(samples)
     assert half.dtype == torch.float32
-    assert not torch.equal(half, reward(images, texts))
-    torch.testing.assert_close(half, reward(images, texts), rtol=0.05, atol=0.3)
+    assert not torch.equal(half, reward(samples))
+    torch.testing.assert_close(half, reward(samples), rtol=0.05, atol=0.3)
 
 
 Change = Callable[[dict[str, Any]], Any]

@@ -20,6 +20,7 @@ from tiny_rewards import (
 )
 
 from bpgo.interfaces import Reward
+from bpgo.records import Samples
 from bpgo.rewards.shared.checkpoints import read_state_dict
 from bpgo.storage.files import read_json, repository_root
 
@@ -34,7 +35,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scores(reward: Reward) -> torch.Tensor:
-    return torch.cat([reward(i[None], [text]) for i, text in zip(*parity_inputs(), strict=True)])
+    pairs = zip(*parity_inputs(), strict=True)
+    return torch.cat([reward(Samples(image[None], [text])) for image, text in pairs])
 
 
 def weights(name: str, tiny: Path) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ from tiny_video_rewards import build_tiny_qwen3_vl_embedding, clips, video_rewar
 from torch import Tensor
 
 from bpgo.errors import UserError
+from bpgo.records import Samples
 from bpgo.rewards.qwen3_vl_embedding import CHAT, DEFAULT, chat, clip_content
 from bpgo.rewards.shared.clip_frames import PatchGrid
 
@@ -73,13 +74,13 @@ def test_cosines_are_the_published_ones(root: Path, index: int) -> None:
     seen, read = published(root / "qwen3_vl_embedding", clip, text)
     torch.testing.assert_close(reward.embed_images(clip[None])[0], seen, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(reward.embed_text(text)[0], read, rtol=1e-4, atol=1e-4)
-    found = reward(clip[None], [text])
+    found = reward(Samples(clip[None], [text]))
     expected = torch.nn.functional.cosine_similarity(seen, read, dim=0)
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_clips_and_texts_count(root: Path) -> None:
-    found = torch.stack([reward_of(root)(clips(), [text] * 4) for text in TEXTS])
+    found = torch.stack([reward_of(root)(Samples(clips(), [text] * 4)) for text in TEXTS])
     assert found.std(dim=0).min() > 0.01
     assert found.std(dim=1).min() > 0.001
 
@@ -98,21 +99,22 @@ def test_what_the_model_reads() -> None:
 
 
 def test_instructions_and_frames_are_settings(root: Path) -> None:
-    given, plain = (clips(), TEXTS), reward_of(root)
+    given, plain = Samples(clips(), TEXTS), reward_of(root)
     for change in (
         {"text_instruction": "Find the clip"},
         {"clip_instruction": "Find the text"},
         {"fps": 16},
         {"clip_fps": 4},
     ):
-        assert not torch.allclose(reward_of(root, **change)(*given), plain(*given))
+        assert not torch.allclose(reward_of(root, **change)(given), plain(given))
     still = clips()[:, :1]
-    assert torch.equal(plain(still, TEXTS), plain(still.expand(4, 2, 3, 24, 40), TEXTS))
+    twice = still.expand(4, 2, 3, 24, 40)
+    assert torch.equal(plain(Samples(still, TEXTS)), plain(Samples(twice, TEXTS)))
 
 
 def test_dtypes(root: Path) -> None:
-    exact = reward_of(root)(clips(), TEXTS)
-    rounded = reward_of(root, dtype="bfloat16")(clips(), TEXTS)
+    exact = reward_of(root)(Samples(clips(), TEXTS))
+    rounded = reward_of(root, dtype="bfloat16")(Samples(clips(), TEXTS))
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05)
@@ -139,4 +141,4 @@ def test_other_folders_are_refused(root: Path, tmp_path: Path) -> None:
 
 def test_images_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match="scores clips, but it was given images"):
-        reward_of(root)(clips(2, 1).squeeze(1), TEXTS[:2])
+        reward_of(root)(Samples(clips(2, 1).squeeze(1), TEXTS[:2]))

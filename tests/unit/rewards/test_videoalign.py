@@ -20,6 +20,7 @@ from tiny_video_rewards import (
 from torch import Tensor
 
 from bpgo.errors import UserError
+from bpgo.records import Samples
 from bpgo.rewards import videoalign
 from bpgo.rewards.shared.checkpoints import read_state_dict
 from bpgo.rewards.shared.clip_frames import evenly
@@ -82,16 +83,16 @@ def test_each_output_is_the_published_one(root: Path, output: str, published: Te
     raw = published[:, list(STATISTICS).index(output)]
     assert raw.std() > 0.05
     assert (raw[0] - raw[1]).abs() > 0.01  # the same text
-    plain = reward_of(root, output, standardize=False)(clips(), TEXTS)
+    plain = reward_of(root, output, standardize=False)(Samples(clips(), TEXTS))
     torch.testing.assert_close(plain, raw, rtol=1e-4, atol=1e-4)
     mean, std = STATISTICS[output]
-    found = reward_of(root, output)(clips(), TEXTS)
+    found = reward_of(root, output)(Samples(clips(), TEXTS))
     torch.testing.assert_close(found * std + mean, raw, rtol=1e-4, atol=1e-4)
 
 
 def test_overall_is_the_sum(root: Path) -> None:
-    parts = [reward_of(root, output)(clips(), TEXTS) for output in STATISTICS]
-    overall = video_reward_of("videoalign_overall", root)(clips(), TEXTS)
+    parts = [reward_of(root, output)(Samples(clips(), TEXTS)) for output in STATISTICS]
+    overall = video_reward_of("videoalign_overall", root)(Samples(clips(), TEXTS))
     torch.testing.assert_close(overall, torch.stack(parts).sum(dim=0))
 
 
@@ -121,27 +122,28 @@ def test_two_outputs_cost_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(RewardModel, "__call__", counted)
     first, second = reward_of(root, "ta"), reward_of(root, "overall")
     assert first._model is second._model
-    first(clips(), TEXTS)
-    second(clips(), TEXTS)
+    samples = Samples(clips(), TEXTS)
+    first(samples)
+    second(samples)
     assert seen == [4]
     del first, second
     later = reward_of(root, "vq")
     assert later._model is None  # it needs none for what is remembered
-    later(clips(), TEXTS)
+    later(samples)
     assert seen == [4]
-    later(clips(), TEXTS[::-1])
+    later(Samples(clips(), TEXTS[::-1]))
     assert sum(seen) > 4
 
 
 def test_any_batch_size(root: Path) -> None:
-    whole = reward_of(root)(clips(), TEXTS)
+    whole = reward_of(root)(Samples(clips(), TEXTS))
     videoalign._judged.clear()
-    torch.testing.assert_close(reward_of(root, batch_size=1)(clips(), TEXTS), whole)
+    torch.testing.assert_close(reward_of(root, batch_size=1)(Samples(clips(), TEXTS)), whole)
 
 
 def test_dtypes(root: Path) -> None:
-    exact = reward_of(root)(clips(), TEXTS)
-    rounded = reward_of(root, dtype="bfloat16")(clips(), TEXTS)
+    exact = reward_of(root)(Samples(clips(), TEXTS))
+    rounded = reward_of(root, dtype="bfloat16")(Samples(clips(), TEXTS))
     assert rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
     torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.1)
@@ -154,9 +156,11 @@ def test_frames(root: Path) -> None:
     assert reward_of(root, fps=4).frames(81) == evenly(81, 20)
     changed, texts = clips(2), TEXTS[:2]
     changed[:, 1] = 0.5
-    assert torch.equal(reward_of(root)(changed, texts), reward_of(root)(clips(2), texts))
-    still = reward_of(root)(clips(2)[:, :1], texts)
-    assert torch.equal(still, reward_of(root)(clips(2)[:, [0, 0]], texts))
+    assert torch.equal(
+        reward_of(root)(Samples(changed, texts)), reward_of(root)(Samples(clips(2), texts))
+    )
+    still = reward_of(root)(Samples(clips(2)[:, :1], texts))
+    assert torch.equal(still, reward_of(root)(Samples(clips(2)[:, [0, 0]], texts)))
 
 
 @pytest.fixture
@@ -232,7 +236,7 @@ def test_other_bases(root: Path, spoilt: Path) -> None:
 
 def test_images_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match="'VideoAlign TA' scores clips, but it was given images"):
-        reward_of(root)(clips(2, 1).squeeze(1), TEXTS[:2])
+        reward_of(root)(Samples(clips(2, 1).squeeze(1), TEXTS[:2]))
 
 
 def test_the_published_file_holds_these_tensors() -> None:

@@ -14,6 +14,7 @@ from tiny_video_rewards import build_tiny_videoclip_xl, clips, video_reward_of
 from torch import Tensor
 
 from bpgo.errors import UserError
+from bpgo.records import Samples
 from bpgo.rewards.shared.checkpoints import read_state_dict
 from bpgo.rewards.shared.clip_frames import imagenet_pixels, squashed_levels
 
@@ -42,12 +43,12 @@ def tower(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def test_cosines_times_the_scale(root: Path, reward: Any) -> None:
-    found = reward(clips(), TEXTS)
+    found = reward(Samples(clips(), TEXTS))
     seen = torch.nn.functional.normalize(reward.embed_images(clips()), dim=1)
     read = torch.cat([reward.embed_text(text) for text in TEXTS])
     cosine = (seen * torch.nn.functional.normalize(read, dim=1)).sum(dim=1)
     torch.testing.assert_close(found, 10 * cosine)
-    demo = video_reward_of("videoclip_xl", root, scale=100)(clips(), TEXTS)
+    demo = video_reward_of("videoclip_xl", root, scale=100)(Samples(clips(), TEXTS))
     torch.testing.assert_close(demo, 10 * found)
 
 
@@ -110,16 +111,18 @@ def test_frames_and_their_order_count(reward: Any) -> None:
     given, texts = clips(2, 16), TEXTS[:2]
     changed = given.clone()
     changed[:, 1::2] = 0.5  # of 16 frames every second one is seen
-    assert torch.equal(reward(changed, texts), reward(given, texts))
-    assert not torch.allclose(reward(given.flip(1), texts), reward(given, texts))
+    assert torch.equal(reward(Samples(changed, texts)), reward(Samples(given, texts)))
+    assert not torch.allclose(reward(Samples(given.flip(1), texts)), reward(Samples(given, texts)))
 
 
 def test_short_clips_repeat_frames(reward: Any) -> None:
     given = clips(2, 4)
     repeated = given.repeat_interleave(2, dim=1)
-    assert torch.equal(reward(given, TEXTS[:2]), reward(repeated, TEXTS[:2]))
+    assert torch.equal(reward(Samples(given, TEXTS[:2])), reward(Samples(repeated, TEXTS[:2])))
     still = clips(2, 1)
-    assert torch.equal(reward(still, TEXTS[:2]), reward(still.expand(2, 8, 3, 24, 40), TEXTS[:2]))
+    assert torch.equal(
+        reward(Samples(still, TEXTS[:2])), reward(Samples(still.expand(2, 8, 3, 24, 40), TEXTS[:2]))
+    )
 
 
 def test_the_published_sizes() -> None:
@@ -158,4 +161,4 @@ def test_other_files_are_refused(root: Path, state: dict[str, Tensor], tmp_path:
 
 def test_images_are_refused(reward: Any) -> None:
     with pytest.raises(UserError, match="'VideoCLIP-XL' scores clips, but it was given images"):
-        reward(clips(2, 1).squeeze(1), TEXTS[:2])
+        reward(Samples(clips(2, 1).squeeze(1), TEXTS[:2]))

@@ -14,6 +14,7 @@ from tiny_world import make_trainer, redness, tiny_settings
 from torch import Tensor
 
 from bpgo.config import resolve as config
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.records import Calibration
@@ -98,10 +99,10 @@ def root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_prompts(settings, name, path)
     calibrate(settings, "tiny", prompts["train"], root / "calibration")
     calibration = root / "calibration" / "calibration.json"
-    train(settings, "tiny", "grpo", 1, prompts["train"], calibration, root / "run")
-    sample_run(settings, "tiny", "base", 1, prompts["evaluation"], None, root / "samples")
-    arguments = (settings, "tiny", "base", 1, root / "samples", "main", root / "scores.parquet")
-    score_run(*arguments, calibration=calibration)
+    train(settings, Run("tiny", "grpo", 1), prompts["train"], calibration, root / "run")
+    sample_run(settings, Run("tiny", "base", 1), prompts["evaluation"], None, root / "samples")
+    files = (root / "samples", "main", root / "scores.parquet")
+    score_run(settings, Run("tiny", "base", 1), *files, calibration=calibration)
     return root
 
 
@@ -162,7 +163,7 @@ def test_a_part_is_called_once_and_loaded_once(settings: Settings, root: Path) -
 def test_scoring_needs_the_calibration(settings: Settings, root: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.parquet"
     with pytest.raises(UserError, match="--calibration: a sum of standardized rewards needs it"):
-        score_run(settings, "tiny", "base", 1, root / "samples", "main", output)
+        score_run(settings, Run("tiny", "base", 1), root / "samples", "main", output)
 
 
 def test_a_sum_of_one_part_is_that_part(tiny_folder: Path, tmp_path: Path) -> None:
@@ -183,8 +184,9 @@ def test_a_sum_of_one_part_is_that_part(tiny_folder: Path, tmp_path: Path) -> No
 def test_digests_cover_the_parts(settings: Settings) -> None:
     changed = settings.rewards | {"b": settings.rewards["b"].model_copy(update={"pool": "c"})}
     other = settings.model_copy(update={"rewards": changed})
-    assert other.run_digest("tiny", "grpo", 1) != settings.run_digest("tiny", "grpo", 1)
-    assert other.score_digest("tiny", "grpo", 1) != settings.score_digest("tiny", "grpo", 1)
+    run = Run("tiny", "grpo", 1)
+    assert other.run_digest(run) != settings.run_digest(run)
+    assert other.score_digest(run) != settings.score_digest(run)
 
 
 @pytest.fixture

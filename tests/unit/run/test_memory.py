@@ -10,8 +10,10 @@ import torch
 from tiny_world import make_trainer, redness, same, tiny_settings, trained, weights
 from torch import Tensor
 
+from bpgo.config.runs import Run
 from bpgo.errors import OutOfMemoryError
 from bpgo.models.flux import FluxPolicy
+from bpgo.records import Samples
 from bpgo.run import memory
 from bpgo.run.memory import fitting_batch_size, largest_batch
 from bpgo.steps.calibrate import calibrate
@@ -161,7 +163,7 @@ def test_a_full_memory_says_what_would_fit(
 
 
 def test_a_reward_that_fills_the_memory(tiny_folder: Path, tmp_path: Path) -> None:
-    def reward(images: Tensor, texts: list[str]) -> Tensor:
+    def reward(samples: Samples) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(OutOfMemoryError, match=r"iteration 1: a reward .*overrides\.rewards"):
@@ -201,4 +203,6 @@ def test_calibration_and_sampling_say_their_own_keys(
     with pytest.raises(OutOfMemoryError, match=r"calibration.* Set rollout\.batch_size to 1"):
         calibrate(settings, "tiny", tmp_path / "train.jsonl", tmp_path / "again")
     with pytest.raises(OutOfMemoryError, match=r"sampling.* Set evaluation\.batch_size to 1"):
-        sample_run(settings, "tiny", "base", 1, tmp_path / "evaluation.jsonl", None, tmp_path / "s")
+        sample_run(
+            settings, Run("tiny", "base", 1), tmp_path / "evaluation.jsonl", None, tmp_path / "s"
+        )

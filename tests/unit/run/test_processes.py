@@ -20,6 +20,7 @@ from tiny_world import make_trainer, redness, trained, weights
 from torch import Tensor
 
 from bpgo.errors import RunInterruptedError, UserError
+from bpgo.records import Samples
 from bpgo.run.processes import Processes, check_parts
 from bpgo.run.progress import read_lines
 from bpgo.storage.files import read_json
@@ -92,15 +93,15 @@ def pair(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stopping_at(call: int) -> Callable[[Tensor, list[str]], Tensor]:
+def stopping_at(call: int) -> Callable[[Samples], Tensor]:
     """`redness` that asks the process to stop at its n-th call."""
     calls = [0]
 
-    def reward(images: Tensor, texts: list[str]) -> Tensor:
+    def reward(samples: Samples) -> Tensor:
         calls[0] += 1
         if calls[0] == call:
             os.kill(os.getpid(), signal.SIGTERM)
-        return redness(images, texts)
+        return redness(samples)
 
     return reward
 

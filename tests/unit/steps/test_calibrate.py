@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bpgo.config.settings import Settings
 from bpgo.errors import NonFiniteError, UserError
-from bpgo.records import Calibration
+from bpgo.records import Calibration, Samples
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.steps.calibrate import calibrate, summary
 from bpgo.steps.prompts import read_prompts, write_prompts
@@ -108,8 +108,8 @@ def test_a_score_that_is_not_finite_names_the_prompt(
 ) -> None:
     real = scenes_oracle.ScenesOracle.__call__
 
-    def spoilt(self: Any, images: Tensor, texts: list[str]) -> Tensor:
-        scores = real(self, images, texts)
+    def spoilt(self: Any, samples: Samples) -> Tensor:
+        scores = real(self, samples)
         scores[1] = math.nan
         return scores
 

@@ -15,9 +15,11 @@ from PIL import Image
 from tiny_world import tiny_settings
 from torch import Tensor
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.models.flux import FluxPolicy
+from bpgo.records import Samples
 from bpgo.steps import saved_samples, score, stored_samples
 from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_run
@@ -52,7 +54,9 @@ def root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FluxPolicy, "TASKS", ("t2v",))
         patch.setattr(FluxPolicy, "decode", lambda self, latents: moving(decode(self, latents)))
-        sample_run(settings, "tiny", "base", 1, root / "evaluation.jsonl", None, root / "samples")
+        sample_run(
+            settings, Run("tiny", "base", 1), root / "evaluation.jsonl", None, root / "samples"
+        )
     return root
 
 
@@ -70,10 +74,10 @@ class Motion:
     def __init__(self, settings: Any, device: str) -> None:
         Motion.sizes = []
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        assert images.ndim == 5
-        Motion.sizes.append(len(images))
-        return images.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
+    def __call__(self, samples: Samples) -> Tensor:
+        assert samples.pixels.ndim == 5
+        Motion.sizes.append(len(samples))
+        return samples.pixels.diff(dim=1).abs().mean(dim=(1, 2, 3, 4))
 
 
 @pytest.fixture
@@ -82,7 +86,7 @@ def motion(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scored(settings: Settings, samples: Path, output: Path) -> pd.DataFrame:
-    score.score_run(settings, "tiny", "base", 1, samples, "main", output)
+    score.score_run(settings, Run("tiny", "base", 1), samples, "main", output)
     return pd.read_parquet(output)
 
 
@@ -153,10 +157,10 @@ def test_what_is_missing_shows_before_anything_is_sampled(
     prompts = root / "evaluation.jsonl"
     monkeypatch.setattr("av.codecs_available", set())
     with pytest.raises(UserError, match="encoder libx264rgb"):
-        sample_run(settings, "tiny", "base", 1, prompts, None, tmp_path / "out")
+        sample_run(settings, Run("tiny", "base", 1), prompts, None, tmp_path / "out")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match="need the package av"):
-        sample_run(settings, "tiny", "base", 1, prompts, None, tmp_path / "out")
+        sample_run(settings, Run("tiny", "base", 1), prompts, None, tmp_path / "out")
     with pytest.raises(UnreadableSampleError, match="need the package av"):
         StoredSamples(root, ["clip.mp4"]).read(slice(0, 1))
     assert not (tmp_path / "out").exists()

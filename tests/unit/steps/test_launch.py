@@ -13,6 +13,7 @@ import pytest
 from tiny_world import tiny_settings
 
 from bpgo.config.resolve import save_resolved
+from bpgo.config.runs import Run
 from bpgo.run.progress import read_lines
 from bpgo.steps import train as training
 from bpgo.steps.calibrate import calibrate
@@ -65,9 +66,7 @@ def test_two_processes_make_the_run_of_one(tiny_folder: Path, root: Path) -> Non
     assert done.returncode == 0, done.stderr
     training.train(
         tiny_settings(tiny_folder),
-        "tiny",
-        "grpo",
-        1,
+        Run("tiny", "grpo", 1),
         root / "prompts" / "train.jsonl",
         root / "calibration" / "calibration.json",
         root / "runs" / "one",

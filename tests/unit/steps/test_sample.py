@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tiny_world import ARMS, tiny_policy, tiny_settings
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.steps.prompts import read_prompts, write_prompts
@@ -42,7 +43,7 @@ def root(settings: Settings, tiny_folder: Path, tmp_path_factory: pytest.TempPat
 def sampled(settings: Settings, root: Path, arm: str, name: str, seed: int = 1) -> pd.DataFrame:
     run = None if arm == "base" else root / "run"
     prompts = root / "prompts" / "evaluation.jsonl"
-    sample_run(settings, "tiny", arm, seed, prompts, run, root / name)
+    sample_run(settings, Run("tiny", arm, seed), prompts, run, root / name)
     return pd.read_parquet(root / name / "index.parquet")
 
 
@@ -131,9 +132,9 @@ def test_base_needs_no_run_and_others_do(settings: Settings, root: Path) -> None
     prompts = root / "prompts" / "evaluation.jsonl"
     for arm, run in (("base", root / "run"), ("grpo", None)):
         with pytest.raises(UserError, match="--run"):
-            sample_run(settings, "tiny", arm, 1, prompts, run, root / "never")
+            sample_run(settings, Run("tiny", arm, 1), prompts, run, root / "never")
     with pytest.raises(UserError, match=r"'gpro' is unknown\. Did you mean 'grpo'\?"):
-        sample_run(settings, "tiny", "gpro", 1, prompts, root / "run", root / "never")
+        sample_run(settings, Run("tiny", "gpro", 1), prompts, root / "run", root / "never")
     assert not (root / "never").exists()
 
 

@@ -16,8 +16,10 @@ from PIL import Image
 from tiny_world import tiny_settings
 from torch import Tensor
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import NonFiniteError, UserError
+from bpgo.records import Samples
 from bpgo.rewards import load_reward
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.steps import stored_samples
@@ -48,7 +50,7 @@ def samples(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pat
     root = tmp_path_factory.mktemp("score")
     write_prompts(settings, "evaluation", root / "prompts" / "evaluation.jsonl")
     prompts = root / "prompts" / "evaluation.jsonl"
-    sample_run(settings, "tiny", "base", 1, prompts, None, root / "samples")
+    sample_run(settings, Run("tiny", "base", 1), prompts, None, root / "samples")
     return root / "samples"
 
 
@@ -59,7 +61,7 @@ def spoilt(samples: Path, tmp_path: Path) -> Path:
 
 
 def scored(settings: Settings, samples: Path, output: Path) -> pd.DataFrame:
-    score_run(settings, "tiny", "base", 1, samples, "main", output)
+    score_run(settings, Run("tiny", "base", 1), samples, "main", output)
     return pd.read_parquet(output)
 
 
@@ -93,7 +95,7 @@ def test_scores_are_the_rewards_of_the_files(
         for row, score in zip(index.itertuples(), found, strict=True):
             pixels = np.array(Image.open(samples / row.path))
             image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-            assert float(reward(image, [row.text])) == pytest.approx(score, abs=1e-6)
+            assert float(reward(Samples(image, [row.text]))) == pytest.approx(score, abs=1e-6)
 
 
 def test_same_again(settings: Settings, samples: Path, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_images_of_several_sizes_are_scored_one_by_one(
 ) -> None:
     """As those that the official packages' scores were made with."""
     monkeypatch.setattr(
-        scenes_oracle.ScenesOracle, "__call__", lambda _self, images, _texts: images[:, 0, 0, 0]
+        scenes_oracle.ScenesOracle, "__call__", lambda _self, samples: samples.pixels[:, 0, 0, 0]
     )
     index = pd.read_parquet(spoilt / "index.parquet")
     sizes = [(16 + row, 24) for row in range(len(index))]
@@ -154,7 +156,7 @@ def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path
 
 def test_unknown_environment(settings: Settings, samples: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no reward runs in 'hps'\. Known: main"):
-        score_run(settings, "tiny", "base", 1, samples, "hps", tmp_path / "scores.parquet")
+        score_run(settings, Run("tiny", "base", 1), samples, "hps", tmp_path / "scores.parquet")
 
 
 def test_rewards_of_other_environments_are_left_to_them(
@@ -166,7 +168,7 @@ def test_rewards_of_other_environments_are_left_to_them(
     }
     settings = tiny_settings(tiny_folder, rewards=rewards)
     assert set(scored(settings, samples, tmp_path / "main.parquet").reward) == {"oracle"}
-    score_run(settings, "tiny", "base", 1, samples, "other", tmp_path / "other.parquet")
+    score_run(settings, Run("tiny", "base", 1), samples, "other", tmp_path / "other.parquet")
     assert set(pd.read_parquet(tmp_path / "other.parquet").reward) == {"oracle_strict"}
 
 
@@ -178,8 +180,8 @@ def test_a_score_that_is_not_finite_names_reward_and_prompt(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def spoilt(_self: Any, images: Tensor, _texts: list[str]) -> Tensor:
-        return torch.full((len(images),), bad)
+    def spoilt(_self: Any, samples: Samples) -> Tensor:
+        return torch.full((len(samples),), bad)
 
     monkeypatch.setattr(scenes_oracle.ScenesOracle, "__call__", spoilt)
     with pytest.raises(NonFiniteError, match=f"reward 'oracle' gives {bad}") as caught:
@@ -199,9 +201,9 @@ class Broken:
             raise UserError(f"reward '{settings.title}': no weights")
         self.real = scenes_oracle.ScenesOracle(settings, device)
 
-    def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-        Broken.scored += len(images)
-        return self.real(images, texts)
+    def __call__(self, samples: Samples) -> Tensor:
+        Broken.scored += len(samples)
+        return self.real(samples)
 
 
 @pytest.fixture
@@ -247,7 +249,7 @@ def test_kept_scores_are_of_the_same_samples(
 def test_all_that_fails_is_said_at_once(
     settings: Settings, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_self: Any, _images: Tensor, _texts: list[str]) -> Tensor:
+    def full(_self: Any, samples: Samples) -> Tensor:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(scenes_oracle.ScenesOracle, "__call__", full)

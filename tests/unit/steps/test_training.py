@@ -14,8 +14,10 @@ import pytest
 from tiny_world import ARMS, tiny_settings
 from torch import Tensor
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import RunInterruptedError, UserError
+from bpgo.records import Samples
 from bpgo.run.progress import read_lines
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.steps import train as training
@@ -75,9 +77,7 @@ def train(settings: Settings, root: Path, arm: str, name: str = "") -> Path:
     output = root / "runs" / (name or arm)
     training.train(
         settings,
-        "tiny",
-        arm,
-        1,
+        Run("tiny", arm, 1),
         root / "prompts" / "train.jsonl",
         root / "calibration" / "calibration.json",
         output,
@@ -129,7 +129,7 @@ def test_an_arm_without_prior_or_weight_has_none(settings: Settings, root: Path)
 
 def test_manifest(settings: Settings, root: Path) -> None:
     manifest = read_json(root / "runs" / "bpgo" / "manifest.json")
-    assert manifest["config_digest"] == settings.run_digest("tiny", "bpgo", 1)
+    assert manifest["config_digest"] == settings.run_digest(Run("tiny", "bpgo", 1))
     assert (manifest["experiment"], manifest["arm"], manifest["seed"]) == ("tiny", "bpgo", 1)
     metrics = pd.read_parquet(root / "runs" / "bpgo" / "metrics.parquet")
     assert manifest["wall_seconds"] == pytest.approx(metrics.seconds.sum())
@@ -151,11 +151,11 @@ def test_the_same_command_resumes_an_interrupted_run(
 ) -> None:
     real, calls = scenes_oracle.ScenesOracle.__call__, [0]
 
-    def stop(self: Any, images: Tensor, texts: list[str]) -> Tensor:
+    def stop(self: Any, samples: Samples) -> Tensor:
         calls[0] += 1
         if calls[0] == 3:  # in iteration 2: two rewards an iteration
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, images, texts)
+        return real(self, samples)
 
     with monkeypatch.context() as patch:
         patch.setattr(scenes_oracle.ScenesOracle, "__call__", stop)
@@ -186,7 +186,7 @@ def test_other_settings_do_not_resume_an_interrupted_run(
     )
     with pytest.raises(UserError) as caught:
         train(other, root, "bpgo", "changed")
-    for digest in (run.run_digest("tiny", "bpgo", 1) for run in (settings, other)):
+    for digest in (run.run_digest(Run("tiny", "bpgo", 1)) for run in (settings, other)):
         assert digest in str(caught.value)
 
 
@@ -208,7 +208,7 @@ def test_a_finished_run_may_be_made_again_with_other_settings(
     )
     output = train(other, root, "bpgo", "remade")
     manifest = read_json(output / "manifest.json")
-    assert manifest["config_digest"] == other.run_digest("tiny", "bpgo", 1)
+    assert manifest["config_digest"] == other.run_digest(Run("tiny", "bpgo", 1))
     assert policies(output) != policies(root / "runs" / "bpgo")
     assert pd.read_parquet(output / "metrics.parquet").iteration.tolist() == [1, 2, 3, 4]
 
@@ -216,12 +216,10 @@ def test_a_finished_run_may_be_made_again_with_other_settings(
 def test_a_run_can_be_sampled_and_scored(settings: Settings, root: Path) -> None:
     prompts = root / "prompts" / "evaluation.jsonl"
     for arm, run in (("base", None), ("bpgo", root / "runs" / "bpgo")):
-        sample_run(settings, "tiny", arm, 1, prompts, run, root / "samples" / arm)
+        sample_run(settings, Run("tiny", arm, 1), prompts, run, root / "samples" / arm)
         score_run(
             settings,
-            "tiny",
-            arm,
-            1,
+            Run("tiny", arm, 1),
             root / "samples" / arm,
             "main",
             root / "scores" / f"{arm}.parquet",
@@ -247,9 +245,7 @@ def test_what_cannot_be_trained(
     with pytest.raises(UserError, match=message):
         training.train(
             settings,
-            experiment,
-            arm,
-            1,
+            Run(experiment, arm, 1),
             root / "prompts" / "train.jsonl",
             root / "calibration" / "calibration.json",
             tmp_path / "run",
@@ -267,5 +263,5 @@ def test_inputs_that_are_missing(settings: Settings, root: Path, tmp_path: Path)
         ((prompts, tmp_path / "none.json"), "run `calibrate` first"),
     ):
         with pytest.raises(UserError, match=message):
-            training.train(settings, "tiny", "grpo", 1, *files, tmp_path / "run")
+            training.train(settings, Run("tiny", "grpo", 1), *files, tmp_path / "run")
     assert not (tmp_path / "run").exists()

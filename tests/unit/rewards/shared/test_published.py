@@ -17,6 +17,7 @@ from tiny_rewards import HPSV2_FILE, build_tiny_rewards, parity_inputs, reward_o
 from torch import Tensor
 
 from bpgo.errors import UserError
+from bpgo.records import Samples
 from bpgo.rewards.hpsv2 import empty_open_clip, open_clip_configuration
 from bpgo.rewards.shared.checkpoints import read_state_dict
 from bpgo.storage.files import read_json, repository_root
@@ -35,8 +36,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def images(count: int = len(TEXTS)) -> Tensor:
-    return torch.rand(count, 3, 40, 40, generator=torch.Generator().manual_seed(3))
+def samples(texts: list[str] = TEXTS) -> Samples:
+    draws = torch.Generator().manual_seed(3)
+    return Samples(torch.rand(len(texts), 3, 40, 40, generator=draws), texts)
 
 
 def refusal(name: str, tiny: Path, **changes: Any) -> str:
@@ -50,7 +52,7 @@ def refusal(name: str, tiny: Path, **changes: Any) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_any_batch_size(name: str, tiny: Path) -> None:
     whole, small = plain(name, tiny), reward_of(name, tiny, batch_size=2)
-    torch.testing.assert_close(whole(images(), TEXTS), small(images(), TEXTS), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(whole(samples()), small(samples()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES[:3])
@@ -59,8 +61,8 @@ def test_a_text_is_embedded_once(name: str, tiny: Path) -> None:
     seen: list[str] = []
     real = reward.embed_text
     reward.embed_text = lambda text: (seen.append(text), real(text))[1]
-    first = reward(images(), TEXTS)
-    assert torch.equal(reward(images(), TEXTS), first)
+    first = reward(samples())
+    assert torch.equal(reward(samples()), first)
     assert seen == ["a red circle", "two things", "a shape"]
 
 
@@ -68,15 +70,15 @@ def test_a_text_is_embedded_once(name: str, tiny: Path) -> None:
 def test_a_score_does_not_depend_on_earlier_ones(name: str, tiny: Path) -> None:
     """To the bit: a resumed run starts with no text in memory."""
     used, fresh = reward_of(name, tiny), reward_of(name, tiny)
-    used(images(2), ["a blue square", "two things"])
-    assert torch.equal(used(images(), TEXTS), fresh(images(), TEXTS))
+    used(samples(["a blue square", "two things"]))
+    assert torch.equal(used(samples()), fresh(samples()))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_smaller_dtypes(name: str, dtype: str, tiny: Path) -> None:
-    exact = plain(name, tiny)(images(), TEXTS)
-    found = reward_of(name, tiny, dtype=dtype)(images(), TEXTS)
+    exact = plain(name, tiny)(samples())
+    found = reward_of(name, tiny, dtype=dtype)(samples())
     assert found.dtype == torch.float32
     assert not torch.equal(found, exact)
     bound = 0.1 if dtype == "bfloat16" else 0.02
@@ -84,12 +86,12 @@ def test_smaller_dtypes(name: str, dtype: str, tiny: Path) -> None:
 
 
 def test_scales(tiny: Path) -> None:
-    inputs = (images(), TEXTS)
-    paper = plain("pickscore", tiny)(*inputs)
-    card = reward_of("pickscore", tiny, divisor=1)(*inputs)
+    inputs = samples()
+    paper = plain("pickscore", tiny)(inputs)
+    card = reward_of("pickscore", tiny, divisor=1)(inputs)
     torch.testing.assert_close(card, 100 * paper)
-    cosine = plain("clip_score", tiny)(*inputs)
-    metrics = reward_of("clip_score", tiny, scale=100, clip_at_zero=True)(*inputs)
+    cosine = plain("clip_score", tiny)(inputs)
+    metrics = reward_of("clip_score", tiny, scale=100, clip_at_zero=True)(inputs)
     assert (cosine < 0).any()
     torch.testing.assert_close(metrics, 100 * cosine.clamp(min=0))
 
@@ -101,7 +103,8 @@ def test_the_official_package_gives_the_same(tiny: Path) -> None:
     found, official = plain("hpsv2", tiny), reward_of("hpsv2_official", tiny)
     kept = read_json(repository_root() / "tests" / "fixtures" / "rewards" / "hpsv2.json")
     for image, text, score in zip(*parity_inputs(), kept["scores"], strict=True):
-        ours, theirs = found(image[None], [text]), official(image[None], [text])
+        one = Samples(image[None], [text])
+        ours, theirs = found(one), official(one)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
         assert float(theirs) == pytest.approx(score, abs=1e-6)
 
@@ -181,8 +184,8 @@ def test_constants_of_older_files_are_no_mistake(tiny: Path, spoilt: Path) -> No
         state["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
 
     change_weights(spoilt, change)
-    found = reward_of("pickscore", tiny, path=str(spoilt))(images(), TEXTS)
-    torch.testing.assert_close(found, plain("pickscore", tiny)(images(), TEXTS))
+    found = reward_of("pickscore", tiny, path=str(spoilt))(samples())
+    torch.testing.assert_close(found, plain("pickscore", tiny)(samples()))
 
 
 @pytest.mark.parametrize(

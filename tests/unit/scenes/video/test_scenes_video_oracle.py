@@ -7,6 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
+from bpgo.errors import UserError
+from bpgo.records import Samples
 from bpgo.scenes.video import oracle
 from bpgo.scenes.video import oracle_reward as module
 from bpgo.scenes.video.codec import scene_clips
@@ -45,10 +47,10 @@ def test_all_outputs_read_the_clips_once(readings: list[int]) -> None:
     expected = oracle.judge(clips, texts, first)
     readings.clear()
     for output in OUTPUTS:
-        scores = judge_of(output)(clips.clone(), texts, first)
+        scores = judge_of(output)(Samples(clips.clone(), texts, first))
         assert torch.equal(scores, getattr(expected, output)), output
     assert readings == [4, 4]  # the clips, and the first frames, which are not kept
-    judge_of("soft")(others, other_texts)
+    judge_of("soft")(Samples(others, other_texts))
     assert readings[2:] == [3]
 
 
@@ -56,13 +58,19 @@ def test_another_caption_is_judged_anew(readings: list[int]) -> None:
     clips, texts = scene_clips(4, 3, "t2v")
     turned = texts[1:] + texts[:1]
     judge = judge_of("soft")
-    judge(clips, texts)
-    assert torch.equal(judge(clips, turned), oracle.judge(clips, turned).soft)
+    judge(Samples(clips, texts))
+    assert torch.equal(judge(Samples(clips, turned)), oracle.judge(clips, turned).soft)
+
+
+def test_agreement_needs_first_frames() -> None:
+    samples = Samples(*scene_clips(2, 3, "t2v"))
+    with pytest.raises(UserError, match=r"'Oracle' compares clips .* image to video only"):
+        judge_of("first_frame")(samples)
 
 
 def test_memory_is_bounded(readings: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 2)
     judge = judge_of("steadiness")
     for seed in range(5):
-        judge(*scene_clips(1, seed, "t2v"))
+        judge(Samples(*scene_clips(1, seed, "t2v")))
     assert len(module._parsed) <= 2
