@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
-from bpgo.config.settings import Positive
+from bpgo.config.fields import Positive
 from bpgo.core.arm import Average
 from bpgo.core.forward_process import ForwardProcess, ForwardProcessSettings
 

@@ -11,7 +11,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bpgo.config.settings import Fraction, RolloutSettings
+from bpgo.config.fields import Fraction
+from bpgo.config.settings import RolloutSettings
 from bpgo.core.advantage import several_rewards_advantage
 from bpgo.core.arm import ArmSettings
 from bpgo.core.policy_gradient import Surrogate, SurrogateSettings

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bpgo.config.settings import MAIN, PAPER_TASKS, RewardSettings, Settings
+from bpgo.config.paper import PAPER_TASKS
+from bpgo.config.settings import MAIN, RewardSettings, Settings
 from bpgo.errors import UserError, suggest
 from bpgo.storage.clips import check_size
 

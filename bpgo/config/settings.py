@@ -10,46 +10,16 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, Field, SerializeAsAny
 
 from bpgo.config.digests import JUDGING, digest_of
+from bpgo.config.fields import Count, Guidance, Name, NonNegative, Number, Positive, Strict, Task
 from bpgo.config.runs import Run
 from bpgo.storage.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
 MAIN = "main"  # the environment that trains, and whose rewards the base policy is calibrated on
-NAME = r"^[a-z0-9_]+$"
 CLIP_SHARE = 0.1  # largest tolerance of first ratios, as a share of an arm's clip range
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text; take it as the number it is."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Positive = Annotated[Number, Field(gt=0)]
-NonNegative = Annotated[Number, Field(ge=0)]
-Fraction = Annotated[Number, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=NAME)]
-Task = Literal["t2i", "t2v", "i2v"]  # text to image, text to video, image to video
-Schedule = Literal["pipeline", "static", "flux", "sd3", "unipc_0_36"]
-# Classifier-free guidance; [high, low]: of a model's experts for high and for low noise.
-Guidance = NonNegative | Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
-
-
-class Strict(BaseModel):
-    """Frozen, typed, and no key that the schema does not know."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, populate_by_name=True, serialize_by_alias=True
-    )
 
 
 class LoraSettings(Strict):
@@ -191,7 +161,7 @@ class TrainingSettings(Strict):
     parameters: Literal["full", "lora"] = "full"
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
     learning_rate: Positive
-    betas: Annotated[list[Number], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    betas: list[Number] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
     weight_decay: NonNegative = 0.0
     epsilon: Positive = 1e-8
     gradient_clip: Positive = 1.0  # largest global norm
@@ -249,34 +219,15 @@ class AnalysisSettings(Strict):
     seed: int = 0
 
 
-PaperMetric = Literal[
-    "HPSv2", "PickScore", "ImageReward", "VideoCLIP-XL", "VA-TA", "VA-overall", "Qwen3-VL-Emb"
-]
-
-
-# Where the paper reports a task: the table of its main comparison, and the task's name there.
-PAPER_TASKS: dict[Task, tuple[str, str]] = {
-    "t2i": ("table2", "T2I (FLUX)"),
-    "t2v": ("table1", "T2V"),
-    "i2v": ("table1", "I2V"),
-}
-
-
-class PaperSettings(Strict):
-    """The paper's own numbers for an experiment, shown in its table beside ours."""
-
-    table: Literal["table1", "table2"]  # results/reference/paper/{table}.csv; the names are its own
-    task: Literal["T2I (FLUX)", "T2V", "I2V"]
-    metrics: dict[Name, PaperMetric]  # by reward
-
-
 class ExperimentSettings(Strict):
     """One world: what drives training, who judges, which arms, which seeds."""
 
     title: str
     training_reward: Name
     judges: Annotated[list[Name], Field(min_length=1)]
-    diagnostics: list[Name] = []  # scored on training rollouts for analysis; no arm sees them
+    diagnostics: list[Name] = Field(
+        default=[]
+    )  # scored on training rollouts for analysis; no arm sees them
     arms: Annotated[list[Name], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     paper: PaperSettings | None = None  # where the paper reports the same model and rewards
@@ -309,7 +260,7 @@ class Settings(Strict):
     model: SerializeAsAny[ModelSettings]
     prompts: SerializeAsAny[PromptSettings]
     experiments: dict[Name, ExperimentSettings]
-    sweeps: dict[Name, SweepSettings] = {}
+    sweeps: dict[Name, SweepSettings] = Field(default={})
     arms: dict[Name, SerializeAsAny[BaseModel]]
     rewards: dict[Name, SerializeAsAny[RewardSettings]]
     rollout: RolloutSettings

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from bpgo.config.settings import NonNegative, Number, Positive, Strict
+from bpgo.config.fields import NonNegative, Number, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from bpgo.config.settings import NonNegative, RolloutSettings, Strict
+from bpgo.config.fields import NonNegative, Strict
+from bpgo.config.settings import RolloutSettings
 from bpgo.core.advantage import AdvantageSettings, group_advantage
 from bpgo.core.trust import AnyTrustSettings, Effect, Trust
 from bpgo.records import AdvantageResult, GroupRewards, Passes, Plan, WeightedAdvantage

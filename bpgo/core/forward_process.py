@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
 
-from bpgo.config.settings import Fraction, RolloutSettings
+from bpgo.config.fields import Fraction
+from bpgo.config.settings import RolloutSettings
 from bpgo.core.arm import BASE, Arm, ArmSettings
 from bpgo.errors import UserError
 

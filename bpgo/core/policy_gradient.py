@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
-from bpgo.config.settings import Fraction, Positive, RolloutSettings
+from bpgo.config.fields import Fraction, Positive
+from bpgo.config.settings import RolloutSettings
 from bpgo.core.arm import BASE, Arm, ArmSettings
 from bpgo.errors import UserError
 from bpgo.records import WeightedAdvantage

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bpgo.config.settings import Count, Fraction, Positive, RolloutSettings, Strict
+from bpgo.config.fields import Count, Fraction, Positive, Strict
+from bpgo.config.settings import RolloutSettings
 from bpgo.core.advantage import AdvantageSettings, group_advantage
 from bpgo.errors import UserError
 

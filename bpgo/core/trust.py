@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, SerializeAsAny
 
 from bpgo import registry
-from bpgo.config.settings import Strict
+from bpgo.config.fields import Strict
 from bpgo.errors import suggest
 from bpgo.records import GroupRewards
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from bpgo.config.settings import Count, NonNegative, RolloutSettings, Strict
+from bpgo.config.fields import Count, NonNegative, Strict
+from bpgo.config.settings import RolloutSettings
 from bpgo.errors import UserError
 
 if TYPE_CHECKING:

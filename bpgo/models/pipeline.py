@@ -20,7 +20,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bpgo.config.settings import ModelSettings, Schedule, Task
+from bpgo.config.fields import Schedule, Task
+from bpgo.config.settings import ModelSettings
 from bpgo.errors import UserError
 from bpgo.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
 from bpgo.models import lora

@@ -18,7 +18,8 @@ from typing import Any
 
 from torch import Tensor
 
-from bpgo.config.settings import ModelSettings, Schedule
+from bpgo.config.fields import Schedule
+from bpgo.config.settings import ModelSettings
 from bpgo.core import sde
 from bpgo.errors import UserError
 

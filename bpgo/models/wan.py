@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bpgo.config.settings import Task
+from bpgo.config.fields import Task
 from bpgo.errors import UserError
 from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models import lora

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.config.settings import Count, Name, RewardSettings
+from bpgo.config.fields import Count, Name
+from bpgo.config.settings import RewardSettings
 from bpgo.records import Samples
 from bpgo.rewards.shared.published import check_media
 

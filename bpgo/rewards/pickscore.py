@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.config.settings import Positive
+from bpgo.config.fields import Positive
 from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings
 
 if TYPE_CHECKING:

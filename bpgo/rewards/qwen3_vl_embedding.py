@@ -21,7 +21,7 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo.config.settings import Count, Positive
+from bpgo.config.fields import Count, Positive
 from bpgo.rewards.shared import qwen_vl
 from bpgo.rewards.shared.published import CosineReward
 from bpgo.storage import hub

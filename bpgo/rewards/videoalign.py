@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from bpgo.config.settings import Positive
+from bpgo.config.fields import Positive
 from bpgo.errors import UserError
 from bpgo.rewards.shared import qwen_vl
 from bpgo.rewards.shared.published import REMEMBERED, PublishedReward, Sha256

@@ -22,7 +22,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bpgo.config.settings import Positive
+from bpgo.config.fields import Positive
 from bpgo.errors import UserError
 from bpgo.rewards.shared.published import CosineReward, PublishedVideoSettings, Sha256
 from bpgo.storage import hub

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from bpgo.config.settings import Name, Number, RewardSettings
+from bpgo.config.fields import Name, Number
+from bpgo.config.settings import RewardSettings
 from bpgo.errors import UserError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from bpgo.config.settings import NonNegative, Number, Positive
+from bpgo.config.fields import NonNegative, Number, Positive
 from bpgo.core.trust import Effect, Reads, Trust, Trusted, TrustSettings, TrustTerm
 from bpgo.errors import UserError
 from bpgo.records import Calibration, GroupRewards

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bpgo.config.settings import Count, Fraction, Name, Positive
+from bpgo.config.fields import Count, Fraction, Name, Positive
 from bpgo.core.trust import Effect, Reads, Trust, Trusted, TrustSettings
 from bpgo.errors import UserError, suggest
 from bpgo.records import GroupRewards

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.config.settings import NonNegative
+from bpgo.config.fields import NonNegative
 from bpgo.core.trust import Effect, Reads, Trust, Trusted, TrustSettings
 from bpgo.errors import UserError
 from bpgo.records import GroupRewards

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.config.settings import Fraction
+from bpgo.config.fields import Fraction
 from bpgo.core.trust import Reads, Trust, Trusted, TrustSettings
 from bpgo.errors import UserError
 from bpgo.records import GroupRewards

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.config.settings import Fraction, Name
+from bpgo.config.fields import Fraction, Name
 from bpgo.core.trust import Reads, Trust, Trusted, TrustSettings
 from bpgo.errors import UserError, suggest
 from bpgo.records import GroupRewards

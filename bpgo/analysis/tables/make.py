@@ -30,7 +30,8 @@ from bpgo.analysis.tables.paper import (
     paper_table,
 )
 from bpgo.analysis.tables.training import convergence
-from bpgo.config.settings import BASE_ARM, PAPER_TASKS, Settings
+from bpgo.config.paper import PAPER_TASKS
+from bpgo.config.settings import BASE_ARM, Settings
 
 Frames = dict[str, pd.DataFrame]
 

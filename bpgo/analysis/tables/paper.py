@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from bpgo.analysis.tables.format import Block, Cell
-from bpgo.config.settings import PaperSettings
+from bpgo.config.paper import PaperSettings
 from bpgo.errors import UserError
 from bpgo.storage.files import repository_root
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from bpgo.config.settings import Count, RewardSettings
+from bpgo.config.fields import Count
+from bpgo.config.settings import RewardSettings
 from bpgo.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpgo.config.settings import Count, Positive
+from bpgo.config.fields import Count, Positive
 from bpgo.errors import UserError
 from bpgo.rewards.shared.clip_model import load_tokenizer
 from bpgo.rewards.shared.published import PublishedVideoSettings

@@ -8,20 +8,19 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from bpgo.config.fields import Strict
+from bpgo.config.paper import PaperMetric, PaperSettings
 from bpgo.config.settings import (
     AnalysisSettings,
     CalibrationSettings,
     EvaluationSettings,
     ExperimentSettings,
     ModelSettings,
-    PaperMetric,
-    PaperSettings,
     PromptSettings,
     RewardSettings,
     RolloutSettings,
     Run,
     Settings,
-    Strict,
     SweepSettings,
     TrainingSettings,
 )

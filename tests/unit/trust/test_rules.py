@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from bpgo import registry, seeding
-from bpgo.config.settings import Strict
+from bpgo.config.fields import Strict
 from bpgo.core.trust import AnyTrustSettings, Trust, Trusted, TrustSettings, make_trust
 from bpgo.errors import UserError
 from bpgo.records import Calibration, GroupRewards
