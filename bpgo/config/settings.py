@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, SerializeAsAny
 
 from bpgo.config.digests import JUDGING, digest_of
-from bpgo.config.fields import Count, Guidance, Name, NonNegative, Number, Positive, Strict, Task
+from bpgo.config.fields import (
+    Count,
+    Guidance,
+    Name,
+    NonNegative,
+    Number,
+    Positive,
+    Schedule,
+    Strict,
+    Task,
+)
+from bpgo.config.paper import PaperSettings
 from bpgo.config.runs import Run
 from bpgo.storage.files import text_digest
 
