@@ -19,7 +19,7 @@ from pydantic import model_validator
 from bpgo.config.fields import NonNegative, Strict
 from bpgo.config.settings import RolloutSettings
 from bpgo.core.advantage import AdvantageSettings, group_advantage
-from bpgo.core.trust import AnyTrustSettings, Effect, Trust
+from bpgo.core.trust import AnyTrustSettings, Effect, Trust, make_trust
 from bpgo.records import AdvantageResult, GroupRewards, Passes, Plan, WeightedAdvantage
 
 if TYPE_CHECKING:
@@ -75,12 +75,8 @@ class Arm:
     per_site: ClassVar[bool] = False  # log-probabilities by latent site: summed over channels only
 
     def __init__(self, settings: ArmSettings) -> None:
-        from bpgo.registry import load_trust_class
-
         self.settings = settings
-        self.trust: Trust | None = None
-        if settings.trust is not None:
-            self.trust = load_trust_class(settings.trust.rule)(settings.trust)
+        self.trust: Trust | None = make_trust(settings.trust) if settings.trust else None
 
     def check(self, sizes: RolloutSettings) -> None:
         """`UserError` that starts with the arm's key where its settings do not fit."""

@@ -9,6 +9,7 @@ Shapes: P groups, G samples a group. Importing this file does not import torch.
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from bpgo.trust.crt import Transformed
+    from bpgo.trust.prior import Prior
 
 log = logging.getLogger(__name__)
 
@@ -129,11 +131,15 @@ class Bpgo(Trust):
     settings: BpgoSettings
 
     def __init__(self, settings: BpgoSettings) -> None:
+        super().__init__(settings)
+        self._warned = False
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The estimator of the anchor; made when it is first asked, since it imports torch."""
         from bpgo.trust.prior import make_prior
 
-        super().__init__(settings)
-        self.prior = make_prior(settings)
-        self._warned = False
+        return make_prior(self.settings)
 
     def judge(
         self,

@@ -6,3 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "fixtures"))
+
+from tiny_world import tiny_folder
+
+__all__ = ["tiny_folder"]

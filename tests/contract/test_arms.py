@@ -3,55 +3,49 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from shipped_arms import FILES, NAMES, SIZES, groups_for, make_arm, plan_of, values_of
+from tiny_world import make_trainer, same, weights
+from torch import Tensor
 
 from bpgo import registry, seeding
-from bpgo.core.advantage import group_advantage
-from bpgo.core.arm import Arm
-from bpgo.core.loss import ratio
-from bpgo.core.sde import log_prob, transition
+from bpgo.core.advantage import AdvantageSettings, group_advantage
+from bpgo.core.policy_gradient import Surrogate
+from bpgo.core.rollout import step_log_prob
+from bpgo.core.seen import Seen, StepLoss
+from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
-from bpgo.records import Calibration, GroupRewards
+from bpgo.records import AdvantageResult
+from bpgo.run.progress import read_lines
 from bpgo.storage.files import repository_root
 
-FILES = sorted((repository_root() / "config" / "arms").glob("*.yaml"))
-PROMPTS = [f"p{i}" for i in range(5)]
 TERMS_OFF = {"alpha": 0.0, "varsigma": 0.0}
+NO_VALUE = ("algorithm", "title", "source")  # what an arm is called
+GROUPED = "  "  # a key below another, which says where both come from
 
 
-def _arm(file: Path, **changes) -> Arm:
-    values = {**yaml.safe_load(file.read_text(encoding="utf-8")), **changes}
-    arm_class = registry.load_arm_class(values["algorithm"])
-    return arm_class(arm_class.Settings.model_validate(values))
-
-
-def _groups(seed: int = 0) -> GroupRewards:
-    rewards = 2 * torch.randn(5, 12, generator=torch.Generator().manual_seed(seed)) + 0.3
-    means = {prompt: 0.1 * i for i, prompt in enumerate(PROMPTS)}
-    return GroupRewards(rewards, PROMPTS, Calibration(0.3, 2.0, -6.0, means))
-
-
-def _same(left, right) -> bool:
+def same_result(left: AdvantageResult, right: AdvantageResult) -> bool:
     return len(left.terms) == len(right.terms) and all(
         a.weight == b.weight and torch.equal(a.advantage, b.advantage)
         for a, b in zip(left.terms, right.terms, strict=True)
     )
 
 
-@pytest.fixture(params=FILES, ids=lambda file: file.stem)
-def file(request: pytest.FixtureRequest) -> Path:
-    return request.param
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def test_every_algorithm_has_a_file() -> None:
-    named = {yaml.safe_load(file.read_text(encoding="utf-8"))["algorithm"] for file in FILES}
-    assert named == set(registry.ARMS)
+    assert {values_of(name)["algorithm"] for name in NAMES} == set(registry.ARMS)
 
 
 def test_an_unknown_algorithm_is_named() -> None:
@@ -59,121 +53,242 @@ def test_an_unknown_algorithm_is_named() -> None:
         registry.load_arm_class("grpoo")
 
 
-def test_settings_need_no_torch() -> None:
+def test_settings_and_passes_need_no_torch() -> None:
     code = (
         "import sys\n"
+        "from pathlib import Path\n"
         "from bpgo import registry\n"
-        "for name in registry.ARMS: registry.load_arm_class(name).Settings.model_json_schema()\n"
+        "from bpgo.config.resolve import load_arm\n"
+        "from bpgo.config.settings import RolloutSettings\n"
+        "sizes = RolloutSettings(prompts_per_iteration=5, group_size=12, steps=8)\n"
+        "for file in Path('config/arms').glob('*.yaml'):\n"
+        "    arm = load_arm(file.stem, Path('config'))\n"
+        "    kind = registry.load_arm_class(arm.algorithm)\n"
+        "    kind.Settings.model_json_schema()\n"
+        "    kind(arm).passes(sizes)\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=repository_root())
 
 
-def test_settings_survive_the_way_through_json(file: Path) -> None:
-    chosen = _arm(file).settings
+def test_settings_survive_the_way_through_json(name: str) -> None:
+    chosen = make_arm(values_of(name)).settings
     dumped = json.loads(json.dumps(chosen.model_dump(mode="json")))
     assert type(chosen).model_validate(dumped) == chosen
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_line_of_a_file_has_its_source(file: Path) -> None:
-    group = ("  ", "advantage:")
-    for line in file.read_text(encoding="utf-8").splitlines():
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
         key = line.split(":")[0]
         if line.startswith("#") or not line.strip() or line.strip().startswith("#"):
             continue
-        if key in ("algorithm", "title", "source") or line.startswith(group):
+        below = lines[number + 1] if number + 1 < len(lines) else ""
+        if key in NO_VALUE or line.startswith(GROUPED) or below.startswith(GROUPED):
             continue
         assert "#" in line, f"{file.name}: '{key}' says nowhere where its value comes from"
 
 
-def test_advantages(file: Path) -> None:
-    result = _arm(file).advantages(_groups(), seeding.generator(0))
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_states_only_how_it_differs(file: Path) -> None:
+    """No key that its base has with the same value: one truth stands in one place."""
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if "base" not in values:
+        return
+    base = yaml.safe_load(file.with_name(f"{values['base']}.yaml").read_text(encoding="utf-8"))
+    for key, value in values.items():
+        assert key in NO_VALUE or base.get(key, ...) != value, key
+        for inner in value if isinstance(value, dict) and isinstance(base.get(key), dict) else ():
+            assert base[key].get(inner, ...) != value[inner], f"{key}.{inner}"
+
+
+def test_advantages(name: str) -> None:
+    arm = make_arm(values_of(name))
+    result = arm.advantages(groups_for(arm), seeding.generator(0))
     assert result.terms
+    shape = (SIZES.prompts_per_iteration, SIZES.group_size)
     for term in result.terms:
         assert term.weight > 0
-        assert term.advantage.shape == (5, 12)
+        expected = {"sample": shape, "step": (*shape, SIZES.steps)}
+        assert term.advantage.shape[:2] == shape
+        assert term.over == "site" or term.advantage.shape == expected[term.over]
         assert term.advantage.dtype == torch.float32
         assert term.advantage.isfinite().all()
-    assert all(column.shape == (5,) for column in result.group_columns.values())
+        assert term.scale is None or term.scale.shape == shape
+    assert all(column.shape == shape[:1] for column in result.group_columns.values())
     json.dumps(result.scalars)
 
 
-def test_rewards_are_left_alone(file: Path) -> None:
-    groups = _groups()
+def test_rewards_are_left_alone(name: str) -> None:
+    arm = make_arm(values_of(name))
+    groups = groups_for(arm)
     before = groups.rewards.clone()
-    _arm(file).advantages(groups, seeding.generator(0))
+    arm.advantages(groups, seeding.generator(0))
     assert torch.equal(groups.rewards, before)
 
 
-def test_equal_seeds_give_equal_answers(file: Path) -> None:
-    first, second = _arm(file), _arm(file)
-    for step in range(3):
-        left = first.advantages(_groups(step), seeding.generator(step))
-        right = second.advantages(_groups(step), seeding.generator(step))
-        assert _same(left, right)
-        stochastic = list(range(7))
-        left_steps = first.trained_steps(stochastic, 60, seeding.generator(step))
-        assert torch.equal(
-            left_steps, second.trained_steps(stochastic, 60, seeding.generator(step))
-        )
-        assert left_steps.shape == (60, 4)  # equal cost for all arms
+def test_equal_seeds_give_equal_answers(name: str) -> None:
+    first, second = (make_arm(values_of(name)) for _ in range(2))
+    for step in range(1, 4):
+        left = first.advantages(groups_for(first, step), seeding.generator(step))
+        right = second.advantages(groups_for(second, step), seeding.generator(step))
+        assert same_result(left, right)
+        for one, two in zip(
+            vars(plan_of(first, step)).values(), vars(plan_of(second, step)).values(), strict=True
+        ):
+            assert torch.equal(one, two) if isinstance(one, Tensor) else one == two
 
 
-def test_state_continues_to_the_bit(file: Path) -> None:
-    whole, first, second = _arm(file), _arm(file), _arm(file)
+def test_a_plan_trains_what_the_arm_says(name: str) -> None:
+    """As many steps of each sample as it counts, each once, and none without noise."""
+    arm = make_arm(values_of(name))
+    arm.check(SIZES)
+    plan, batch = plan_of(arm), SIZES.prompts_per_iteration * SIZES.group_size
+    assert plan.trained.shape == (batch, arm.passes(SIZES).trained)
+    assert plan.stochastic.shape == (batch, SIZES.steps)
+    assert plan.noise_of.shape == (batch, SIZES.steps + 1)
+    assert set(plan.noise_of.flatten().tolist()) <= set(range(SIZES.group_size))
+    for steps, noisy in zip(plan.trained.tolist(), plan.stochastic, strict=True):
+        assert len(set(steps)) == len(steps)
+        assert arm.noised_again or all(noisy[steps])
+    tail = SIZES.steps - SIZES.deterministic_tail
+    assert not plan.stochastic[:, tail:].any()
+
+
+def test_state_continues_to_the_bit(name: str) -> None:
+    whole, first, second = (make_arm(values_of(name)) for _ in range(3))
     for step in range(3):
-        whole.advantages(_groups(step), seeding.generator(step))
-        first.advantages(_groups(step), seeding.generator(step))
+        whole.advantages(groups_for(whole, step), seeding.generator(step))
+        first.advantages(groups_for(first, step), seeding.generator(step))
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    left = whole.advantages(_groups(3), seeding.generator(3))
-    assert _same(left, second.advantages(_groups(3), seeding.generator(3)))
+    left = whole.advantages(groups_for(whole, 3), seeding.generator(3))
+    assert same_result(left, second.advantages(groups_for(second, 3), seeding.generator(3)))
 
 
-def test_with_its_terms_off_a_bpgo_arm_is_grpo_to_the_bit(file: Path) -> None:
-    if yaml.safe_load(file.read_text(encoding="utf-8"))["algorithm"] != "bpgo":
-        pytest.skip("has no special term")
-    arm, grpo = _arm(file, **TERMS_OFF), _arm(file.with_name("grpo.yaml"))
+def test_with_its_terms_off_a_bpgo_arm_is_grpo_to_the_bit(name: str) -> None:
+    values = values_of(name)
+    if (values["trust"] or {}).get("rule") != "bpgo":
+        pytest.skip("carries another rule, or none")
+    arm = make_arm(values_of(name, trust=TERMS_OFF))
+    plain = make_arm({**values, "trust": None})
     for step in range(3):
-        ours = arm.advantages(_groups(step), seeding.generator(step))
-        assert _same(ours, grpo.advantages(_groups(step), seeding.generator(step)))
-    shared = set(type(grpo.settings).model_fields) - {"algorithm", "title", "source"}
-    for key in shared:
-        assert getattr(arm.settings, key) == getattr(grpo.settings, key), key
+        ours = arm.advantages(groups_for(arm, step), seeding.generator(step))
+        assert same_result(ours, plain.advantages(groups_for(plain, step), seeding.generator(step)))
+    assert {**values, **dict.fromkeys((*NO_VALUE, "trust"))} == {
+        **values_of("grpo"),
+        **dict.fromkeys((*NO_VALUE, "trust")),
+    }
 
 
-def test_first_ratio_is_exactly_one_and_pulls_along_the_advantage(file: Path) -> None:
-    arm = _arm(file)
-    kernel, eta = arm.settings.kernel, arm.settings.noise_level
-    draw = torch.randn(3, 60, 4, 8, generator=torch.Generator().manual_seed(0))
-    velocity, latents, noise = draw
-    velocity.requires_grad_()
-    with torch.no_grad():
-        moved = transition(kernel, velocity, latents, 0.8, 0.7, eta)
-        sample = moved.sample(noise)
-        old = log_prob(sample, moved.mean, moved.std)
-    moved = transition(kernel, velocity, latents, 0.8, 0.7, eta)
-    found = ratio(log_prob(sample, moved.mean, moved.std), old)
-    assert torch.equal(found.detach(), torch.ones(60))
-    advantage = torch.linspace(-2, 2, 60)
-    arm.surrogate(found, advantage).mean().backward()
-    assert velocity.grad.isfinite().all()
-    towards = log_prob(sample, moved.mean, moved.std).detach()
-    with torch.no_grad():
-        changed = transition(kernel, velocity - 1e-2 * velocity.grad, latents, 0.8, 0.7, eta)
-        gain = log_prob(sample, changed.mean, changed.std) - towards
-    assert (gain * advantage).sum() > 0
-
-
-def test_constant_groups_carry_no_advantage(file: Path) -> None:
-    rewards = torch.full((5, 12), 0.7)
-    groups = GroupRewards(rewards, PROMPTS, _groups().calibration)
-    for term in _arm(file).advantages(groups, seeding.generator(0)).terms:
+def test_constant_groups_carry_no_advantage(name: str) -> None:
+    arm = make_arm(values_of(name))
+    rewards = torch.full((SIZES.prompts_per_iteration, SIZES.group_size), 0.7)
+    for term in arm.advantages(groups_for(arm, 0, rewards), seeding.generator(0)).terms:
         assert not term.advantage.any()
 
 
-def test_plain_arms_return_their_preset(file: Path) -> None:
-    arm = _arm(file)
-    if arm.settings.algorithm == "bpgo":
-        pytest.skip("has terms of its own")
-    (term,) = arm.advantages(_groups(), seeding.generator(0)).terms
-    assert torch.equal(term.advantage, group_advantage(_groups().rewards, arm.settings.advantage))
+def test_an_advantage_of_each_sample_is_the_groups_own(name: str) -> None:
+    """Without a trust rule, and where no tree or set of parts has a say: Eq. 1."""
+    arm = make_arm({**values_of(name), "trust": None})
+    groups = groups_for(arm)
+    (term,) = arm.advantages(groups, seeding.generator(0)).terms
+    if term.over != "sample":
+        pytest.skip("has advantages by step or site")
+    chosen: AdvantageSettings = arm.settings.advantage
+    assert torch.equal(term.advantage, group_advantage(groups.rewards, chosen))
+
+
+def training(name: str, folder: Path, output: Path, **options: Any) -> Trainer:
+    return make_trainer(
+        folder,
+        output,
+        arm="arm",
+        arm_values=values_of(name),
+        rollout={"group_size": 12, "steps": 8, "batch_size": 24},
+        **options,
+    )
+
+
+def test_it_trains_with_first_ratios_of_exactly_one(
+    name: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """And each optimizer step of the first iteration pulls along the advantage."""
+    trainer = training(name, tiny_folder, tmp_path, training={"iterations": 2})
+    arm, first = trainer.arm, {k: v.clone() for k, v in weights(trainer).items()}
+    gains: list[float] = []
+    loss = arm.loss
+
+    def watch(seen: Seen, advantage: Tensor) -> StepLoss:
+        found = loss(seen, advantage)
+        if found.ratio is not None and advantage.any():
+            (slope,) = torch.autograd.grad(found.rows.mean(), seen.velocity, retain_graph=True)
+            with torch.no_grad():
+                moved = seen._transition_of(seen, seen.velocity - 1e-3 * slope / slope.abs().max())
+                kernel = arm.kernel
+                change = step_log_prob(kernel, seen.next_latents, moved) - step_log_prob(
+                    kernel, seen.next_latents, seen.step
+                )
+                gains.append(float((change * advantage).sum()))
+        return found
+
+    arm.loss = watch  # type: ignore[method-assign]
+    trainer.run()
+    assert not same(first, weights(trainer))
+    assert bool(gains) == isinstance(arm, Surrogate)
+    assert all(gain > 0 for gain in gains)
+    for entry in read_lines(tmp_path / "metrics.jsonl"):
+        assert entry["ratio_deviation"] == 0.0
+        assert all(math.isfinite(value) for value in entry.values())
+
+
+def test_it_resumes_to_the_bit(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    options = {"training": {"iterations": 3, "checkpoint_every": 1, "snapshot_every": 3}}
+    whole = training(name, tiny_folder, tmp_path / "whole", **options)
+    whole.run()
+    part = training(name, tiny_folder, tmp_path / "part", **options)
+    keep = part._keep
+
+    def stop_after_two(iteration: int) -> None:
+        keep(iteration)
+        if iteration == 2:
+            raise KeyboardInterrupt
+
+    part._keep = stop_after_two  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        part.run()
+    resumed = training(name, tiny_folder, tmp_path / "part", **options)
+    resumed.run()
+    assert same(weights(resumed), weights(whole))
+    for key, average in whole.averages.items():
+        assert same(resumed.averages[key].average, average.average)
+    rows = [(tmp_path / part / "rollouts.jsonl").read_text() for part in ("whole", "part")]
+    assert rows[0] == rows[1]
+
+
+CARRIERS = ["grpo", "dance_grpo", "flow_grpo", "grpo_guard", "mix_grpo", "branch_grpo"]
+
+
+@pytest.mark.parametrize("rule", ["bpgo", "bpgo_ras", "bpgo_released"])
+@pytest.mark.parametrize("carrier", [*CARRIERS, "diffusion_nft"])
+def test_any_arm_with_group_advantages_carries_bpgo(
+    carrier: str, rule: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """From its file's name alone; the run differs from the arm without it."""
+    carried = values_of(f"bpgo{rule.removeprefix('bpgo')}")["trust"]
+    options: dict[str, Any] = {
+        "arm": "arm",
+        "rollout": {"group_size": 12, "steps": 8, "batch_size": 24},
+        "training": {"iterations": 1, "snapshot_every": 1, "checkpoint_every": 1},
+    }
+    found = []
+    for trust in (None, carried):
+        values = {**values_of(carrier), "trust": trust}
+        output = tmp_path / ("plain" if trust is None else "trusted")
+        trainer = make_trainer(tiny_folder, output, arm_values=values, **options)
+        trainer.run()
+        assert read_lines(output / "metrics.jsonl")[0]["ratio_deviation"] == 0.0
+        found.append({key: value.clone() for key, value in weights(trainer).items()})
+    assert not same(*found)
+    row = read_lines(tmp_path / "trusted" / "rollouts.jsonl")[0]
+    assert len(row["groups"]["weight"]) == 2

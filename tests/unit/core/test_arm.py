@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from bpgo import seeding
-from bpgo.core.arm import Arm, ArmSettings
+from bpgo.core.policy_gradient import PolicyGradient, PolicyGradientSettings
+from bpgo.errors import UserError
 
 VALUES = {
     "algorithm": "grpo",
@@ -22,8 +23,8 @@ VALUES = {
 }
 
 
-def _arm(**changes) -> Arm:
-    return Arm(ArmSettings.model_validate({**VALUES, **changes}))
+def _arm(**changes) -> PolicyGradient:
+    return PolicyGradient(PolicyGradientSettings.model_validate({**VALUES, **changes}))
 
 
 def test_numbers_that_yaml_reads_as_text() -> None:
@@ -81,10 +82,10 @@ def test_at_least_one_step() -> None:
         [3],
         [3],
     ]
-    with pytest.raises(ValueError, match="no stochastic step"):
+    with pytest.raises(UserError, match="no stochastic step"):
         _arm().trained_steps([], 2, seeding.generator(0))
 
 
 def test_a_state_of_another_arm_is_refused() -> None:
-    with pytest.raises(ValueError, match="keeps no state"):
+    with pytest.raises(ValueError, match="another state"):
         _arm().load_state_dict({"prior": {}})

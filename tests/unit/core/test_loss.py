@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bpgo.core.loss import clip_fraction, clipped_surrogate, kl, ratio
+from bpgo.core.loss import clipped_surrogate, kl, outside, ratio
 from bpgo.core.sde import transition
 
 
@@ -41,8 +41,9 @@ def test_a_nonnegative_weight_goes_through_the_surrogate() -> None:
     torch.testing.assert_close(weighted, 0.7 * clipped_surrogate(ratios, advantages, 1e-3))
 
 
-def test_clip_fraction() -> None:
-    assert clip_fraction(torch.tensor([0.5, 1.0, 1.05, 1.5]), 0.1) == 0.5
+def test_outside_the_clip_range() -> None:
+    found = outside(torch.tensor([0.5, 1.0, 1.05, 1.5]), 0.1)
+    assert found.tolist() == [True, False, False, True]
 
 
 def test_kl_forms() -> None:
