@@ -15,12 +15,12 @@ from diffusers import AutoencoderKL
 
 from bpgo.errors import UserError
 from bpgo.scenes.annotators import DIALS, POOLS, Pool, World
+from bpgo.scenes.course import say
 from bpgo.scenes.image import codec as codec_stage
 from bpgo.scenes.image import reward_training as reward_stage
 from bpgo.scenes.image import sft
 from bpgo.scenes.image.policy import Policy, save_policy
 from bpgo.scenes.image.reward_models import RewardModel
-from bpgo.scenes.progress import say
 from bpgo.scenes.video.pretrain import pretrain_video
 from bpgo.scenes.weights import policy_folder, save_reward, verify, write_digests
 from bpgo.storage.files import atomic_directory

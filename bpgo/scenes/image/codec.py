@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from bpgo.scenes.captions import sample_captions
+from bpgo.scenes.course import Loss, one_cycle, run_course
 from bpgo.scenes.image.oracle import judge
 from bpgo.scenes.image.render import IMAGE_SIZE, render_batch, sample_scene
-from bpgo.scenes.progress import Progress
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
 STEPS = 2000
@@ -60,13 +60,9 @@ def train_codec(steps: int = STEPS, seed: int = 0, scenes: int = SCENES) -> Auto
     images, _ = scene_images(scenes, derive_seed(seed, "codec scenes") % 2**31)
     images = images * 2 - 1
     optimizer = torch.optim.AdamW(codec.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=max(steps, 2), pct_start=0.1
-    )
     draws = generator(seed, "codec batches")
-    progress = Progress("codec", steps)
-    codec.train()
-    for step in range(steps):
+
+    def loss_of_batch() -> Loss:
         batch = images[torch.randint(len(images), (BATCH,), generator=draws)]
         posterior = codec.encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=draws)
@@ -74,12 +70,10 @@ def train_codec(steps: int = STEPS, seed: int = 0, scenes: int = SCENES) -> Auto
         error = decoded - batch
         reconstruction = error.abs().mean() + error.square().mean()
         loss = reconstruction + KL_WEIGHT * posterior.kl().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        progress.step(step, reconstruction=reconstruction.item())
+        return loss, {"reconstruction": reconstruction}
+
+    codec.train()
+    run_course("codec", steps, optimizer, one_cycle(optimizer, LEARNING_RATE, steps), loss_of_batch)
     codec.eval()
     _normalise(codec, images[:2048])
     return codec
@@ -96,24 +90,19 @@ def refine_decoder(
     latents, images = encode(codec, images), images * 2 - 1
     parameters = list(codec.decoder.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=DECODER_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, DECODER_RATE, total_steps=max(steps, 2), pct_start=0.05
-    )
+    schedule = one_cycle(optimizer, DECODER_RATE, steps, rise=0.05)
     draws = generator(seed, "decoder batches")
-    progress = Progress("decoder", steps)
-    codec.train()
-    for step in range(steps):
+
+    def loss_of_batch() -> Loss:
         rows = torch.randint(len(images), (BATCH,), generator=draws)
         noise = DECODER_NOISE * torch.randn(latents[rows].shape, generator=draws)
         scaled = (latents[rows] + noise) / codec.config["scaling_factor"]
         error = codec.decode(scaled + codec.config["shift_factor"]).sample - images[rows]
         loss = error.abs().mean() + error.square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        progress.step(step, reconstruction=loss.item())
+        return loss, {"reconstruction": loss}
+
+    codec.train()
+    run_course("decoder", steps, optimizer, schedule, loss_of_batch)
     return codec.eval()
 
 

@@ -50,10 +50,13 @@ class Policy:
     codec: AutoencoderKL
     tokenizer: PreTrainedTokenizerFast
 
-    def trained(self) -> list[nn.Parameter]:
-        """Parameters of supervised training: all but the codec's."""
-        modules = (self.transformer, self.text_encoder, self.text_encoder_2)
-        return [parameter for module in modules for parameter in module.parameters()]
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Parameters of supervised training by name: all but the codec's."""
+        return {
+            f"{module}.{name}": parameter
+            for module in ("transformer", "text_encoder", "text_encoder_2")
+            for name, parameter in getattr(self, module).named_parameters()
+        }
 
 
 def build_policy(codec: AutoencoderKL) -> Policy:

@@ -26,12 +26,12 @@ from bpgo.scenes.annotators import (
     taste_share,
 )
 from bpgo.scenes.captions import Split, sample_captions
+from bpgo.scenes.course import Loss, one_cycle, run_course
 from bpgo.scenes.image.codec import scene_images
 from bpgo.scenes.image.oracle import judge
 from bpgo.scenes.image.policy import Policy, sample_images
 from bpgo.scenes.image.render import mutate_scene, render_batch, sample_scene
 from bpgo.scenes.image.reward_models import RewardModel, build_reward
-from bpgo.scenes.progress import Progress
 from bpgo.scenes.text import encode_texts
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
@@ -215,12 +215,9 @@ def fit(
 ) -> RewardModel:
     """Train a model by InfoNCE and Bradley-Terry; it comes back in evaluation mode."""
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=max(steps, 2), pct_start=0.1
-    )
     images, pairs = examples.images, examples.pairs
-    progress = Progress(name, steps)
-    for step in range(steps):
+
+    def loss_of_batch() -> Loss:
         rows = torch.randint(len(images), (CONTRAST_BATCH,), generator=draws)
         losses = model.contrast(images[rows].float(), examples.ids[rows])
         contrast = (examples.aligned[rows] * losses).mean()
@@ -230,12 +227,9 @@ def fit(
         both = both + 0.03 * torch.randn(both.shape, generator=draws)
         first, second = model.score(both, examples.pair_ids[rows].repeat(2, 1)).chunk(2)
         preference = F.binary_cross_entropy_with_logits(first - second, examples.labels[rows])
-        optimizer.zero_grad(set_to_none=True)
-        (contrast + preference).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        progress.step(step, contrast=contrast.item(), preference=preference.item())
+        return contrast + preference, {"contrast": contrast, "preference": preference}
+
+    run_course(name, steps, optimizer, one_cycle(optimizer, LEARNING_RATE, steps), loss_of_batch)
     return model.eval().requires_grad_(False)
 
 

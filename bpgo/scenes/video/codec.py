@@ -10,9 +10,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from bpgo.scenes.course import learning_rate_share
+from bpgo.scenes.course import Loss, cosine, run_course
 from bpgo.scenes.image.render import BACKGROUND
-from bpgo.scenes.progress import Progress
 from bpgo.scenes.video.captions import Task, sample_captions
 from bpgo.scenes.video.oracle import judge
 from bpgo.scenes.video.render import FRAMES, crowded_scene, render_batch, sample_scene
@@ -78,11 +77,10 @@ def train_codec(steps: int = STEPS, seed: int = 0, scenes: int = SCENES) -> Auto
     torch.manual_seed(derive_seed(seed, "clip codec weights"))  # layers draw from it
     codec = build_codec()
     clips = _training_clips(scenes, seed)
-    optimizer, schedule = _optimizer(list(codec.parameters()), LEARNING_RATE, steps)
+    optimizer = _optimizer(list(codec.parameters()), LEARNING_RATE)
     draws = generator(seed, "clip codec batches")
-    progress = Progress("clip codec", steps)
-    codec.train()
-    for step in range(steps):
+
+    def loss_of_batch() -> Loss:
         batch = clips[torch.randint(len(clips), (BATCH,), generator=draws)]
         posterior = codec.encode(batch).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=draws)
@@ -90,12 +88,10 @@ def train_codec(steps: int = STEPS, seed: int = 0, scenes: int = SCENES) -> Auto
         reconstruction = _error(decoded, batch)
         divergence = posterior.mean.square() + posterior.var - 1 - posterior.logvar
         loss = reconstruction + KL_WEIGHT * 0.5 * divergence.flatten(1).sum(1).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        progress.step(step, reconstruction=reconstruction.item(), loss=loss.item())
+        return loss, {"reconstruction": reconstruction, "loss": loss}
+
+    codec.train()
+    run_course("clip codec", steps, optimizer, cosine(optimizer, steps), loss_of_batch)
     codec.eval()
     _store_statistics(codec, seed)
     return codec
@@ -112,21 +108,18 @@ def refine_decoder(
     latents = torch.cat([_means(codec, part) for part in clips.split(128)])
     deviation = latents.std((0, 2, 3, 4), keepdim=True)
     parameters = [*codec.post_quant_conv.parameters(), *codec.decoder.parameters()]
-    optimizer, schedule = _optimizer(parameters, DECODER_RATE, steps)
+    optimizer = _optimizer(parameters, DECODER_RATE)
     draws = generator(seed, "clip decoder batches")
-    progress = Progress("clip decoder", steps)
-    codec.train()
-    for step in range(steps):
+
+    def loss_of_batch() -> Loss:
         rows = torch.randint(len(clips), (BATCH,), generator=draws)
         noise = torch.randn(latents[rows].shape, generator=draws)
         decoded = codec.decode(latents[rows] + DECODER_NOISE * deviation * noise).sample
         loss = _error(decoded, clips[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        progress.step(step, reconstruction=loss.item())
+        return loss, {"reconstruction": loss}
+
+    codec.train()
+    run_course("clip decoder", steps, optimizer, cosine(optimizer, steps), loss_of_batch)
     return codec.eval()
 
 
@@ -137,14 +130,8 @@ def _training_clips(scenes: int, seed: int) -> Tensor:
     return torch.from_numpy(clips).transpose(1, 2).contiguous() * 2 - 1
 
 
-def _optimizer(
-    parameters: list[torch.nn.Parameter], rate: float, steps: int
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_share(step, steps)
-    )
-    return optimizer, schedule
+def _optimizer(parameters: list[torch.nn.Parameter], rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
 
 
 def _error(decoded: Tensor, clips: Tensor) -> Tensor:

@@ -54,10 +54,13 @@ class Policy:
     codec: AutoencoderKLWan
     tokenizer: PreTrainedTokenizerFast
 
-    def trained(self) -> list[nn.Parameter]:
-        """Parameters of supervised training: all but the codec's."""
-        modules = (self.transformer, self.text_encoder)
-        return [parameter for module in modules for parameter in module.parameters()]
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Parameters of supervised training by name: all but the codec's."""
+        return {
+            f"{module}.{name}": parameter
+            for module in ("transformer", "text_encoder")
+            for name, parameter in getattr(self, module).named_parameters()
+        }
 
 
 def build_policy(codec: AutoencoderKLWan) -> Policy:

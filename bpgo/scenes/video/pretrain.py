@@ -11,8 +11,8 @@ from typing import Any
 from diffusers import AutoencoderKLWan
 
 from bpgo.scenes.annotators import POOLS, Pool
+from bpgo.scenes.course import say
 from bpgo.scenes.image.reward_models import RewardModel
-from bpgo.scenes.progress import say
 from bpgo.scenes.video import codec as codec_stage
 from bpgo.scenes.video import reward_training as reward_stage
 from bpgo.scenes.video import sft

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor, nn
+from torch import Tensor
 
-from bpgo.scenes.course import Average, learning_rate_share
-from bpgo.scenes.progress import Progress
+from bpgo.scenes.course import FlowCourse, match_flow
 from bpgo.scenes.video.captions import Task, sample_captions, specified_captions
 from bpgo.scenes.video.codec import encode, encode_first_frames, scene_clips
 from bpgo.scenes.video.oracle import Judgement, judge
@@ -39,8 +37,6 @@ SCENES = 16384
 IMAGE_SCENES = 8192
 _PART = 1024
 
-Checkpoint = Callable[[int, Policy], None]
-
 
 @dataclass(frozen=True)
 class Examples:
@@ -66,106 +62,45 @@ def examples(codec: AutoencoderKLWan, count: int, seed: int, task: Task) -> Exam
     )
 
 
-@dataclass(frozen=True)
-class Course:
-    """One course of training: how long, how fast."""
-
-    name: str
-    steps: int
-    rate: float
-    seed: int
-    checkpoint_every: int = 300
-
-
 def train_text_to_video(
-    codec: AutoencoderKLWan,
-    steps: int = STEPS,
-    seed: int = 0,
-    scenes: int = SCENES,
-    on_checkpoint: Checkpoint | None = None,
+    codec: AutoencoderKLWan, steps: int = STEPS, seed: int = 0, scenes: int = SCENES
 ) -> Policy:
     """Train transformer and text encoder from nothing; return averaged weights."""
     torch.manual_seed(derive_seed(seed, "clip policy weights"))  # layers draw from it
     policy = build_policy(codec)
     data = examples(codec, scenes, seed, "t2v")
-    return _train(policy, data, Course("t2v policy", steps, LEARNING_RATE, seed), on_checkpoint)
+    return _train(policy, data, FlowCourse("t2v policy", steps, LEARNING_RATE, LEVEL, BATCH), seed)
 
 
 def train_image_to_video(
-    base: Policy,
-    steps: int = IMAGE_STEPS,
-    seed: int = 0,
-    scenes: int = IMAGE_SCENES,
-    on_checkpoint: Checkpoint | None = None,
+    base: Policy, steps: int = IMAGE_STEPS, seed: int = 0, scenes: int = IMAGE_SCENES
 ) -> Policy:
     """Continue from a text-to-video policy, which stays as it is, with first frames given."""
     torch.manual_seed(derive_seed(seed, "image to video weights"))
     policy = image_to_video(base)
     data = examples(base.codec, scenes, seed, "i2v")
-    return _train(policy, data, Course("i2v policy", steps, IMAGE_RATE, seed), on_checkpoint)
+    return _train(policy, data, FlowCourse("i2v policy", steps, IMAGE_RATE, LEVEL, BATCH), seed)
 
 
-def _train(
-    policy: Policy, data: Examples, course: Course, on_checkpoint: Checkpoint | None
-) -> Policy:
-    """Flow matching with logit-normal noise levels; the target is noise minus data.
-
-    Esser et al., 2024 (arXiv 2403.03206), section 3.1.
-    """
-    parameters = policy.trained()
-    average = Average(parameters)
-    optimizer = torch.optim.AdamW(
-        parameters, lr=course.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_share(step, course.steps)
-    )
-    draws = generator(course.seed, "clip policy batches", policy.task)
-    progress = Progress(course.name, course.steps)
+def _train(policy: Policy, data: Examples, course: FlowCourse, seed: int) -> Policy:
+    """Flow matching; a copy with averaged weights, frozen."""
     for module in (policy.transformer, policy.text_encoder):
         module.train().requires_grad_(True)
-    for step in range(course.steps):
-        rows = torch.randint(len(data.latents), (BATCH,), generator=draws)
-        loss = _flow_matching_loss(policy, data, rows, draws)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        average.update(parameters, step)
-        progress.step(step, loss=loss.item())
-        if on_checkpoint is not None and (step + 1) % course.checkpoint_every == 0:
-            on_checkpoint(step + 1, _averaged(policy, average))
-    return _averaged(policy, average)
 
+    def predict(rows: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+        condition = None if data.condition is None else data.condition[rows]
+        return velocity(policy, noisy, sigma, embed(policy, data.ids[rows]), condition)
 
-def _flow_matching_loss(
-    policy: Policy, data: Examples, rows: Tensor, draws: torch.Generator
-) -> Tensor:
-    """Mean squared error of the velocity on some examples."""
-    latents = data.latents[rows]
-    sigma = torch.sigmoid(LEVEL + torch.randn(len(rows), generator=draws))
-    noise = torch.randn(latents.shape, generator=draws)
-    level = sigma[:, None, None, None, None]
-    noisy = (1 - level) * latents + level * noise
-    condition = None if data.condition is None else data.condition[rows]
-    predicted = velocity(policy, noisy, sigma, embed(policy, data.ids[rows]), condition)
-    return (predicted - (noise - latents)).square().mean()
-
-
-def _averaged(policy: Policy, average: Average) -> Policy:
-    """Copy the policy with averaged weights, in evaluation mode."""
-    copy = Policy(
-        policy.task,
-        deepcopy(policy.transformer).eval(),
-        deepcopy(policy.text_encoder).eval(),
-        policy.codec,
-        policy.tokenizer,
-    )
-    average.write(copy.trained())
-    for module in (copy.transformer, copy.text_encoder):
-        module.requires_grad_(False)
-    return copy
+    draws = generator(seed, "clip policy batches", policy.task)
+    average = match_flow(course, policy.trained(), data.latents, predict, draws)
+    with average.swapped():
+        return Policy(
+            policy.task,
+            deepcopy(policy.transformer).eval().requires_grad_(False),
+            deepcopy(policy.text_encoder).eval().requires_grad_(False),
+            policy.codec,
+            policy.tokenizer,
+        )
 
 
 def judge_samples(
