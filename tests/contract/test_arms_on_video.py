@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from PIL import Image
+from shipped_arms import NAMES, values_of
 from tiny_models import TOKENS
 from tiny_wan import build_tiny_wan
 from tiny_world import CALIBRATION, CAPTIONS, tiny_settings
@@ -19,9 +19,7 @@ from bpgo.core.trainer import Trainer
 from bpgo.errors import RatioError
 from bpgo.models.wan import WanPolicy
 from bpgo.records import Calibration, PromptBatch, Samples
-from bpgo.storage.files import repository_root
 
-FILES = sorted((repository_root() / "config" / "arms").glob("*.yaml"))
 SIZE = {"kind": "wan", "frames": 5, "resolution": 24, "prompt_tokens": TOKENS}
 PRIORS = {"t2v": "sft_mean", "i2v": "first_frame"}
 
@@ -64,6 +62,7 @@ def make(folders: dict[str, Path], task: str, arm: dict[str, Any], output: Path)
         folders[task],
         model={**SIZE, "task": task},
         arms={"arm": arm},
+        rollout={"prompts_per_iteration": 1, "group_size": 12, "steps": 8, "batch_size": 12},
         experiments={
             "tiny": {
                 "title": "Tiny",
@@ -97,16 +96,17 @@ def make(folders: dict[str, Path], task: str, arm: dict[str, Any], output: Path)
 
 
 @pytest.mark.parametrize("task", PRIORS)
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_iteration(file: Path, task: str, folders: dict[str, Path], tmp_path: Path) -> None:
-    values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if "prior" in values:
-        values["prior"] = PRIORS[task]  # the paper's, by task
+@pytest.mark.parametrize("name", NAMES)
+def test_an_iteration(name: str, task: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    values = values_of(name)
+    if "prior" in (values["trust"] or {}):
+        values["trust"]["prior"] = PRIORS[task]  # the paper's, by task
     trainer = make(folders, task, values, tmp_path)
     before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
     entry = trainer.iterate(1)
     assert entry["ratio_deviation"] == 0.0
     assert entry["gradient_norm"] > 0
+    assert trainer.arm.passes(trainer.settings.rollout).trained >= 1
     assert all(math.isfinite(value) for value in entry.values())
     assert any(not torch.equal(p, before[name]) for name, p in trainer.parameters.items())
 
@@ -115,8 +115,7 @@ def test_the_first_frames_prior_is_the_calibrations(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """And the given frames reach the reward that compares with them, once for each sample."""
-    file = repository_root() / "config" / "arms" / "bpgo.yaml"
-    values = yaml.safe_load(file.read_text(encoding="utf-8")) | {"prior": "first_frame"}
+    values = values_of("bpgo", trust={"prior": "first_frame", "first_frame_offset": "none"})
     trainer = make(folders, "i2v", values, tmp_path)
     rows: list[Any] = []
 
@@ -139,8 +138,7 @@ def test_another_boundary_than_in_the_rollout_is_refused(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two experts: the ratios would compare two policies."""
-    file = repository_root() / "config" / "arms" / "grpo.yaml"
-    trainer = make(folders, "t2v", yaml.safe_load(file.read_text(encoding="utf-8")), tmp_path)
+    trainer = make(folders, "t2v", values_of("grpo"), tmp_path)
     before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
     draw = trainer._rollout
 

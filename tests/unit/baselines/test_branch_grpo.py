@@ -15,7 +15,7 @@ from tiny_world import random_embeddings, same, tiny_policy, weights
 
 from bpgo.core.loss import clipped_surrogate
 from bpgo.core.rollout import rollout, rollout_noise
-from bpgo.core.trust import Effect, TrustSettings
+from bpgo.core.trust import Effect
 from bpgo.errors import UserError
 from bpgo.records import GroupRewards, Passes, Plan, WeightedAdvantage
 from bpgo.seeding import generator
@@ -168,23 +168,11 @@ def test_a_tree_has_one_root() -> None:
         arm(shared_initial_noise=False)
 
 
-class Weighing(TrustSettings):
-    effect: Effect = "weights"
-
-    def effects(self) -> set[Effect]:
-        return {self.effect}
-
-
 @pytest.mark.parametrize("effect", ["weights", "rewards", "sample_weights"])
 def test_what_a_trust_rule_may_do(effect: Effect) -> None:
-    chosen = arm()
-    rule = Weighing(rule="some", effect=effect)
-    chosen.settings = chosen.settings.model_copy(update={"trust": rule})
-    if effect != "sample_weights":
-        chosen.check(sizes())
-        return
-    with pytest.raises(UserError, match=r"^trust.rule: 'some' .* edge .* several samples"):
-        chosen.check(sizes())
+    why = arm().refuses(effect, parts=0)
+    assert (why is not None) == (effect == "sample_weights")
+    assert why is None or "belongs to several samples" in why
 
 
 def test_weights_of_groups_go_to_all_their_nodes() -> None:

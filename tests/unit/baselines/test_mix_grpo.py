@@ -14,7 +14,6 @@ from tiny_world import random_embeddings, same, tiny_policy, weights
 
 from bpgo.core.advantage import group_advantage
 from bpgo.core.rollout import rollout, rollout_noise
-from bpgo.core.trust import Effect, TrustSettings
 from bpgo.errors import UserError
 from bpgo.records import GroupRewards, Passes, Plan
 from bpgo.seeding import generator
@@ -101,20 +100,12 @@ def test_the_sum_of_rewards_can_be_normalised_instead() -> None:
     assert torch.equal(arm.advantage(given).advantage, plain)
 
 
-class Replacing(TrustSettings):
-    def effects(self) -> set[Effect]:
-        return {"rewards"}
-
-
-def test_a_rule_with_other_rewards_needs_their_sum() -> None:
-    for combine in ("advantages", "rewards"):
-        arm = arm_of("mix_grpo", combine=combine)
-        arm.settings = arm.settings.model_copy(update={"trust": Replacing(rule="crt")})
-        if combine == "rewards":
-            arm.check(sizes())
-            continue
-        with pytest.raises(UserError, match=r"^trust.rule: 'crt' .* set combine: rewards"):
-            arm.check(sizes())
+@pytest.mark.parametrize("parts", [0, 1, 2])
+@pytest.mark.parametrize("combine", ["advantages", "rewards"])
+def test_a_rule_with_other_rewards_needs_their_sum(combine: str, parts: int) -> None:
+    why = arm_of("mix_grpo", combine=combine).refuses("rewards", parts)
+    assert (why is not None) == (combine == "advantages" and parts > 1)
+    assert why is None or "set combine: rewards" in why
 
 
 class Counting:

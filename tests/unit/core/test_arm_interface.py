@@ -16,7 +16,7 @@ from bpgo.core.forward_process import ForwardProcess
 from bpgo.core.policy_gradient import PolicyGradient
 from bpgo.core.seen import Seen, StepLoss
 from bpgo.core.trainer import Trainer
-from bpgo.records import GroupRewards, Passes, WeightedAdvantage
+from bpgo.records import GroupRewards, Passes, Samples, WeightedAdvantage
 from bpgo.run.progress import read_lines
 
 PROMPTS, GROUP, STEPS = 2, 4, 4  # of `tiny_settings`
@@ -239,8 +239,9 @@ def test_parts_of_a_sum_reach_the_arm(tiny_folder: Path, tmp_path: Path) -> None
     class Sum:
         weights: ClassVar[dict[str, float]] = {"red": 2.0, "blue": 1.0}
 
-        def parts(self, images: Tensor, texts: list[str]) -> dict[str, Tensor]:
-            return {"red": images[:, 0].mean((1, 2)), "blue": images[:, 2].mean((1, 2))}
+        def parts(self, samples: Samples) -> dict[str, Tensor]:
+            red, _, blue = samples.pixels.mean((2, 3)).unbind(1)
+            return {"red": red, "blue": blue}
 
         def scaled(self, parts: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: 10 * value for name, value in parts.items()}
@@ -248,8 +249,8 @@ def test_parts_of_a_sum_reach_the_arm(tiny_folder: Path, tmp_path: Path) -> None
         def combine(self, parts: dict[str, Tensor]) -> Tensor:
             return 20 * parts["red"] + 10 * parts["blue"]
 
-        def __call__(self, images: Tensor, texts: list[str]) -> Tensor:
-            return self.combine(self.parts(images, texts))
+        def __call__(self, samples: Samples) -> Tensor:
+            return self.combine(self.parts(samples))
 
     trained(tiny_folder, tmp_path, arm_class=Watching, reward=Sum(), training={"iterations": 2})
     for groups in seen:

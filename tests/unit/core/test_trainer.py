@@ -296,7 +296,7 @@ def test_other_seeds_see_other_prompts_and_noise(
 def test_bpgo_without_its_terms_is_grpo_to_the_bit(
     changes: dict[str, Any], whole: dict[str, Path], tiny_folder: Path, tmp_path: Path
 ) -> None:
-    trained(tiny_folder, tmp_path, arm="bpgo", arm_changes=changes)
+    trained(tiny_folder, tmp_path, arm="bpgo", arm_changes={"trust": {"rule": "bpgo", **changes}})
     for name in ("weights", "optimizer"):
         file = f"state/iteration_000004/{name}.safetensors"
         assert same(load_file(tmp_path / file), load_file(whole["grpo"] / file))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bpgo.core import trainer as module
 from bpgo.core.trainer import Trainer
+from bpgo.records import Samples
 
 GROUP = 4  # of `tiny_settings`
 
@@ -36,10 +37,10 @@ def test_each_sample_is_scored_on_the_prompt_it_was_drawn_for(
     texts: list[list[str]] = []
     images: list[Tensor] = []
 
-    def reads_its_prompt(pixels: Tensor, captions: list[str]) -> Tensor:
-        texts.append(captions)
-        images.append(pixels)
-        return torch.tensor([float(CAPTIONS.index(text)) for text in captions])
+    def reads_its_prompt(samples: Samples) -> Tensor:
+        texts.append(samples.texts)
+        images.append(samples.pixels)
+        return torch.tensor([float(CAPTIONS.index(text)) for text in samples.texts])
 
     trainer = make_trainer(tiny_folder, tmp_path, reward=reads_its_prompt)
     trainer.diagnostics = {}
@@ -143,11 +144,11 @@ def test_a_reward_that_follows_the_text_changes_what_is_learned(
     """Other texts on the same samples give other rewards, groups and weights."""
 
     def by_text(order: int) -> Any:
-        def reward(pixels: Tensor, captions: list[str]) -> Tensor:
+        def reward(samples: Samples) -> Tensor:
             sign = torch.tensor(
-                [1.0 if (CAPTIONS.index(text) + order) % 2 else -1.0 for text in captions]
+                [1.0 if (CAPTIONS.index(text) + order) % 2 else -1.0 for text in samples.texts]
             )
-            return sign * pixels[:, 0].mean((1, 2))
+            return sign * samples.pixels[:, 0].mean((1, 2))
 
         return reward
 
