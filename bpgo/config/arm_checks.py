@@ -48,7 +48,7 @@ def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -
             " forward pass holds whole groups"
         )
     if training.split == "steps":
-        most, what = arm.passes(rollout).trained, f"trained steps of arms.{name}"
+        most, what = arm.fewest_trained(rollout), f"trained steps of arms.{name}"
     elif arm.whole_groups or training.split == "groups":
         why = f"arms.{name}" if arm.whole_groups else "training.split"
         most, what = groups, f"groups of a process, which {why} keeps whole"
