@@ -52,6 +52,12 @@ def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -
     elif arm.whole_groups or training.split == "groups":
         why = f"arms.{name}" if arm.whole_groups else "training.split"
         most, what = groups, f"groups of a process, which {why} keeps whole"
+        if settings.machine.gpus > 1 and groups % training.optimizer_steps:
+            raise UserError(
+                f"{file}: training.optimizer_steps: {training.optimizer_steps} does not divide the"
+                f" {groups} {what}: a run would depend on machine.gpus, which is"
+                f" {settings.machine.gpus}"
+            )
     else:
         most, what = rollout.group_size, "samples of a group (rollout.group_size)"
     if training.optimizer_steps > most:
