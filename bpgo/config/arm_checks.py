@@ -65,7 +65,8 @@ def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -
     if keeps_groups and settings.machine.gpus > 1 and groups % training.optimizer_steps:
         raise UserError(
             f"{file}: training.optimizer_steps: {training.optimizer_steps} does not divide the"
-            f" {groups} {what}: a run would depend on machine.gpus, which is {settings.machine.gpus}"
+            f" {groups} {what}: a run would depend on machine.gpus, which is"
+            f" {settings.machine.gpus}"
         )
 
 
