@@ -100,6 +100,12 @@ def _check_trust(settings: Settings, experiment: str, name: str, file: str) -> N
             f".training_reward, '{entry.training_reward}', has {len(members) or 'only one'}: name a"
             " weighted_sum of two or more"
         )
+    for member in rule.named_members():
+        if member not in members:
+            raise UserError(
+                f"{place} names '{member}', which is no part of experiments.{experiment}"
+                f".training_reward, '{entry.training_reward}': its parts are {', '.join(members)}"
+            )
     if "ambiguity" in reads and not settings.prompts.knows_ambiguity:
         raise UserError(
             f"{place} reads how ambiguous each prompt is, and nobody knows that of prompts of kind"

@@ -43,6 +43,10 @@ class TrustSettings(Strict):
         """What must be known beside the rewards."""
         return set()
 
+    def named_members(self) -> list[str]:
+        """Parts of the training reward that the rule names."""
+        return []
+
     def reference_rewards(self) -> list[str]:
         """Diagnostics that the rule reads; an arm with any is for analysis only."""
         return []

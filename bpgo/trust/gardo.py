@@ -57,6 +57,10 @@ class GardoSettings(TrustSettings):
         """A gate."""
         return {"gate"}
 
+    def named_members(self) -> list[str]:
+        """The auxiliary ones."""
+        return self.auxiliary
+
     def reads(self) -> set[Reads]:
         """The members."""
         return {"members"}

@@ -55,7 +55,7 @@ def test_every_run_is_of_this_configuration(root: Path) -> None:
         assert manifest["config_digest"] == settings.run_digest(run)
         metrics = pd.read_parquet(folder / "metrics.parquet")
         assert len(metrics) == settings.training.iterations
-        assert (metrics["ratio_deviation"] <= settings.training.ratio_tolerance).all()
+        assert (metrics["ratio_deviation"] <= 1e-6).all()  # in float32; 0 where no group is dropped
         assert (metrics["gradient_norm"] > 0).all()
 
 

@@ -192,6 +192,7 @@ def settings_of(sizes: Sizes, parameters: str, batch_size: int) -> Settings:
     # The learning rate changes no cost; a small one keeps random weights from running away.
     values["training"] |= {
         "optimizer_steps": experiment["training"]["optimizer_steps"],
+        "split": experiment["training"].get("split", "samples"),
         "parameters": parameters,
         "learning_rate": 1e-7,
     }

@@ -131,6 +131,24 @@ def test_a_rule_of_an_ensemble_needs_two_members(
     assert "name a weighted_sum of two or more" in message
 
 
+def test_a_rule_names_members_that_there_are(folder: Path) -> None:
+    arm: dict[str, Any] = {"kl_weight": 0.01}
+    known = arm | {"trust": {"base": "gardo", "auxiliary": ["scenes_ambiguous_b"]}}
+    resolved(folder, known, {"training_reward": SUM})
+    other = arm | {"trust": {"base": "gardo", "auxiliary": ["pickscore"]}}
+    message = refusal(folder, other, {"training_reward": SUM})
+    assert "arms.mine.trust.rule: 'gardo' names 'pickscore', which is no part of" in message
+    assert message.endswith("its parts are scenes_ambiguous_a, scenes_ambiguous_b")
+
+
+def test_a_window_that_is_cut_short_serves_no_more_steps_than_it_has(folder: Path) -> None:
+    """MixGRPO's last place holds one step: two optimizer steps could not share it."""
+    arm = {"base": "mix_grpo"}
+    resolved(folder, arm, training={"split": "steps", "optimizer_steps": 1})
+    message = refusal(folder, arm, training={"split": "steps", "optimizer_steps": 2})
+    assert "training.optimizer_steps: 2 is more than the 1 trained steps of arms.mine" in message
+
+
 @pytest.mark.parametrize("rule", ["specified", {"rule": "shuffled", "of": "specified"}])
 def test_a_rule_on_ambiguity_needs_prompts_that_know_it(rule: Any, folder: Path) -> None:
     resolved(folder, {"trust": rule})
