@@ -146,9 +146,6 @@ def make_settings(
         calibration=CalibrationSettings(
             prompts=256,
             samples_per_prompt=12,
-            kernel="dance",
-            noise_level=0.6,
-            shared_initial_noise=True,
         ),
         analysis=AnalysisSettings(
             main_metric="oracle" if oracle else "scenes_ambiguous_b",
