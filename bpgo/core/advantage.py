@@ -24,27 +24,14 @@ if TYPE_CHECKING:
 class AdvantageSettings(Strict):
     """How rewards are normalised inside a group (paper Eq. 1 leaves ddof and eps open)."""
 
-    ddof: Literal[0, 1] = 1  # 1: unbiased variance (torch.std), 0: biased (np.std)
-    epsilon: Positive = 1e-4  # in reward units
-    epsilon_mode: Literal["add", "floor"] = "add"  # std + epsilon, or max(std, epsilon)
+    ddof: Literal[0, 1]  # 1: unbiased variance (torch.std), 0: biased (np.std)
+    epsilon: Positive  # in reward units
+    epsilon_mode: Literal["add", "floor"]  # std + epsilon, or max(std, epsilon)
     # Whose std divides; the mean is always the group's. none: no division (Dr. GRPO).
-    scope: Literal["group", "batch", "none"] = "group"
-    min_group_std: NonNegative = 0.0  # groups with a smaller std get advantage 0 (TeleBoost)
-    trimmed_ratio: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # lowest share left out (MixGRPO)
-    clip: Positive | None = 5.0  # largest absolute advantage
-
-
-# Published values. All of these libraries clip at 5, later, in their loss.
-PRESETS = {
-    "ddpo": AdvantageSettings(ddof=0, epsilon=1e-6),
-    "flow_grpo": AdvantageSettings(ddof=0, epsilon=1e-4),
-    "flow_grpo_global_std": AdvantageSettings(ddof=0, epsilon=1e-4, scope="batch"),
-    "dance_grpo": AdvantageSettings(ddof=1, epsilon=1e-8),
-    "mix_grpo": AdvantageSettings(ddof=1, epsilon=1e-8),
-    "flow_factory": AdvantageSettings(ddof=0, epsilon=1e-6, epsilon_mode="floor"),
-    "verl_omni": AdvantageSettings(ddof=1, epsilon=1e-4, scope="batch"),
-    "teleboost": AdvantageSettings(ddof=1, epsilon=1e-4),
-}
+    scope: Literal["group", "batch", "none"]
+    min_group_std: NonNegative  # groups with a smaller std get advantage 0 (TeleBoost)
+    trimmed_ratio: Annotated[Number, Field(ge=0, lt=1)]  # lowest share left out (MixGRPO)
+    clip: Positive | None  # largest absolute advantage
 
 
 def group_advantage(rewards: Tensor, settings: AdvantageSettings) -> Tensor:

@@ -38,7 +38,7 @@ class ArmSettings(Strict):
     source: str = ""  # paper and code
     shared_initial_noise: bool  # whether a group's samples start from the same noise
     advantage: AdvantageSettings
-    kl_weight: NonNegative = 0.0  # beta; 0: no reference policy is run
+    kl_weight: NonNegative  # beta; 0: no reference policy is run
     trust: AnyTrustSettings | None = None  # how far groups are trusted; None: alike
 
     @model_validator(mode="before")

@@ -31,7 +31,7 @@ class SurrogateSettings(ArmSettings):
     kernel: Kernel
     noise_level: Positive  # eta
     clip_range: Positive  # of the ratio
-    kl_form: Literal["flow_grpo", "gaussian", "velocity"] = "flow_grpo"
+    kl_form: Literal["flow_grpo", "gaussian", "velocity"]  # see `bpgo.core.loss.kl`
 
 
 class PolicyGradientSettings(SurrogateSettings):

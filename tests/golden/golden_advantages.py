@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from advantages import PRESETS
 from golden_case import Case
 from trusted import weighted_terms
 
 from bpgo.core.advantage import (
-    PRESETS,
     AdvantageSettings,
     PromptTracker,
     group_advantage,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from advantages import PLAIN
 from golden_case import Case
 
 from baselines.diffusion_nft import OLD, DiffusionNft, sides
@@ -19,14 +20,20 @@ from bpgo.core.seen import StepLoss
 from bpgo.run.ema import EMA, warmed_up
 
 Answers = dict[str, Any]
-SHARED = {"title": "", "shared_initial_noise": False, "trained_fraction": 1.0}
+SHARED = {
+    "title": "",
+    "shared_initial_noise": False,
+    "trained_fraction": 1.0,
+    "kl_weight": 0.0,
+}
 GUARD = {
     **SHARED,
     "algorithm": "grpo_guard",
     "kernel": "flow",
     "noise_level": 0.7,
     "step_selection": "shared",
-    "advantage": {},
+    "advantage": PLAIN,
+    "kl_form": "flow_grpo",
 }
 NFT = {**SHARED, "algorithm": "diffusion_nft", "decay_type": 1}
 
@@ -143,7 +150,8 @@ def diffusion_nft_loss(case: Case) -> Answers:
     case.choice("adv_mode", {"all": None})
     case.unused_inputs("noise")  # x_t is given
     beta, limit = case.arg("beta"), float(case.arg("adv_clip_max"))
-    values = {"beta": beta, "kl_weight": case.arg("kl_beta"), "advantage": {"clip": limit}}
+    values = {"beta": beta, "kl_weight": case.arg("kl_beta")}
+    values["advantage"] = {**PLAIN, "clip": limit}
     arm = DiffusionNft(DiffusionNft.Settings.model_validate({**NFT, **values}))
     velocity = case.tensor("forward_prediction").requires_grad_()
     seen: Any = SimpleNamespace(
@@ -172,7 +180,7 @@ def diffusion_nft_decay(case: Case) -> Answers:
     """DiffusionNFT `return_decay`, and the path of its old adapter, one row an epoch."""
     answers = {}
     for number in case.arg("types"):
-        values = {**NFT, "beta": 1.0, "decay_type": number, "advantage": {}}
+        values = {**NFT, "beta": 1.0, "decay_type": number, "advantage": PLAIN}
         arm = DiffusionNft(DiffusionNft.Settings.model_validate(values))
         decay = arm.averages()[OLD].decay
         if not case.has("parameters"):

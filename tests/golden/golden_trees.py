@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from advantages import advantage_settings
 from golden_case import Case
 
-from bpgo.core.advantage import AdvantageSettings
 from bpgo.core.tree import PruningSettings, TreeSettings, depth_advantages, node_rewards
 
 Answers = dict[str, Any]
@@ -31,7 +31,7 @@ def tree(case: Case) -> Answers:
     weighted = case.arg("use_prob_weighted")
     scores = torch.stack([log_probs[path[1:]] for path in paths])[None]
     values = node_rewards(case.tensor("leaf_rewards")[None], leaves, scores if weighted else None)
-    norm = AdvantageSettings(ddof=1, epsilon=1e-8, min_group_std=1e-6, clip=None)
+    norm = advantage_settings(ddof=1, epsilon=1e-8, min_group_std=1e-6, clip=None)
     found = depth_advantages(values, leaves, norm)
     answers = {name: torch.zeros(len(parent)).double() for name in ("reward", "advantage")}
     for sample, path in enumerate(paths):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from advantages import PRESETS, advantage_settings
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bpgo.core.advantage import PRESETS, AdvantageSettings, group_advantage
+from bpgo.core.advantage import group_advantage
 from bpgo.core.sde import KERNELS, flow_sigmas, log_prob, transition
 
 settings.register_profile("bpgo", max_examples=40, deadline=None)
@@ -38,7 +39,7 @@ def test_advantages_ignore_a_shift(rewards, preset, shift) -> None:
 def test_advantages_ignore_a_scale_up_to_epsilon(rewards, scale) -> None:
     rewards = torch.from_numpy(rewards)
     assume((rewards.std(dim=1) > 1e-2).all())
-    chosen = AdvantageSettings(epsilon=1e-12)
+    chosen = advantage_settings(epsilon=1e-12)
     torch.testing.assert_close(
         group_advantage(scale * rewards, chosen),
         group_advantage(rewards, chosen),

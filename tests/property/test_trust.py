@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from advantages import advantage_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from trusted import weighted_terms
 
 from bpgo import registry, seeding
-from bpgo.core.advantage import AdvantageSettings, group_advantage
+from bpgo.core.advantage import group_advantage
 from bpgo.core.loss import clipped_surrogate
 from bpgo.core.trust import Trusted
 from bpgo.records import Calibration, GroupRewards
@@ -25,7 +26,7 @@ settings.register_profile("bpgo", max_examples=40, deadline=None)
 settings.load_profile("bpgo")
 
 REWARD = st.floats(-20, 20)
-ADVANTAGE = AdvantageSettings()
+ADVANTAGE = advantage_settings()
 GROUP = arrays("float64", (3, 6), elements=REWARD)
 PRIORS = arrays("float64", (3,), elements=REWARD)
 

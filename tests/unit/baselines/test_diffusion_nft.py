@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from advantages import PLAIN
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -108,7 +109,7 @@ def test_passes(arm_of) -> None:
     ("changes", "said"),
     [
         ({"shared_initial_noise": True}, "one sample G times"),
-        ({"advantage": {"clip": None}}, "r = 1"),
+        ({"advantage": {**PLAIN, "clip": None}}, "r = 1"),
         ({"beta": 0}, "beta"),
         ({"decay_type": 3}, "decay_type"),
         ({"trained_fraction": 1.5}, "trained_fraction"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from advantages import PLAIN
 
 from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
@@ -188,7 +189,12 @@ def test_a_mistake_is_named_where_it_was_made(folder: Path) -> None:
             ["trust.of: alpha above 1"],
         ),
         ("arms/grpo.yaml", "noise_level", 0, ["noise_level", "0", "greater than 0"]),
-        ("arms/grpo.yaml", "advantage", {"dof": 1}, ["advantage.dof", "Did you mean 'ddof'?"]),
+        (
+            "arms/grpo.yaml",
+            "advantage",
+            {**PLAIN, "dof": 1},
+            ["advantage.dof", "Did you mean 'ddof'?"],
+        ),
         ("arms/grpo.yaml", "step_selection", "all", ["trained_fraction"]),
         ("arms/bpgo.yaml", "alpha", 1.5, ["alpha", "unknown key"]),
         ("trust/bpgo.yaml", "alpha", 1.5, ["alpha above 1"]),

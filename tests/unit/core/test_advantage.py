@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from advantages import PRESETS, advantage_settings
 
 from bpgo.core.advantage import (
-    PRESETS,
-    AdvantageSettings,
     PromptTracker,
     group_advantage,
     indexed_advantage,
@@ -23,7 +22,7 @@ def _rewards(groups: int = 3, size: int = 6) -> torch.Tensor:
 @pytest.mark.parametrize("ddof", [0, 1])
 def test_z_score(ddof: int) -> None:
     rewards = _rewards()
-    settings = AdvantageSettings(ddof=ddof, epsilon=1e-4)  # type: ignore[arg-type]
+    settings = advantage_settings(ddof=ddof, epsilon=1e-4)
     std = rewards.std(dim=1, keepdim=True, correction=ddof)
     expected = (rewards - rewards.mean(dim=1, keepdim=True)) / (std + 1e-4)
     torch.testing.assert_close(group_advantage(rewards, settings), expected)
@@ -38,7 +37,7 @@ def test_batch_scope_divides_by_the_std_of_all_rewards() -> None:
 
 def test_no_scope_only_subtracts_the_mean() -> None:
     rewards = _rewards()
-    found = group_advantage(rewards, AdvantageSettings(scope="none"))
+    found = group_advantage(rewards, advantage_settings(scope="none"))
     torch.testing.assert_close(found, rewards - rewards.mean(dim=1, keepdim=True))
 
 
@@ -59,20 +58,20 @@ def test_a_constant_group_has_advantages_of_exactly_zero(preset: str, value: flo
 def test_clip() -> None:
     rewards = torch.zeros(1, 200)
     rewards[0, 0] = 1.0
-    assert group_advantage(rewards, AdvantageSettings(clip=None)).max() > 5
-    assert group_advantage(rewards, AdvantageSettings(clip=5.0)).max() == 5
+    assert group_advantage(rewards, advantage_settings(clip=None)).max() > 5
+    assert group_advantage(rewards, advantage_settings(clip=5.0)).max() == 5
 
 
 def test_groups_below_the_smallest_std_get_zero() -> None:
     rewards = torch.tensor([[0.0, 1.0, 2.0], [0.0, 1e-3, 2e-3]])
-    found = group_advantage(rewards, AdvantageSettings(min_group_std=0.01))
+    found = group_advantage(rewards, advantage_settings(min_group_std=0.01))
     assert found[0].any()
     assert not found[1].any()
 
 
 def test_trimming_leaves_the_lowest_out_of_the_statistics() -> None:
     rewards = torch.tensor([[-100.0, 1.0, 2.0, 3.0]])
-    settings = AdvantageSettings(trimmed_ratio=0.25, clip=None, epsilon=1e-8)
+    settings = advantage_settings(trimmed_ratio=0.25, clip=None, epsilon=1e-8)
     found = group_advantage(rewards, settings)
     torch.testing.assert_close(found, torch.tensor([[-102.0, -1.0, 0.0, 1.0]]))
 
@@ -80,7 +79,7 @@ def test_trimming_leaves_the_lowest_out_of_the_statistics() -> None:
 @pytest.mark.parametrize("scope", ["group", "batch", "none"])
 def test_indexed_equals_grouped(scope: str) -> None:
     rewards = _rewards()
-    settings = AdvantageSettings(scope=scope)  # type: ignore[arg-type]
+    settings = advantage_settings(scope=scope)
     order = torch.randperm(18, generator=torch.Generator().manual_seed(1))
     index = torch.arange(3).repeat_interleave(6)[order].tolist()
     found = indexed_advantage(rewards.flatten()[order], index, settings)
@@ -88,8 +87,8 @@ def test_indexed_equals_grouped(scope: str) -> None:
 
 
 def test_a_group_of_one_has_no_advantage() -> None:
-    assert not group_advantage(torch.tensor([[3.0]]), AdvantageSettings(ddof=1)).any()
-    found = indexed_advantage(torch.tensor([3.0, 1.0, 2.0]), [7, 8, 8], AdvantageSettings())
+    assert not group_advantage(torch.tensor([[3.0]]), advantage_settings(ddof=1)).any()
+    found = indexed_advantage(torch.tensor([3.0, 1.0, 2.0]), [7, 8, 8], advantage_settings())
     assert found[0] == 0
     assert found[1] < 0 < found[2]
 
@@ -97,7 +96,7 @@ def test_a_group_of_one_has_no_advantage() -> None:
 def test_several_rewards() -> None:
     first, second = _rewards(), 10 * _rewards().flip(1)
     rewards, weights = {"a": first, "b": second}, {"a": 1.0, "b": 0.5}
-    settings = AdvantageSettings(clip=None)
+    settings = advantage_settings(clip=None)
     separate = group_advantage(first, settings) + 0.5 * group_advantage(second, settings)
     found = several_rewards_advantage(rewards, weights, settings, "advantages")
     torch.testing.assert_close(found.float(), separate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from advantages import PLAIN
 from pydantic import ValidationError
 
 from bpgo import seeding
@@ -18,7 +19,9 @@ VALUES = {
     "shared_initial_noise": True,
     "trained_fraction": 0.6,
     "step_selection": "shared",
-    "advantage": {"ddof": 1, "epsilon": "1e-4"},
+    "advantage": {**PLAIN, "epsilon": "1e-4"},
+    "kl_weight": 0.0,
+    "kl_form": "flow_grpo",
     "clip_range": "1e-3",
 }
 
@@ -40,7 +43,7 @@ def test_numbers_that_yaml_reads_as_text() -> None:
         {"clip_range": -1},
         {"kl_weight": -0.1},
         {"step_selection": "all"},
-        {"advantage": {"epsilon": 0}},
+        {"advantage": {**PLAIN, "epsilon": 0}},
         {"colour": "red"},
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from advantages import PLAIN
 from tiny_world import make_trainer, same, trained, weights
 from torch import Tensor
 
@@ -96,7 +97,8 @@ FORWARD: dict[str, Any] = {
     "title": "Toy",
     "shared_initial_noise": False,
     "trained_fraction": 0.5,
-    "advantage": {"clip": 5.0},
+    "advantage": PLAIN,
+    "kl_weight": 0.0,
 }
 
 

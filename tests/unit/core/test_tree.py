@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from advantages import advantage_settings
 from pydantic import ValidationError
 
 from bpgo.config.settings import RolloutSettings
-from bpgo.core.advantage import AdvantageSettings
 from bpgo.core.tree import (
     PruningSettings,
     TreeSettings,
@@ -21,7 +21,7 @@ from bpgo.core.tree import (
 )
 from bpgo.errors import UserError
 
-PLAIN = AdvantageSettings(ddof=1, epsilon=1e-12, min_group_std=1e-6)
+PLAIN = advantage_settings(ddof=1, epsilon=1e-12, min_group_std=1e-6)
 # Four samples of four steps: two branches from step 0 on, each two from step 2 on.
 FOUR = TreeSettings(split_steps=[0, 2], children=[2, 2], noise_scale=4.0)
 LEAVES = [4, 2, 2, 1, 1]

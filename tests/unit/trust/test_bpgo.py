@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from advantages import advantage_settings
 from pydantic import ValidationError
 from trusted import weighted_terms
 
 from bpgo import seeding
 from bpgo.config import resolve as config
-from bpgo.core.advantage import AdvantageSettings, group_advantage
+from bpgo.core.advantage import group_advantage
 from bpgo.core.loss import clipped_surrogate
 from bpgo.core.trust import Trusted
 from bpgo.errors import UserError
@@ -22,7 +23,7 @@ from bpgo.storage.files import repository_root
 from bpgo.trust.bpgo import Bpgo, BpgoSettings
 
 CONFIG = repository_root() / "config"
-ADVANTAGE = AdvantageSettings()
+ADVANTAGE = advantage_settings()
 STANDARDIZED = {"reward_scale": "standardized"}
 
 
@@ -103,7 +104,7 @@ def test_contrast_across_the_prior_is_a_vote_on_the_papers_scale() -> None:
     """lambda (R - prior) is some hundredths there, beside a step of 1 at the prior."""
     rewards = torch.tensor([[-2.0, 0.5, 1.5, 4.0]])
     answer = _judged(_rule("bpgo_crt"), _groups(rewards=rewards, prompt_ids=["a"]))
-    advantage = group_advantage(answer.terms[0].rewards, AdvantageSettings(ddof=0))
+    advantage = group_advantage(answer.terms[0].rewards, advantage_settings(ddof=0))
     torch.testing.assert_close(
         advantage, torch.tensor([[-1.0, -1.0, 1.0, 1.0]]).double(), atol=0.05, rtol=0
     )
