@@ -143,13 +143,7 @@ def make_settings(
             checkpoint_every=20,
         ),
         evaluation=EvaluationSettings(prompts=prompts, curve_prompts=curve_prompts, steps=8),
-        calibration=CalibrationSettings(
-            prompts=256,
-            samples_per_prompt=12,
-            kernel="dance",
-            noise_level=0.6,
-            shared_initial_noise=True,
-        ),
+        calibration=CalibrationSettings(prompts=256, samples_per_prompt=12),
         analysis=AnalysisSettings(
             main_metric="oracle" if oracle else "scenes_ambiguous_b",
             bootstrap_samples=bootstrap_samples,
