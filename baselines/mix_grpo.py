@@ -49,6 +49,11 @@ class MixGrpo(Surrogate):
         """The window's size; less where the schedule's end cuts it short."""
         return self.settings.window.size
 
+    def fewest_trained(self, sizes: RolloutSettings) -> int:
+        """Of the place that is cut shortest."""
+        end = self.settings.window.end(sizes, "window")
+        return min(self.settings.window.size, end - max(self.settings.window.places(end)))
+
     def plan(self, sizes: RolloutSettings, iteration: int, generator: Generator) -> Plan:
         """With `flash` the rollout leaves out noise levels after the window."""
         made, share = super().plan(sizes, iteration, generator), self.settings.flash

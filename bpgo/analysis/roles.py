@@ -64,10 +64,17 @@ def arms_of(settings: Settings, experiment: str) -> list[str]:
 
 
 def arm_title(settings: Settings, arm: str) -> str:
-    """The arm's title in tables and figures."""
+    """The arm's title in tables and figures.
+
+    An arm whose trust rule reads a reward that no arm may see says so wherever it is named.
+    """
     if arm == BASE_ARM:
         return "Base"
-    return str(getattr(settings.arms.get(arm), "title", arm))
+    chosen = settings.arms.get(arm)
+    title = str(getattr(chosen, "title", arm))
+    trust = getattr(chosen, "trust", None)
+    read = [reward_title(settings, name) for name in trust.reference_rewards()] if trust else []
+    return f"{title} (reads {', '.join(read)})" if read else title
 
 
 def reward_title(settings: Settings, reward: str) -> str:

@@ -47,9 +47,10 @@ def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -
             f" {rollout.group_size}: the loss of arms.{name} compares the samples of a group, so a"
             " forward pass holds whole groups"
         )
+    keeps_groups = training.split == "groups" or (training.split == "samples" and arm.whole_groups)
     if training.split == "steps":
-        most, what = arm.passes(rollout).trained, f"trained steps of arms.{name}"
-    elif arm.whole_groups or training.split == "groups":
+        most, what = arm.fewest_trained(rollout), f"trained steps of arms.{name}"
+    elif keeps_groups:
         why = f"arms.{name}" if arm.whole_groups else "training.split"
         most, what = groups, f"groups of a process, which {why} keeps whole"
     else:
@@ -59,6 +60,13 @@ def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -
             f"{file}: training.optimizer_steps: {training.optimizer_steps} is more than the {most}"
             f" {what}, which are shared out among the optimizer steps (training.split:"
             f" {training.split})"
+        )
+    # Where samples are shared out, each process has equally many of each step's.
+    if keeps_groups and settings.machine.gpus > 1 and groups % training.optimizer_steps:
+        raise UserError(
+            f"{file}: training.optimizer_steps: {training.optimizer_steps} does not divide the"
+            f" {groups} {what}: a run would depend on machine.gpus, which is"
+            f" {settings.machine.gpus}"
         )
 
 

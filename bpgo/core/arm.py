@@ -101,6 +101,15 @@ class Arm:
         """The kernel's eta."""
         return 0.0
 
+    @property
+    def mixes_steps(self) -> bool:
+        """Whether samples of one trained column are at different steps."""
+        return False
+
+    def fewest_trained(self, sizes: RolloutSettings) -> int:
+        """The smallest K of any iteration."""
+        return self.trained_count(sizes)
+
     def averages(self) -> dict[str, Average]:
         """Further policies that are kept, by name."""
         return {}

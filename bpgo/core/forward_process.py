@@ -46,6 +46,11 @@ class ForwardProcess(Arm):
     noised_again: ClassVar[bool] = True
     idle_without_advantage: ClassVar[bool] = False
 
+    @property
+    def mixes_steps(self) -> bool:
+        """Each sample has an order of its own."""
+        return True
+
     def stochastic_steps(
         self,
         sizes: RolloutSettings,  # noqa: ARG002

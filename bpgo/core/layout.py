@@ -53,13 +53,18 @@ class Layout:
         return max(self.group_size, self.batch_size // self.group_size * self.group_size)
 
     def shares(self) -> list[Tensor]:
-        """The rows of each optimizer step."""
+        """The rows of each optimizer step.
+
+        Groups are dealt out in turn: so they are those of one process that has all groups, where
+        each process has equally many for each step.
+        """
+        steps = self.optimizer_steps
         rows = torch.arange(self.prompts * self.group_size).view(self.prompts, self.group_size)
         if self.split == "steps":
-            return [rows.flatten()] * self.optimizer_steps
-        whole = self.whole_groups or self.split == "groups"
-        parts = rows.tensor_split(self.optimizer_steps, dim=0 if whole else 1)
-        return [part.flatten() for part in parts]
+            return [rows.flatten()] * steps
+        if self.whole_groups or self.split == "groups":
+            return [rows[step::steps].flatten() for step in range(steps)]
+        return [part.flatten() for part in rows.tensor_split(steps, dim=1)]
 
     def rollout_parts(self) -> list[Tensor]:
         """The rows of each forward pass of the rollout; together all rows."""

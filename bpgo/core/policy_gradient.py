@@ -115,6 +115,11 @@ class PolicyGradient(Surrogate):
     Settings: ClassVar[type[ArmSettings]] = PolicyGradientSettings
     settings: PolicyGradientSettings
 
+    @property
+    def mixes_steps(self) -> bool:
+        """Where each sample has its own."""
+        return self.settings.step_selection == "per_sample"
+
     def trained_count(self, sizes: RolloutSettings) -> int:
         """K = max(1, int(stochastic steps * trained_fraction))."""
         steps = sizes.steps - sizes.deterministic_tail

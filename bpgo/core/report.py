@@ -22,7 +22,7 @@ class First:
     steps: Tensor  # [N]
     difference: Tensor  # |log p_new - log p_old| [N]
     deviation: Tensor  # the largest |ratio - 1|
-    clipped: Tensor | None  # [N], where the clip range holds the ratio
+    clipped: Tensor  # the share of each row's ratios that the clip range holds [N]
 
 
 @dataclass
@@ -35,6 +35,7 @@ class UpdateReport:
     first: list[First] = field(default_factory=list)
     ratio_deviation: float = 0.0  # the largest |ratio - 1| before the first optimizer step
     groups_dropped: int = 0
+    looked: bool = False  # at the first ratios
     first_values: dict[str, float] = field(default_factory=dict)
 
     def add(self, rows: int, **values: Tensor) -> None:
@@ -47,36 +48,39 @@ class UpdateReport:
         """Count one pass before the first optimizer step."""
         assert step.ratio is not None
         difference = seen.log_ratio.detach().abs().view(len(seen), -1)
-        clipped = None if step.clipped is None else step.clipped.view(len(seen), -1).float().mean(1)
+        outside = torch.zeros_like(step.ratio) if step.clipped is None else step.clipped
+        clipped = outside.detach().view(len(seen), -1).float().mean(1)
         deviation = (step.ratio.detach() - 1).abs().max()
         self.first.append(First(seen.points.steps, difference.amax(1), deviation, clipped))
 
     def look_at_first(self) -> float | None:
         """The largest deviation of a first ratio; None once it was asked, or without ratios."""
-        if not self.first or self.first_values:
+        if not self.first or self.looked:
             return None
+        self.looked = True
         self.ratio_deviation = float(torch.stack([one.deviation for one in self.first]).max())
-        clipped = [one.clipped for one in self.first if one.clipped is not None]
-        share = float(torch.cat(clipped).mean()) if clipped else 0.0
-        self.first_values = {"first_clip_fraction": share}
         return self.ratio_deviation
 
     def finish(self, processes: Processes, device: torch.device, steps: int) -> None:
-        """Join the passes of all processes."""
+        """Join the passes of all processes, of which some may have had none."""
         self._join(processes, device)
         self.ratio_deviation = processes.largest(self.ratio_deviation)
         empty = torch.zeros(0)
         place = torch.cat([empty.long(), *(one.steps for one in self.first)])
         difference = torch.cat([empty, *(one.difference.cpu() for one in self.first)]).double()
+        clipped = torch.cat([empty, *(one.clipped.cpu() for one in self.first)]).double()
         zeros = torch.zeros(steps, dtype=torch.float64)
         total = zeros.index_add(0, place, difference)
         count = zeros.index_add(0, place, torch.ones_like(difference))
+        held = zeros.index_add(0, place, clipped)
         highest = zeros.scatter_reduce(0, place, difference, "amax")
-        total, count = processes.sum(torch.stack([total, count]).to(device)).cpu()
+        total, count, held = processes.sum(torch.stack([total, count, held]).to(device)).cpu()
         highest = processes.gather(highest[None].to(device)).amax(0).cpu()
         for step in count.nonzero().flatten().tolist():
             self.first_values[f"first_log_ratio_mean_{step}"] = float(total[step] / count[step])
             self.first_values[f"first_log_ratio_max_{step}"] = float(highest[step])
+        if count.any():
+            self.first_values["first_clip_fraction"] = float(held.sum() / count.sum())
         self.first.clear()
 
     def _join(self, processes: Processes, device: torch.device) -> None:

@@ -102,13 +102,14 @@ class Updater:
         # Sharded weights are gathered inside: there a process cannot leave the others alone.
         loop = nullcontext if self.sharded else self.processes.together
         for turn, passes in enumerate(turns):
+            if not active.view(self.processes.count, -1)[:, layout.shares()[turn]].any():
+                continue  # on no process
             self.optimizer.zero_grad(set_to_none=True)
+            first = not report.gradient_norms
             with loop(), self.guard():
                 for one in passes:
                     counted = bool(active[own][one.rows].any())
-                    self._backward(
-                        batch, one, len(one.rows) / points[turn], report, turn == 0, counted
-                    )
+                    self._backward(batch, one, len(one.rows) / points[turn], report, first, counted)
             with self.processes.together():
                 self._guard_ratio(report)
             self._step(report)

@@ -2,20 +2,20 @@
 
 An estimator answers with one anchor a group, `[P]` float64 in the reward's own units, NaN where a
 prompt has none (such a group keeps its rewards). `get` answers from what was known *before* the
-batch; `update` then learns from it, so a group's own mean never sits in its own anchor.
+batch; `update` then learns from it, so a group's own mean never sits in its own anchor. Importing
+this file does not import torch.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-
 from bpgo.errors import UserError
 from bpgo.records import Calibration, GroupRewards
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bpgo.trust.bpgo import BpgoSettings
 
 
@@ -62,7 +62,7 @@ class MovingAverage(Prior):
 
     def get(self, groups: GroupRewards) -> Tensor:
         """`[P]`, the same number for every group."""
-        return torch.full((len(groups.rewards),), self._current(groups), dtype=torch.float64)
+        return _float64([self._current(groups)] * len(groups.rewards))
 
     def update(self, groups: GroupRewards) -> None:
         """Move the average; `UserError`, and no move, if a reward is not finite."""
@@ -125,7 +125,7 @@ class Fixed(Prior):
 
     def get(self, groups: GroupRewards) -> Tensor:
         """`[P]`, the constant."""
-        return torch.full((len(groups.rewards),), self.value, dtype=torch.float64)
+        return _float64([self.value] * len(groups.rewards))
 
 
 def make_prior(settings: BpgoSettings) -> Prior:
@@ -147,4 +147,6 @@ def _calibration(groups: GroupRewards, name: str) -> Calibration:
 
 
 def _float64(values: list[float]) -> Tensor:
+    import torch
+
     return torch.tensor(values, dtype=torch.float64)

@@ -189,15 +189,16 @@ def settings_of(sizes: Sizes, parameters: str, batch_size: int) -> Settings:
     }
     if sizes.steps is not None:
         values["rollout"]["steps"] = sizes.steps
-    # The learning rate changes no cost; a small one keeps random weights from running away. Large
-    # tolerance: how far ratios are from 1 is a figure here, not an error.
+    # The learning rate changes no cost; a small one keeps random weights from running away.
     values["training"] |= {
         "optimizer_steps": experiment["training"]["optimizer_steps"],
         "parameters": parameters,
         "learning_rate": 1e-7,
-        "ratio_tolerance": 1e9,
     }
-    return config.resolve(values, place.parent, "the benchmark")
+    found = config.resolve(values, place.parent, "the benchmark")
+    # Beyond what a run may have: how far ratios are from 1 is a figure here, not an error.
+    training = found.training.model_copy(update={"ratio_tolerance": 1e9})
+    return found.model_copy(update={"training": training})
 
 
 def _experiment(chosen: Benchmarked) -> dict[str, Any]:

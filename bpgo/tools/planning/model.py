@@ -240,8 +240,8 @@ def _experts_on_device(settings: Settings, size: ModelSize) -> int:
 
     Both where none waits on the host, or where the samples of an update sit at different steps.
     """
-    steps = {getattr(arm, "step_selection", "shared") for arm in settings.arms.values()}
-    one = settings.model.offload_expert and "per_sample" not in steps
+    mixed = any(arm.mixes_steps for arm in arms_of(settings))
+    one = settings.model.offload_expert and not mixed
     return 1 if one else size.architecture.experts
 
 

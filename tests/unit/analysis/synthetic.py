@@ -143,7 +143,10 @@ def make_settings(
             checkpoint_every=20,
         ),
         evaluation=EvaluationSettings(prompts=prompts, curve_prompts=curve_prompts, steps=8),
-        calibration=CalibrationSettings(prompts=256, samples_per_prompt=12),
+        calibration=CalibrationSettings(
+            prompts=256,
+            samples_per_prompt=12,
+        ),
         analysis=AnalysisSettings(
             main_metric="oracle" if oracle else "scenes_ambiguous_b",
             bootstrap_samples=bootstrap_samples,

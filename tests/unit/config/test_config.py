@@ -316,7 +316,9 @@ def test_run_digest_is_deaf_to(key: str, value: Any, values: dict[str, Any], fol
         ("training.learning_rate", 1e-4),
         ("training.iterations", 70),
         ("rollout.group_size", 8),
-        ("calibration.noise_level", 0.5),
+        ("calibration.prompts", 200),
+        ("calibration.seed", 1),
+        ("analysis.reference_arm", "flow_grpo"),  # whose kernel draws the calibration
         ("experiments.ambiguous.training_reward", "scenes_ambiguous_b"),
     ],
 )
@@ -351,15 +353,15 @@ def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> 
     changes = {
         "models": {"scenes": {"path": "/elsewhere"}},
         "rewards": {"oracle": {"output": "strict"}},
-        "arms": {"grpo": {"advantage": {"clip": 4.0}}},
+        "arms": {"dance_grpo": {"advantage": {"clip": 4.0}}},
     }
     plain = config.resolve(values, folder)
     changed = config.resolve({**values, "overrides": changes}, folder)
     assert changed.model == plain.model.model_copy(update={"path": "/elsewhere"})
     assert changed.rewards["oracle"].model_dump()["output"] == "strict"
-    advantage = changed.arms["grpo"].model_dump()["advantage"]
-    assert advantage == {**plain.arms["grpo"].model_dump()["advantage"], "clip": 4.0}
-    assert changed.arms["dance_grpo"] == plain.arms["dance_grpo"]
+    advantage = changed.arms["dance_grpo"].model_dump()["advantage"]
+    assert advantage == {**plain.arms["dance_grpo"].model_dump()["advantage"], "clip": 4.0}
+    assert changed.arms["grpo"] == plain.arms["grpo"]
     assert not hasattr(changed, "overrides")
 
 

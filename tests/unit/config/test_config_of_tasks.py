@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bpgo.config import resolve as config
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 
@@ -77,10 +78,10 @@ def test_noise_levels_of_judging_train_nothing_again(values: dict[str, Any], fol
         return config.resolve(values | {"overrides": {"models": {"scenes": model}}}, folder)
 
     def run(settings: Settings) -> str:
-        return settings.run_digest("ambiguous", "grpo", 1)
+        return settings.run_digest(Run("ambiguous", "grpo", 1))
 
     def score(settings: Settings) -> str:
-        return settings.score_digest("ambiguous", "grpo", 1)
+        return settings.score_digest(Run("ambiguous", "grpo", 1))
 
     before = resolved()
     judged = resolved(evaluation_schedule="static", evaluation_flow_shift=3.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from pipeline_cases import PROMPTS, STEPS, Case, Folders, disturb, images_of, noise_of
+from pipeline_cases import PROMPTS, STEPS, Case, Folders, disturb, images_of, noise_of, plan_of
 from tiny_world import make_trainer, weights
 from torch import Tensor
 
@@ -24,7 +24,8 @@ def test_first_ratios_are_one(parameters: str, dtype: str, model: Case, folders:
     prompts = policy.encode_prompts(PROMPTS)
     sigmas, noise_level = policy.sigmas(STEPS), 0.7
     noise = torch.stack([noise_of(policy)] * (STEPS + 1), dim=1)
-    drawn = rollout(policy, prompts, noise, sigmas, "flow", noise_level, [0, 1, 2], model.guidance)
+    plan = plan_of(noise, [0, 1, 2])
+    drawn = rollout(policy, prompts, noise, sigmas, "flow", noise_level, plan, model.guidance)
     assert drawn.latents.dtype == drawn.log_probs.dtype == torch.float32
     for step in (0, 1, 2):
         sigma, sigma_next = sigmas[step].expand(3), sigmas[step + 1].expand(3)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from pipeline_cases import disturb
+from pipeline_cases import disturb, plan_of
 from wan_cases import (
     STEPS,
     T2V,
@@ -42,7 +42,8 @@ def test_first_ratios_are_one(
     prompts = wan_embeddings(case, policy, first_frames).to(policy.device, policy.dtype)
     sigmas, noise_level = policy.sigmas(STEPS), 0.7
     noise = torch.stack([wan_noise(policy)] * (STEPS + 1), dim=1)
-    drawn = rollout(policy, prompts, noise, sigmas, "flow", noise_level, [0, 1, 2], case.guidance)
+    plan = plan_of(noise, [0, 1, 2])
+    drawn = rollout(policy, prompts, noise, sigmas, "flow", noise_level, plan, case.guidance)
     assert drawn.latents.isfinite().all()
     for step in (0, 1, 2):
         latents, following = drawn.latents[:, step], drawn.latents[:, step + 1]

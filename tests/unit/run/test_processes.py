@@ -28,6 +28,25 @@ from bpgo.storage.files import read_json
 SCRIPT = Path(__file__).parents[2] / "fixtures" / "one_of_several.py"
 LORA = {"model": {"lora": {"rank": 2}}}
 PLAIN = {"machine": {"shard_weights": False}}
+# AdamW divides each gradient by its own size. An epsilon far above the rounding of sums keeps it
+# from making a step of the gradients that are nothing but rounding.
+EPSILON = 1e-5
+GROUPS = {"rollout": {"prompts_per_iteration": 4}, "training": {"split": "groups"}, "flat": True}
+NFT: dict[str, Any] = {
+    "algorithm": "diffusion_nft",
+    "shared_initial_noise": False,
+    **dict.fromkeys(("kernel", "noise_level", "clip_range", "step_selection")),
+    "beta": 1.0,
+    "kl_weight": 1e-4,
+    "decay_type": 1,
+}
+BRANCH: dict[str, Any] = {
+    "algorithm": "branch_grpo",
+    **dict.fromkeys(("trained_fraction", "step_selection")),
+    "tree": {"split_steps": [0, 2], "children": [2, 2], "noise_scale": 1.0},
+    "node_rewards": "probability",
+    "pruning": {"steps": [], "slide_every": None, "slide_to": 0, "width": "none", "share": 0.5},
+}
 CASES: dict[str, dict[str, Any]] = {
     "full, grpo, dropped groups": {"flat": True, **PLAIN},
     "full, kl": {"arm": "flow_grpo", "rollout": {"batch_size": 3}, **PLAIN},
@@ -43,7 +62,16 @@ CASES: dict[str, dict[str, Any]] = {
         "training": {"ema_decay": 0.5, "ema_every": 2, "weight_decay": 0.01},
     },
     "sharded, kl": {"arm": "flow_grpo", "rollout": {"batch_size": 3}},
+    "full, whole groups": {**GROUPS, **PLAIN},
+    "sharded, whole groups": GROUPS,
+    "sharded, steps": {"training": {"split": "steps"}},
+    "full, a tree": {"arm_changes": BRANCH, **PLAIN},
+    "sharded, a tree": {"arm_changes": BRANCH},
+    "full, a further policy": {"arm_changes": NFT, **PLAIN},
+    "sharded, a further policy": {"arm_changes": NFT},
 }
+for case in CASES.values():
+    case["training"] = {"epsilon": EPSILON, **case.get("training", {})}
 FAULTS: dict[str, dict[str, Any]] = {
     "nan": {"fail": ["nan", 1], **PLAIN},
     "crash": {"fail": ["crash", 1], **PLAIN},
@@ -139,7 +167,8 @@ def test_two_processes_train_what_one_trains(
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - TIMES:
             assert ours[name] == pytest.approx(theirs[name], rel=2e-3, abs=2e-6), name
-        assert ours["ratio_deviation"] == 0.0
+        # Exactly 1, but where the rows of a float32 pass were drawn in passes of other sizes.
+        assert ours["ratio_deviation"] <= (1e-6 if case == "full, kl" else 0.0)
     for ours, theirs in zip(
         read_lines(two / "rollouts.jsonl"), read_lines(tmp_path / "rollouts.jsonl"), strict=True
     ):
@@ -155,7 +184,10 @@ def test_two_processes_train_what_one_trains(
         assert read_json(two / config.relative_to(tmp_path)) == read_json(config)
     if flat:
         dropped = [entry["groups_dropped"] for entry in read_lines(two / "metrics.jsonl")]
-        assert 1 in dropped
+        groups = one.settings.rollout.prompts_per_iteration
+        assert any(0 < count < groups for count in dropped)
+    if case.endswith("whole groups"):  # some optimizer step has nothing to train on any process
+        assert 4 < float(state(two, "optimizer")["0.step"]) < 8
 
 
 def policy_files(output: Path) -> list[Path]:

@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from tiny_world import tiny_settings
+from tiny_world import ARMS, tiny_settings
 from torch import Tensor
 
 from bpgo.config.settings import Settings
 from bpgo.errors import NonFiniteError, UserError
 from bpgo.records import Calibration, Samples
 from bpgo.scenes.image import oracle_reward as scenes_oracle
+from bpgo.steps import calibrate as module
 from bpgo.steps.calibrate import calibrate, summary
 from bpgo.steps.prompts import read_prompts, write_prompts
 
@@ -52,10 +53,9 @@ def test_every_sample_of_every_reward(root: Path) -> None:
     assert table.score.notna().all()
 
 
-def test_summary_is_of_the_training_reward(root: Path, tiny_folder: Path) -> None:
-    own_noise = tiny_settings(tiny_folder, calibration={"shared_initial_noise": False})
-    table = calibrated(own_noise, root, "own")
-    found = Calibration.load(root / "own" / "calibration.json")
+def test_summary_is_of_the_training_reward(root: Path) -> None:
+    table = pd.read_parquet(root / "first" / "samples.parquet")
+    found = Calibration.load(root / "first" / "calibration.json")
     scores = table[table.reward == "oracle"].score
     assert found.mean == pytest.approx(scores.mean())
     assert found.std == pytest.approx(scores.std())
@@ -65,15 +65,53 @@ def test_summary_is_of_the_training_reward(root: Path, tiny_folder: Path) -> Non
     assert set(found.prompt_means) == set(table.prompt_id)
 
 
-def test_shared_noise_changes_the_summary_only(root: Path, tiny_folder: Path) -> None:
-    """The premise is tested on samples from noise of their own, whatever the arms do."""
-    tables, summaries = [], []
-    for shared in (False, True):
-        settings = tiny_settings(tiny_folder, calibration={"shared_initial_noise": shared})
-        tables.append(calibrated(settings, root, f"shared_{shared}"))
-        summaries.append(Calibration.load(root / f"shared_{shared}" / "calibration.json"))
-    pd.testing.assert_frame_equal(*tables)
-    assert summaries[0] != summaries[1]
+def with_arms(folder: Path, arms: list[str] | None = None, **changes: Any) -> Settings:
+    """The tiny configuration with changes of single arms; the experiment has `arms`."""
+    settings = tiny_settings(
+        folder, arms={name: {**arm, **changes.get(name, {})} for name, arm in ARMS.items()}
+    )
+    entry = settings.experiments["tiny"].model_copy(update={"arms": arms or ["grpo"]})
+    return settings.model_copy(update={"experiments": {"tiny": entry}})
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_samples_have_noise_of_their_own_whatever_the_arm_has(
+    shared: bool, root: Path, tiny_folder: Path
+) -> None:
+    settings = with_arms(tiny_folder, grpo={"shared_initial_noise": shared})
+    table = calibrated(settings, root, f"shared_{shared}")
+    pd.testing.assert_frame_equal(table, pd.read_parquet(root / "first" / "samples.parquet"))
+
+
+def test_the_starts_of_a_group_differ(
+    root: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = module.rollout, []
+
+    def watched(policy: Any, prompts: Any, noise: Tensor, *others: Any) -> Any:
+        seen.append(noise)
+        return real(policy, prompts, noise, *others)
+
+    monkeypatch.setattr(module, "rollout", watched)
+    calibrated(tiny_settings(tiny_folder), root, "watched")
+    noise = torch.cat(seen)
+    assert len(noise) == 3 * 2
+    rows = noise.flatten(0, 1).flatten(1)  # every start, and every step's noise
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_the_kernel_is_that_of_the_arm_that_others_are_compared_with(
+    root: Path, tiny_folder: Path
+) -> None:
+    first = pd.read_parquet(root / "first" / "samples.parquet")
+    both, louder = ["flow_grpo", "grpo"], {"noise_level": 0.9}
+    deaf = calibrated(with_arms(tiny_folder, both, flow_grpo=louder), root, "deaf")
+    pd.testing.assert_frame_equal(deaf, first)
+    heard = calibrated(with_arms(tiny_folder, both, grpo=louder), root, "heard")
+    assert not heard.score.equals(first.score)
+    # An experiment without that arm is calibrated with its first one.
+    other = calibrated(with_arms(tiny_folder, ["flow_grpo"]), root, "other")
+    assert not other.score.equals(first.score)
 
 
 def test_summary_by_hand() -> None:

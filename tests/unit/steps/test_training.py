@@ -42,6 +42,7 @@ METRICS = {
     "reward_seconds",
     "update_seconds",
 }
+STEPS_WITH_NOISE = (0, 1, 2)
 ROLLOUTS = [
     "iteration",
     "prompt_id",
@@ -104,7 +105,25 @@ def test_metrics(root: Path) -> None:
     table = pd.read_parquet(root / "runs" / "bpgo" / "metrics.parquet")
     assert set(table.columns) >= METRICS
     assert table.iteration.tolist() == [1, 2, 3, 4]
-    assert table.notna().all().all()
+    assert table[sorted(METRICS)].notna().all().all()
+
+
+def test_first_ratios_are_logged_by_step(root: Path) -> None:
+    """An iteration trains 2 of the 3 steps with noise, or none, if both its groups are dropped."""
+    trained = []
+    for entry in read_lines(root / "runs" / "bpgo" / "metrics.jsonl"):
+        found = {name: value for name, value in entry.items() if name.startswith("first_")}
+        steps = {int(name.rsplit("_", 1)[1]) for name in found if "_mean_" in name}
+        trained.append(len(steps))
+        assert len(steps) == (0 if entry["groups_dropped"] == 2 else 2)
+        assert steps <= set(STEPS_WITH_NOISE)
+        wanted = {f"first_log_ratio_{kind}_{step}" for step in steps for kind in ("mean", "max")}
+        assert found.keys() == (wanted | {"first_clip_fraction"} if steps else set())
+        assert found.get("first_clip_fraction", 0) == 0
+        for step in steps:
+            mean, largest = (found[f"first_log_ratio_{kind}_{step}"] for kind in ("mean", "max"))
+            assert 0 <= mean <= largest <= entry["ratio_deviation"] + 1e-7
+    assert 2 in trained
 
 
 def test_rollouts(root: Path) -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from large_model import write_configuration
 
 from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
 from bpgo.registry import load_arm_class
+from bpgo.seeding import generator
 from bpgo.steps.sample import _stages
-from bpgo.tools.planning.work import Jobs, Work, passes, snapshots, trained_steps, work_of
+from bpgo.tools.planning.work import Jobs, Work, arm_passes, passes, snapshots, work_of
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +52,26 @@ def test_one_run(default: Settings) -> None:
     assert run.policies == 5
 
 
-def test_calibration_draws_twice_where_noise_is_shared(default: Settings) -> None:
+def test_calibration_draws_each_sample_once(default: Settings) -> None:
     jobs = group(work_of(default), "calibrate", "clear")
-    assert jobs.forwards == 2 * 256 * 12 * 8
-    assert jobs.rewarded["scenes_clear_a"] == 2 * 256 * 12
-    assert jobs.rewarded["oracle"] == 256 * 12
-    apart = default.calibration.model_copy(update={"shared_initial_noise": False})
-    once = work_of(default.model_copy(update={"calibration": apart}))
-    assert group(once, "calibrate", "clear").forwards == 256 * 12 * 8
+    assert jobs.forwards == 256 * 12 * 8
+    assert jobs.decoded == 256 * 12
+    assert jobs.rewarded["scenes_clear_a"] == jobs.rewarded["oracle"] == 256 * 12
 
 
-@pytest.mark.parametrize("arm", ["grpo", "dance_grpo", "flow_grpo", "bpgo"])
-def test_trained_steps_are_the_arms(default: Settings, arm: str) -> None:
-    settings: Any = default.arms[arm]
-    chosen = load_arm_class(settings.algorithm)(settings)
-    steps = chosen.trained_steps(range(7), 3, torch.Generator())
-    assert trained_steps(default, arm) == steps.shape[1]
+ARMS = [path.stem for path in sorted((config.default_configfile().parent / "arms").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_passes_are_those_of_the_arms_plans(default: Settings, name: str) -> None:
+    """Counted against the plans of 20 iterations: never fewer, and as many in some."""
+    chosen: Any = config.load_arm(name, config.default_configfile().parent)
+    arm, sizes = load_arm_class(chosen.algorithm)(chosen), default.rollout
+    plans = [arm.plan(sizes, number, generator(1, number)) for number in range(1, 21)]
+    counted = arm_passes(default.model_copy(update={"arms": {name: chosen}}), name)
+    assert counted.rollout == max(len(plan.levels()) - 1 for plan in plans) == 8
+    assert counted.trained == max(plan.trained.shape[1] for plan in plans)
+    assert counted.others == counted.trained * len(arm.others())
 
 
 def test_snapshots_are_those_that_are_sampled(default: Settings) -> None:

@@ -1,0 +1,238 @@
+"""An arm and its experiment: what cannot be trained, and what a trust rule cannot see, is refused.
+
+Each refusal is one message that names the file, the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bpgo.config import resolve as config
+from bpgo.config.settings import Settings
+from bpgo.core.policy_gradient import PolicyGradient
+from bpgo.errors import UserError
+from bpgo.trust.specified import SpecifiedSettings
+
+SUM = "sum_of_two"
+# The default: 8 groups of 12 samples, 8 steps of which 7 have noise; grpo trains 4 of these.
+GROUPS, SAMPLES, TRAINED = 8, 12, 4
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the shipped configuration, with a sum of two rewards."""
+    made = Path(shutil.copytree(config.default_configfile().parent, tmp_path / "config"))
+    parts = {"scenes_ambiguous_a": 1.0, "scenes_ambiguous_b": 1.0}
+    entry = {"kind": "weighted_sum", "title": "Sum", "parts": parts}
+    (made / "rewards" / f"{SUM}.yaml").write_text(yaml.safe_dump(entry))
+    single = entry | {"parts": {"scenes_ambiguous_a": 1.0}}
+    (made / "rewards" / "sum_of_one.yaml").write_text(yaml.safe_dump(single))
+    return made
+
+
+def resolved(
+    folder: Path, arm: dict[str, Any] | None = None, experiment: Any = None, **changes: Any
+) -> Settings:
+    """The default's ambiguous world with `arm` as `mine`; `changes` go into the sections."""
+    values = config.read_yaml(folder / "config.yaml") | {"sweeps": {}}
+    entry = values["experiments"]["ambiguous"] | {"arms": ["grpo"]} | (experiment or {})
+    if arm is not None:
+        content = {"base": "grpo", "title": "Mine"} | arm
+        (folder / "arms" / "mine.yaml").write_text(yaml.safe_dump(content))
+        entry["arms"] = [*entry["arms"], "mine"]
+    values["experiments"] = {"ambiguous": entry}
+    for key, change in changes.items():
+        values[key] = {**values.get(key, {}), **change} if isinstance(change, dict) else change
+    return config.resolve(values, folder, "my.yaml")
+
+
+def refusal(folder: Path, *given: Any, **changes: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        resolved(folder, *given, **changes)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    assert message.startswith("my.yaml: "), message
+    assert len(message) < 400
+    return message
+
+
+@pytest.mark.parametrize(
+    ("split", "most", "words"),
+    [
+        ("samples", SAMPLES, "samples of a group (rollout.group_size)"),
+        ("groups", GROUPS, "groups of a process, which training.split keeps whole"),
+        ("steps", TRAINED, "trained steps of arms.grpo"),
+    ],
+)
+def test_each_optimizer_step_has_something_to_train(
+    split: str, most: int, words: str, folder: Path
+) -> None:
+    resolved(folder, training={"split": split, "optimizer_steps": most})
+    message = refusal(folder, training={"split": split, "optimizer_steps": most + 1})
+    assert f"training.optimizer_steps: {most + 1} is more than the {most} {words}" in message
+    assert f"training.split: {split}" in message
+
+
+def test_a_process_has_its_own_groups(folder: Path) -> None:
+    asked = {"split": "groups", "optimizer_steps": 4}
+    resolved(folder, training=asked, machine={"gpus": 2})
+    message = refusal(folder, training=asked, machine={"gpus": 4})
+    assert "training.optimizer_steps: 4 is more than the 2 groups of a process" in message
+
+
+def test_steps_on_whole_groups_do_not_depend_on_the_number_of_gpus(folder: Path) -> None:
+    asked = {"split": "groups", "optimizer_steps": 3}
+    resolved(folder, training=asked, machine={"gpus": 1})
+    message = refusal(folder, training=asked, machine={"gpus": 2})
+    assert "training.optimizer_steps: 3 does not divide the 4 groups of a process" in message
+    assert "machine.gpus, which is 2" in message
+
+
+def test_an_arm_that_compares_the_samples_of_a_group(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PolicyGradient, "whole_groups", True)
+    resolved(folder)
+    message = refusal(folder, training={"optimizer_steps": GROUPS + 1})
+    assert "training.optimizer_steps: 9 is more than the 8 groups of a process" in message
+    assert "which arms.grpo keeps whole" in message
+    resolved(folder, rollout={"batch_size": "auto"})
+    message = refusal(folder, rollout={"batch_size": SAMPLES - 1})
+    assert "rollout.batch_size: 11 is below rollout.group_size, which is 12" in message
+    assert "arms.grpo" in message
+
+
+def test_a_tolerance_is_at_most_a_tenth_of_each_clip_range(folder: Path) -> None:
+    resolved(folder, training={"ratio_tolerance": 1e-4})  # grpo's clip range is 1e-3
+    message = refusal(folder, training={"ratio_tolerance": 1.1e-4})
+    assert "training.ratio_tolerance: 0.00011 is more than a tenth of" in message
+    assert "arms.grpo.clip_range, which is 0.001" in message
+    message = refusal(folder, {"clip_range": 1e-5}, training={"ratio_tolerance": 1e-4})
+    assert "arms.mine.clip_range, which is 1e-05" in message
+
+
+@pytest.mark.parametrize("rule", ["agreement", "signal_to_noise", "pessimistic", "gardo"])
+@pytest.mark.parametrize(
+    ("reward", "count"), [("scenes_ambiguous_a", "only one"), ("sum_of_one", "1")]
+)
+def test_a_rule_of_an_ensemble_needs_two_members(
+    rule: str, reward: str, count: str, folder: Path
+) -> None:
+    arm = {"trust": rule, "kl_weight": 0.01}
+    resolved(folder, arm, {"training_reward": SUM})
+    message = refusal(folder, arm, {"training_reward": reward})
+    assert f"arms.mine.trust.rule: '{rule}' compares the members of an ensemble" in message
+    assert f"experiments.ambiguous.training_reward, '{reward}', has {count}" in message
+    assert "name a weighted_sum of two or more" in message
+
+
+@pytest.mark.parametrize("rule", ["specified", {"rule": "shuffled", "of": "specified"}])
+def test_a_rule_on_ambiguity_needs_prompts_that_know_it(rule: Any, folder: Path) -> None:
+    resolved(folder, {"trust": rule})
+    (folder / "prompts" / "own.tsv").write_text(
+        "prompt\n" + "\n".join(f"prompt {number}" for number in range(1100))
+    )
+    own = {"path": str(folder / "prompts" / "own.tsv")}
+    entry = {"kind": "file", "train": 512, "evaluation": 512, "files": {"own": own}}
+    (folder / "prompts" / "own.yaml").write_text(yaml.safe_dump(entry))
+    message = refusal(folder, {"trust": rule}, prompts="own")
+    named = rule if isinstance(rule, str) else rule["rule"]
+    assert f"arms.mine.trust.rule: '{named}' reads how ambiguous each prompt is" in message
+    assert "prompts of kind 'file'" in message
+
+
+def test_a_rule_on_a_reference_needs_it_among_the_diagnostics(folder: Path) -> None:
+    arm = {"trust": "true_reliability"}
+    resolved(folder, arm, {"diagnostics": ["oracle"]})
+    message = refusal(folder, arm, {"diagnostics": ["scenes_ambiguous_b"]})
+    assert "arms.mine.trust.rule: 'true_reliability' reads the reward 'oracle'" in message
+    assert "experiments.ambiguous.diagnostics does not list: scenes_ambiguous_b" in message
+    assert refusal(folder, arm, {"diagnostics": []}).endswith("does not list: it is empty")
+
+
+def test_a_gate_needs_a_regulariser(folder: Path) -> None:
+    ensemble = {"training_reward": SUM}
+    resolved(folder, {"trust": "gardo", "kl_weight": 0.01}, ensemble)
+    message = refusal(folder, {"trust": "gardo", "kl_weight": 0.0}, ensemble)
+    assert "arms.mine.trust.rule: 'gardo' gates the regulariser" in message
+    assert "kl_weight is 0" in message
+    assert "set it above 0" in message
+
+
+def test_a_tree_takes_no_weights_of_single_samples(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved(folder, {"base": "branch_grpo", "trust": "specified"})
+    monkeypatch.setattr(SpecifiedSettings, "effects", lambda _: {"sample_weights"})
+    resolved(folder, {"trust": "specified"})
+    message = refusal(folder, {"base": "branch_grpo", "trust": "specified"})
+    assert "arms.mine.trust.rule: 'specified' weighs each sample on its own" in message
+    assert "branch_grpo cannot carry that: an edge of its tree belongs to several" in message
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "words"),
+    [
+        (
+            "branch_grpo",
+            {"tree": {"children": [3, 2, 3]}},
+            "tree.children: [3, 2, 3] multiply to 18 samples, but rollout.group_size is 12",
+        ),
+        (
+            "branch_grpo",
+            {"tree": {"split_steps": [0, 2, 7]}},
+            "tree.split_steps: [0, 2, 7]: the steps with noise are 0 to 6",
+        ),
+        (
+            "branch_grpo",
+            {"pruning": {"steps": list(range(7))}},
+            "pruning.steps: [0, 1, 2, 3, 4, 5, 6] leaves no step to train",
+        ),
+        (
+            "mix_grpo",
+            {"window": {"size": 7}},
+            "window.size: 7 is more than the 6 steps that a window may hold",
+        ),
+        (
+            "diffusion_nft",
+            {"trained_fraction": 0.1},
+            "trained_fraction: 0.1 of 8 steps (rollout.steps) leaves no noise level to train",
+        ),
+    ],
+)
+def test_an_arm_fits_the_rollout(
+    base: str, change: dict[str, Any], words: str, folder: Path
+) -> None:
+    resolved(folder, {"base": base})
+    assert f"arms.mine.{words}" in refusal(folder, {"base": base} | change)
+
+
+def test_other_rewards_have_no_parts_of_a_sum(folder: Path) -> None:
+    """CRT makes rewards of its own; MixGRPO normalises each part of a sum for itself."""
+    arm = {"base": "mix_grpo", "trust": "bpgo_crt"}
+    resolved(folder, arm)
+    resolved(folder, arm, {"training_reward": "sum_of_one"})
+    resolved(folder, arm | {"combine": "rewards"}, {"training_reward": SUM})
+    resolved(folder, {"base": "mix_grpo", "trust": "bpgo_ras"}, {"training_reward": SUM})
+    message = refusal(folder, arm, {"training_reward": SUM})
+    assert "arms.mine.trust.rule: 'bpgo' puts other rewards in the place of the given" in message
+    assert "mix_grpo cannot carry that: with combine: advantages" in message
+    assert "set combine: rewards" in message
+
+
+def test_an_arm_is_asked_in_each_of_its_experiments(folder: Path) -> None:
+    """The same arm may have what it reads in one experiment and lack it in another."""
+    values = config.read_yaml(folder / "config.yaml") | {"sweeps": {}}
+    content = {"base": "grpo", "title": "Mine", "trust": "true_reliability"}
+    (folder / "arms" / "mine.yaml").write_text(yaml.safe_dump(content))
+    for entry in values["experiments"].values():
+        entry["arms"] = ["grpo", "mine"]
+    config.resolve(values, folder, "my.yaml")
+    values["experiments"]["clear"]["diagnostics"] = []
+    with pytest.raises(UserError, match=r"experiments\.clear\.diagnostics does not list"):
+        config.resolve(values, folder, "my.yaml")
