@@ -216,7 +216,7 @@ class CalibrationSettings(Strict):
     prompts: Count
     samples_per_prompt: Annotated[int, Field(ge=2)]
     # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
-    # of the reward, as published weights are, and takes as many samples as a tenth of a run.
+    # of the reward, as published weights are, and all arms and seeds share its samples.
     seed: int = 0
 
 

@@ -17,7 +17,7 @@ from bpgo.analysis import FIGURES, grids
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.make import CAPTIONS, DRAW, make_figures
 from bpgo.analysis.grids import choose_prompts, make_grids
-from bpgo.analysis.report import make_report
+from bpgo.analysis.report import facts, make_report
 from bpgo.analysis.tables.make import make_tables
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
@@ -294,6 +294,15 @@ def test_large_clips_are_coded_within_bounds(settings, clips, tmp_path, monkeypa
 
 def test_seeds_are_counted_in_good_english(page):
     assert not re.search(r"\b1 (seeds|groups)\b", page)
+
+
+def test_scores_collected_under_another_configuration_say_which(settings):
+    """Only where it is another: the page then names both digests."""
+    account = {"complete_runs": 1, "expected_runs": 1}
+    for digest, named in ((settings.digest(), False), ("0123456789abcdef", True)):
+        found = facts(settings, {**account, "config_digest": digest}, pd.DataFrame())
+        assert found["Configuration digest"] == settings.digest()
+        assert (digest in found.get("Collected under", "")) == named
 
 
 def test_grid_without_samples_is_refused(settings, tmp_path):

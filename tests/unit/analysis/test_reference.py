@@ -1,0 +1,44 @@
+"""The published run can be read: its configuration is one of today's, and of its scores."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from bpgo.analysis.roles import own_value
+from bpgo.config.resolve import load_resolved
+from bpgo.config.runs import Run
+from bpgo.storage.files import read_json, repository_root
+
+REFERENCE = repository_root() / "results" / "reference"
+PARTS = [".", "scenes_t2v", "scenes_i2v"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_configuration_is_that_of_the_scores(part):
+    settings = load_resolved(REFERENCE / part / "config.yaml")
+    collected = REFERENCE / part / "collected"
+    account = read_json(collected / "runs.json")
+    runs = {Run(run["experiment"], run["arm"], run["seed"]) for run in account["runs"]}
+    assert set(settings.runs()) == runs
+    scores = pd.read_parquet(collected / "scores.parquet", columns=["experiment", "reward"])
+    for name in settings.experiments:
+        scored = scores[scores.experiment == name].reward
+        assert set(settings.rewards_of(name)) == set(scored)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_notes_state_its_digests(part):
+    notes = (REFERENCE / "README.md").read_text(encoding="utf-8")
+    account = read_json(REFERENCE / part / "collected" / "runs.json")
+    [row] = [line for line in notes.splitlines() if line.startswith(f"| `{part}`")]
+    assert account["config_digest"] in row
+    assert all(run["code_digest"] in row for run in account["runs"])
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_swept_arms_have_the_values_they_are_named_for(part):
+    settings = load_resolved(REFERENCE / part / "config.yaml")
+    for sweep in settings.sweeps.values():
+        for value in sweep.values:
+            assert own_value(settings, sweep.arm_at(value), sweep.setting) == value
