@@ -108,8 +108,8 @@ def _check_trust(settings: Settings, experiment: str, name: str, file: str) -> N
             )
     if "ambiguity" in reads and not settings.prompts.knows_ambiguity:
         raise UserError(
-            f"{place} reads how ambiguous each prompt is, and nobody knows that of prompts of kind"
-            f" '{settings.prompts.kind}'"
+            f"{place} reads how ambiguous each prompt is, which the prompts of kind"
+            f" '{settings.prompts.kind}' do not say: a list's files.NAME.ambiguity_column would"
         )
     for reward in rule.reference_rewards():
         if reward not in entry.diagnostics:

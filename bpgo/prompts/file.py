@@ -59,6 +59,11 @@ class FilePromptSettings(PromptSettings):
         """Whether every file names images."""
         return all(entry.first_frame_column is not None for entry in self.files.values())
 
+    @property
+    def knows_ambiguity(self) -> bool:
+        """Whether every file has a column with it."""
+        return all(entry.ambiguity_column is not None for entry in self.files.values())
+
     def pinned(self, file: str) -> Self:
         """See `PromptSettings.pinned`; a user's own files are read through, so mistakes show."""
         files = {}

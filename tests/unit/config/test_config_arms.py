@@ -153,7 +153,7 @@ def test_a_window_that_is_cut_short_serves_no_more_steps_than_it_has(folder: Pat
 def test_a_rule_on_ambiguity_needs_prompts_that_know_it(rule: Any, folder: Path) -> None:
     resolved(folder, {"trust": rule})
     (folder / "prompts" / "own.tsv").write_text(
-        "prompt\n" + "\n".join(f"prompt {number}" for number in range(1100))
+        "prompt\topen\n" + "\n".join(f"prompt {number}\t0.5" for number in range(1100))
     )
     own = {"path": str(folder / "prompts" / "own.tsv")}
     entry = {"kind": "file", "train": 512, "evaluation": 512, "files": {"own": own}}
@@ -161,7 +161,10 @@ def test_a_rule_on_ambiguity_needs_prompts_that_know_it(rule: Any, folder: Path)
     message = refusal(folder, {"trust": rule}, prompts="own")
     named = rule if isinstance(rule, str) else rule["rule"]
     assert f"arms.mine.trust.rule: '{named}' reads how ambiguous each prompt is" in message
-    assert "prompts of kind 'file'" in message
+    assert "prompts of kind 'file' do not say" in message
+    own["ambiguity_column"] = "open"
+    (folder / "prompts" / "own.yaml").write_text(yaml.safe_dump(entry))
+    resolved(folder, {"trust": rule}, prompts="own")
 
 
 def test_a_rule_on_a_reference_needs_it_among_the_diagnostics(folder: Path) -> None:
