@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bpgo.config.settings import Settings
-from bpgo.core.arm import BASE
+from bpgo.core.arm import BASE, Arm
 from bpgo.errors import UserError
 from bpgo.storage import hub
 from bpgo.tools.architectures import Architecture, architecture_of
@@ -23,6 +23,7 @@ CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
 GB = 1e9
 BYTES = {"float32": 4, "bfloat16": 2}
 
+FURTHER = "further policies"  # of the arm that keeps most
 # Bytes of a trained parameter: float32 weight and gradient, and the optimizer's two averages.
 TRAINED_BYTES = {"adamw": 16, "adamw_8bit": 10}
 # Values that a block keeps for its backward pass, per token and width of the model; measured on
@@ -170,14 +171,10 @@ def _condition(settings: Settings, found: Architecture) -> int:
 def memory(settings: Settings, size: ModelSize) -> Memory:
     """Memory of a training run, the rewards that it scores with included."""
     training, layers = settings.training, size.transformer
-    arms = arms_of(settings)
-    averages = (training.ema_decay > 0) + max(len(arm.averages()) for arm in arms)
     weights = size.bytes * layers.parameters
-    trained = TRAINED_BYTES[training.optimizer] * size.trained
+    trained = (TRAINED_BYTES[training.optimizer] + 4 * (training.ema_decay > 0)) * size.trained
     if not size.lora:  # autocast keeps a copy of the weights in its own type
         weights = 0 if size.bytes == 4 else weights
-        if any(BASE in arm.others() for arm in arms):
-            weights += 4 * layers.parameters  # the frozen reference
     weights *= _experts_on_device(settings, size)
     table = WAN_KEPT if size.architecture.pipeline in WAN else KEPT
     blocks, kept = layers.blocks, table["lora" if size.lora else "full"]
@@ -195,10 +192,12 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
             for name in (experiment.training_reward, *experiment.diagnostics)
         ]
     )
-    shards = settings.machine.gpus if settings.sharded and settings.machine.gpus else 1
+    further = [sum(further_bytes(settings, size, arm).values()) for arm in arms_of(settings)]
+    shards = _shards(settings)
     standing = {
         "transformer": weights / shards,
-        "trained weights, gradients, optimizer": (trained + 4 * size.trained * averages) / shards,
+        "trained weights, gradients, optimizer": trained / shards,
+        FURTHER: max(further, default=0) / shards,
         "image decoder": BYTES[settings.model.vae_dtype] * size.decoder_parameters,
         "rewards": GB * sum(reward.gigabytes for reward in rewards.values()),
     }
@@ -214,12 +213,48 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
     )
 
 
+def further_bytes(settings: Settings, size: ModelSize, arm: Arm) -> dict[str, int]:
+    """Bytes of the policies that a run of this arm keeps beside the trained one, by name.
+
+    Moving averages of the trained weights, and the base policy, which an adapter has in itself.
+    They are spread over the GPUs of a run where its weights are.
+    """
+    found = dict.fromkeys(arm.averages(), 4 * size.trained)
+    if BASE in arm.others() and not size.lora:
+        found[BASE] = 4 * size.transformer.parameters * _experts_on_device(settings, size)
+    return found
+
+
+def arms_that_do_not_fit(
+    settings: Settings, size: ModelSize, gigabytes: float
+) -> dict[str, dict[str, float]]:
+    """Arms whose further policies are what a device of this size has no room for.
+
+    By key, with each policy's gigabytes on one device; empty where training does not fit without
+    them either.
+    """
+    needed, shards, arms = memory(settings, size), _shards(settings), arms_of(settings)
+    room = gigabytes * USABLE - (needed.least - needed.standing[FURTHER])
+    each = {
+        name: {policy: found / shards / GB for policy, found in policies.items()}
+        for name, policies in zip(
+            settings.arms, (further_bytes(settings, size, arm) for arm in arms), strict=True
+        )
+    }
+    return {name: found for name, found in each.items() if 0 <= room < sum(found.values())}
+
+
 def host_gigabytes(settings: Settings, size: ModelSize) -> float:
     """Memory of the host for one job: Python, the weights while they load, the text embeddings."""
     texts = max(settings.prompts.train, settings.evaluation.prompts)
     weights = (size.bytes if size.lora else 4) * size.transformer.parameters
     weights *= size.architecture.experts
     return PROCESS + (weights + texts * size.embedding_bytes) / GB
+
+
+def _shards(settings: Settings) -> int:
+    """GPUs that share the weights of a run."""
+    return settings.machine.gpus if settings.sharded and settings.machine.gpus else 1
 
 
 def _decoding_bytes(settings: Settings, size: ModelSize) -> int:
