@@ -11,7 +11,6 @@ from bpgo.storage import hub
 from bpgo.tools.architectures import architecture_of
 from bpgo.tools.planning import counts
 from bpgo.tools.planning.model import (
-    FURTHER,
     USABLE,
     ModelSize,
     arms_that_do_not_fit,
@@ -34,12 +33,11 @@ def further_policies_refused(settings: Settings, gpus: Sequence[GpuDevice]) -> s
     if not refused:
         return None
     arms = "; ".join(
-        f"arms.{name} keeps {', '.join(f'{key} ({gigabytes(one)})' for key, one in each.items())}"
-        for name, each in refused.items()
+        f"arms.{name} keeps {', '.join(f'{key} ({gigabytes(one)})' for key, one in kept.items())}"
+        for name, (kept, _) in refused.items()
     )
-    needed = memory(settings, size)
-    least = needed.least - needed.standing[FURTHER]
-    most = least + max(sum(each.values()) for each in refused.values())
+    least = memory(settings, size).with_further(0, 0).least
+    most = max(needed for _, needed in refused.values())
     return (
         f"{arms}: further policies beside the trained one, for which the largest GPU here,"
         f" {largest.name} with {gigabytes(largest.gigabytes)}, has no room. Training needs a GPU"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bpgo.config.settings import Settings
 from bpgo.core.arm import BASE, Arm
@@ -24,6 +24,7 @@ GB = 1e9
 BYTES = {"float32": 4, "bfloat16": 2}
 
 FURTHER = "further policies"  # of the arm that keeps most
+ASIDE = "trained weights set aside"  # while an average's are in their place
 # Bytes of a trained parameter: float32 weight and gradient, and the optimizer's two averages.
 TRAINED_BYTES = {"adamw": 16, "adamw_8bit": 10}
 # Values that a block keeps for its backward pass, per token and width of the model; measured on
@@ -54,6 +55,14 @@ class Memory:
     def least(self) -> float:
         """With one sample in a forward pass."""
         return sum(self.standing.values()) + max(*self.passing.values(), self.per_sample)
+
+    def with_further(self, further: float, aside: float) -> Memory:
+        """The same with other further policies, and so much set aside while one computes."""
+        return replace(
+            self,
+            standing=self.standing | {FURTHER: further},
+            passing=self.passing | {ASIDE: aside},
+        )
 
     def training(self, batch: int) -> float:
         """Of an iteration with `batch` samples in a forward pass; texts were encoded before."""
@@ -192,7 +201,9 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
             for name in (experiment.training_reward, *experiment.diagnostics)
         ]
     )
-    further = [sum(further_bytes(settings, size, arm).values()) for arm in arms_of(settings)]
+    arms = arms_of(settings)
+    further = [sum(further_bytes(settings, size, arm).values()) for arm in arms]
+    aside = 4 * size.trained if any(arm.averages() for arm in arms) else 0
     shards = _shards(settings)
     standing = {
         "transformer": weights / shards,
@@ -205,6 +216,7 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         "text encoder": size.bytes * size.architecture.text_parameters,
         "image encoder": 4 * size.architecture.image_parameters,
         "decoding": _decoding_bytes(settings, size),
+        ASIDE: aside / shards,
     }
     return Memory(
         {name: value / GB for name, value in standing.items()},
@@ -227,21 +239,23 @@ def further_bytes(settings: Settings, size: ModelSize, arm: Arm) -> dict[str, in
 
 def arms_that_do_not_fit(
     settings: Settings, size: ModelSize, gigabytes: float
-) -> dict[str, dict[str, float]]:
+) -> dict[str, tuple[dict[str, float], float]]:
     """Arms whose further policies are what a device of this size has no room for.
 
-    By key, with each policy's gigabytes on one device; empty where training does not fit without
-    them either.
+    By key: each policy's gigabytes on one device, and what training needs with them. Empty where
+    training does not fit without them either.
     """
-    needed, shards, arms = memory(settings, size), _shards(settings), arms_of(settings)
-    room = gigabytes * USABLE - (needed.least - needed.standing[FURTHER])
-    each = {
-        name: {policy: found / shards / GB for policy, found in policies.items()}
-        for name, policies in zip(
-            settings.arms, (further_bytes(settings, size, arm) for arm in arms), strict=True
-        )
-    }
-    return {name: found for name, found in each.items() if 0 <= room < sum(found.values())}
+    needed, room, shards = memory(settings, size), gigabytes * USABLE, _shards(settings)
+    if needed.with_further(0, 0).least > room:
+        return {}
+    found = {}
+    for name, arm in zip(settings.arms, arms_of(settings), strict=True):
+        kept = {k: v / shards / GB for k, v in further_bytes(settings, size, arm).items()}
+        aside = 4 * size.trained / shards / GB if arm.averages() else 0
+        least = needed.with_further(sum(kept.values()), aside).least
+        if least > room:
+            found[name] = kept, least
+    return found
 
 
 def host_gigabytes(settings: Settings, size: ModelSize) -> float:

@@ -17,8 +17,10 @@ from bpgo.storage.files import repository_root
 from bpgo.tools.planning import counts
 from bpgo.tools.planning.further import further_policies_refused
 from bpgo.tools.planning.model import (
+    ASIDE,
     FURTHER,
     USABLE,
+    Memory,
     arms_that_do_not_fit,
     further_bytes,
     memory,
@@ -55,7 +57,7 @@ def large(
 def least_without(settings: Settings) -> float:
     """Gigabytes of the GPU that takes a run without further policies, just so."""
     needed = memory(settings, model_size(settings))
-    return (needed.least - needed.standing[FURTHER]) / USABLE
+    return needed.with_further(0, 0).least / USABLE
 
 
 def gpu(gigabytes: float, name: str = "Made Up 1") -> GpuDevice:
@@ -69,10 +71,22 @@ def test_what_an_arm_keeps(tmp_path: Path) -> None:
     kept = [further_bytes(settings, size, arm) for arm in arms_of(settings)]
     whole = 4 * PARAMETERS
     assert kept == [{}, {"base": whole}, {"old": whole, "base": whole}]
-    assert memory(settings, size).standing[FURTHER] == pytest.approx(2 * COPY)
+    needed = memory(settings, size)
+    assert needed.standing[FURTHER] == pytest.approx(2 * COPY)
+    assert needed.passing[ASIDE] == pytest.approx(COPY)  # the trained weights make room for `old`
     adapter = large(tmp_path / "lora", "lora", arms=["diffusion_nft"])
     size = model_size(adapter)
     assert further_bytes(adapter, size, *arms_of(adapter)) == {"old": 4 * size.trained}
+    plain = large(tmp_path / "plain", arms=["grpo"])
+    needed = memory(plain, model_size(plain))
+    assert (needed.standing[FURTHER], needed.passing[ASIDE]) == (0, 0)
+
+
+def test_weights_set_aside_count_where_they_are_more_than_an_update() -> None:
+    needed = Memory({"transformer": 10.0, FURTHER: 4.0}, {"decoding": 2.0, ASIDE: 5.0}, 3.0)
+    assert needed.least == 10 + 4 + 5
+    assert needed.with_further(1, 2).least == 10 + 1 + 3
+    assert needed.with_further(0, 0).least == 10 + 3
 
 
 def test_the_message_names_arm_policies_sizes_and_what_fits(tmp_path: Path) -> None:
@@ -94,7 +108,7 @@ def test_only_the_arms_without_room_are_named(tmp_path: Path) -> None:
     for copies, names in ((0.5, ["flow_grpo", "diffusion_nft"]), (1.2, ["diffusion_nft"])):
         found = arms_that_do_not_fit(settings, size, without + copies * COPY / USABLE)
         assert list(found) == names
-    assert arms_that_do_not_fit(settings, size, without + 2.01 * COPY / USABLE) == {}
+    assert arms_that_do_not_fit(settings, size, without + 3.01 * COPY / USABLE) == {}
 
 
 def test_what_does_not_fit_anyway_is_the_doctors_to_say(tmp_path: Path) -> None:
@@ -104,7 +118,10 @@ def test_what_does_not_fit_anyway_is_the_doctors_to_say(tmp_path: Path) -> None:
 
 def test_what_fits_goes_on(tmp_path: Path) -> None:
     settings = large(tmp_path / "full")
-    assert further_policies_refused(settings, [gpu(least_without(settings) + 120)]) is None
+    assert (
+        further_policies_refused(settings, [gpu(least_without(settings) + 3.01 * COPY / USABLE)])
+        is None
+    )
     adapter = large(tmp_path / "lora", "lora")
     assert further_policies_refused(adapter, [gpu(80)]) is None
 
