@@ -254,6 +254,10 @@ def bench(
     output: Output,
     configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
     repeats: Annotated[int | None, typer.Option("--repeats", min=1)] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option("--arms", help="Of a configuration: names with commas. Default: all."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="flux, sd3 or wan21: its architecture, without weights."),
@@ -291,7 +295,8 @@ def bench(
     if model is None:
         from bpgo.tools.bench.run import run_bench
 
-        run_bench(configfile, output, repeats or 5)
+        chosen = arms.split(",") if arms is not None else None
+        run_bench(configfile, output, repeats or 5, arms=chosen)
         return
     from bpgo.tools.bench.large import bench_command
     from bpgo.tools.bench.large_models import Sizes

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
+from typing import Any
 
+import pytest
 from harness import Outcome, Workspace
 
 COMMANDS = ("calibrate", "train", "sample", "score")
@@ -53,3 +57,41 @@ def test_more_gpus_than_snakemake_may_use(workspace: Workspace) -> None:
     assert plan.code != 0
     assert "machine.gpus: a training run asks for 2 GPUs, but Snakemake may use 1" in plan.text
     assert "--resources gpu=2" in plan.text
+
+
+def nvidia_smi(folder: Path, mebibytes: int) -> Path:
+    """A driver's program that tells of one GPU of this size."""
+    folder.mkdir()
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '0, GPU-1, Made Up 1, {mebibytes}, 580.65.06'\n")
+    program.chmod(0o755)
+    return folder
+
+
+def with_a_lagging_policy(workspace: Workspace) -> Workspace:
+    """FLUX.1-dev, all weights trained, by an arm that keeps two further policies."""
+    other = workspace.with_config("flux_t2i")
+
+    def change(values: dict[str, Any]) -> None:
+        values["training"]["parameters"] = "full"
+        values["experiments"]["hpsv2"]["arms"] = ["grpo", "diffusion_nft"]
+        values["smoke"]["experiments"]["hpsv2"]["arms"] = ["grpo", "diffusion_nft"]
+
+    other.edit(change, "flux_t2i")
+    return other
+
+
+def test_further_policies_that_do_not_fit_the_gpu(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One message before the first job; a larger GPU, or a cluster's, is another matter."""
+    workspace = with_a_lagging_policy(workspace)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(nvidia_smi(tmp_path / "small", 300_000)), prepend=os.pathsep)
+    plan = workspace.snakemake("--dry-run", "smoke")
+    assert plan.code != 0
+    assert plan.text.count("arms.diffusion_nft keeps old (47.6 GB), base (47.6 GB)") == 1
+    assert "Made Up 1 with 315 GB" in plan.text
+    assert "training.parameters: lora" in plan.text
+    monkeypatch.setenv("PATH", str(nvidia_smi(tmp_path / "large", 600_000)), prepend=os.pathsep)
+    assert workspace.snakemake("--dry-run", "smoke").code == 0

@@ -12,6 +12,7 @@ from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, 
 from bpgo.config.digests import JUDGING, digest_of
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
+from bpgo.run import machine
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
 
@@ -82,7 +83,7 @@ def settings_of(root):
 
 
 def check_gpus(wildcards):
-    """No file, but an end before any job where GPUs are too few for a training run.
+    """No file, but an end before any job where GPUs are too few or too small for a training run.
 
     Snakemake cuts a job's request down to the limit, without a word.
     """
@@ -100,7 +101,18 @@ def check_gpus(wildcards):
             f"machine.gpus: a training run asks for {wanted} GPUs, but Snakemake may use {limit}:"
             f" add --resources gpu={wanted}, or as many GPUs as the machine has"
         )
+    if workflow.is_main_process and wanted and not jobs:  # a cluster has other GPUs
+        if refused := memory_refused(wildcards.root):
+            fail(refused)
     return []
+
+
+@cache
+def memory_refused(root):
+    """What of the experiments does not fit the GPUs of this machine, if an arm is the reason."""
+    from bpgo.tools.planning.further import further_policies_refused  # for runs on GPUs alone
+
+    return further_policies_refused(settings_of(root), machine.gpus())
 
 
 check_options()

@@ -22,6 +22,7 @@ from bpgo.tools.bench.measure import Seconds, Stopwatch
 
 PARTS = ("rollout", "reward", "update")
 PIECES = ("decode", "training reward", "diagnostics", "optimizer step")
+REPLAYED = {"forward": False, "forward and backward": True}  # calls by whether they had a gradient
 
 
 Precision = dict[str, Any]  # what `torch.autocast` takes
@@ -50,15 +51,23 @@ class TransformerCalls:
             device = next(self.transformer.parameters()).device.type
             self.calls.append((positional, named, torch.is_grad_enabled(), _precision(device)))
 
-    def replay(self) -> None:
-        """Every recorded call again, with its backward pass where it had one."""
+    def replay(self, trained: bool) -> int:
+        """Every recorded call with a gradient again, backward too, or every one without: its rows.
+
+        A row is one sample at one noise level.
+        """
+        rows = 0
         for positional, named, with_gradient, precision in self.calls:
+            if with_gradient != trained:
+                continue
             with torch.set_grad_enabled(with_gradient), torch.autocast(**precision):
                 output = self.transformer(*positional, **named)[0]
             if with_gradient:
                 with repeatable(output.device):
                     output.backward(torch.ones_like(output))
                 self.transformer.zero_grad(set_to_none=True)
+            rows += len(output)
+        return rows
 
 
 class Instrument:
@@ -67,6 +76,7 @@ class Instrument:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.entry: dict[str, Any] = {}  # what `metrics.jsonl` would say of the last iteration
+        self.rows: dict[str, int] = {}  # of the calls replayed last, by `REPLAYED`
         self.watch = watch = Stopwatch(trainer.policy.device)
         self.calls = TransformerCalls(trainer.policy.transformer)
         trainer.clock = watch.clock
@@ -80,7 +90,10 @@ class Instrument:
         )
 
     def iterate(self, iteration: int, replay: bool = False) -> dict[str, Seconds]:
-        """One iteration's seconds: `total`, `PARTS`, `PIECES`, and `transformer` if replayed."""
+        """One iteration's seconds: `total`, `PARTS` and `PIECES`.
+
+        If replayed, also `REPLAYED` and their sum, `transformer`.
+        """
         self.watch.reset()
         self.calls.calls.clear()
         self.calls.recording = replay
@@ -95,9 +108,11 @@ class Instrument:
             **{piece: self.watch.parts[piece] for piece in PIECES},
         }
         if replay:
-            with self.watch.measure("transformer"):
-                self.calls.replay()
-            found["transformer"] = self.watch.parts["transformer"]
+            for name, trained in REPLAYED.items():
+                with self.watch.measure(name):
+                    self.rows[name] = self.calls.replay(trained)
+                found[name] = self.watch.parts[name]
+            found["transformer"] = sum((found[name] for name in REPLAYED), Seconds())
             self.calls.calls.clear()
         return found
 

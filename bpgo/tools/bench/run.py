@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.train import build_trainer
 from bpgo.storage.files import write_json, write_text
+from bpgo.tools.bench.arms import arm_figures, settings_by_arm
 from bpgo.tools.bench.figures import iteration_figures, rollout_figures
 from bpgo.tools.bench.measure import trusted_clock
 from bpgo.tools.bench.report import markdown
@@ -32,6 +33,7 @@ from bpgo.tools.bench.startup import WORK, options_of, startup_seconds
 
 METHOD = "bpgo"  # whose iteration is compared with the reference arm's
 PAIRS_PER_REPEAT = 4  # iterations of both arms
+PAIRS_OF_AN_ARM = 2  # for each repeat: iterations of each shipped arm and of the reference arm
 SEED = 1
 
 
@@ -41,6 +43,7 @@ def run_bench(
     repeats: int = 5,
     threads: int = 1,
     device: str | None = None,
+    arms: Sequence[str] | None = None,
     startup_of: Iterable[str] = tuple(WORK),
     startup_repeats: int = STARTUP_REPEATS,
 ) -> dict[str, Any]:
@@ -49,9 +52,12 @@ def run_bench(
     Args:
         configfile: a configuration as `resolve` takes it.
         output: the folder of `bench.json` and `bench.md`.
-        repeats: rollouts of each batch size; 4 pairs of iterations are run for each.
+        repeats: rollouts of each batch size; 4 pairs of iterations are run for each, and 2 of each
+            of `arms`.
         threads: torch threads.
         device: a torch device; by default `cuda` where there is one.
+        arms: whose iterations are compared with what their forward passes predict; by default all
+            of the folder `arms` that the first experiment can train.
         startup_of: the commands whose start-up is timed.
         startup_repeats: fresh processes for each of them.
 
@@ -59,20 +65,30 @@ def run_bench(
         What `bench.json` holds.
 
     Raises:
-        UserError: for a configuration without the reference arm or without `bpgo`.
+        UserError: for a configuration without the reference arm or without `bpgo`, and for one of
+            `arms` that it cannot train.
     """
     settings = config.load(configfile)
-    experiment, arms = next(iter(settings.experiments)), (settings.analysis.reference_arm, METHOD)
-    runs = [Run(experiment, arm, SEED) for arm in arms]
+    experiment = next(iter(settings.experiments))
+    compared = settings.analysis.reference_arm, METHOD
+    runs = [Run(experiment, arm, SEED) for arm in compared]
     for run in runs:
         loading.check_run(settings, run)
+    by_arm, skipped = settings_by_arm(Path(configfile), experiment, compared[0], arms)
     device = loading.prepare_process(settings, threads) if device is None else device
     with tempfile.TemporaryDirectory() as folder:
         files = _prepare(settings, experiment, device, threads, Path(configfile), Path(folder))
         trainers = [_trainer(settings, run, files, device) for run in runs]
-        found = _header(settings, experiment, arms, trainers[0], device, threads)
+        found = _header(settings, experiment, compared, trainers[0], device, threads)
         found |= rollout_figures(trainers[0], repeats)
         found |= iteration_figures(trainers, PAIRS_PER_REPEAT * repeats)
+        reference = _trainer(settings, runs[0], files, device)
+        each = {
+            arm: _trainer(changed, Run(experiment, arm, SEED), files, device)
+            for arm, changed in by_arm.items()
+        }
+        found["arms"] = arm_figures(reference, each, PAIRS_OF_AN_ARM * repeats)
+        found["arms_left_out"] = skipped
         options = options_of(files, runs[0])
         with Progress("bench: start-up", 1) as progress:
             found["startup"] = startup_seconds(startup_of, options, startup_repeats)

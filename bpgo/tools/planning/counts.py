@@ -147,17 +147,26 @@ def parts(found: Architecture) -> tuple[tuple[str, dict[str, Any]], tuple[str, d
 
 def counts_of(name: str, config: dict[str, Any]) -> Counts:
     """The counts of a diffusers class with this configuration; counted now if none are stored."""
-    stored = _stored()
-    own = own_values(config, stored["defaults"][name])
-    for entry in stored["counts"]:
-        if entry["class"] == name and entry["config"] == own:
-            return Counts(**entry["counts"])
-    return _counted_now(name, json.dumps(config))
+    return _found(name, config) or _counted_now(name, json.dumps(config))
+
+
+def are_stored(found: Architecture) -> bool:
+    """Whether the counts of both parts are stored: to count them takes torch and a minute."""
+    return found.pipeline in CLASSES and all(_found(*part) for part in parts(found))
 
 
 def own_values(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """The values that set a model's cost apart from its class's defaults."""
     return {key: config[key] for key in defaults if config.get(key, defaults[key]) != defaults[key]}
+
+
+def _found(name: str, config: dict[str, Any]) -> Counts | None:
+    stored = _stored()
+    own = own_values(config, stored["defaults"][name])
+    for entry in stored["counts"]:
+        if entry["class"] == name and entry["config"] == own:
+            return Counts(**entry["counts"])
+    return None
 
 
 @cache

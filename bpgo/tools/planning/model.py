@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bpgo.config.settings import Settings
-from bpgo.core.arm import BASE
+from bpgo.core.arm import BASE, Arm
 from bpgo.errors import UserError
 from bpgo.storage import hub
 from bpgo.tools.architectures import Architecture, architecture_of
@@ -23,6 +23,8 @@ CLIP_TOKENS = 77  # of Stable Diffusion 3, beside T5's
 GB = 1e9
 BYTES = {"float32": 4, "bfloat16": 2}
 
+FURTHER = "further policies"  # of the arm that keeps most
+ASIDE = "trained weights set aside"  # while an average's are in their place
 # Bytes of a trained parameter: float32 weight and gradient, and the optimizer's two averages.
 TRAINED_BYTES = {"adamw": 16, "adamw_8bit": 10}
 # Values that a block keeps for its backward pass, per token and width of the model; measured on
@@ -53,6 +55,14 @@ class Memory:
     def least(self) -> float:
         """With one sample in a forward pass."""
         return sum(self.standing.values()) + max(*self.passing.values(), self.per_sample)
+
+    def with_further(self, further: float, aside: float) -> Memory:
+        """The same with other further policies, and so much set aside while one computes."""
+        return replace(
+            self,
+            standing=self.standing | {FURTHER: further},
+            passing=self.passing | {ASIDE: aside},
+        )
 
     def training(self, batch: int) -> float:
         """Of an iteration with `batch` samples in a forward pass; texts were encoded before."""
@@ -170,14 +180,10 @@ def _condition(settings: Settings, found: Architecture) -> int:
 def memory(settings: Settings, size: ModelSize) -> Memory:
     """Memory of a training run, the rewards that it scores with included."""
     training, layers = settings.training, size.transformer
-    arms = arms_of(settings)
-    averages = (training.ema_decay > 0) + max(len(arm.averages()) for arm in arms)
     weights = size.bytes * layers.parameters
-    trained = TRAINED_BYTES[training.optimizer] * size.trained
+    trained = (TRAINED_BYTES[training.optimizer] + 4 * (training.ema_decay > 0)) * size.trained
     if not size.lora:  # autocast keeps a copy of the weights in its own type
         weights = 0 if size.bytes == 4 else weights
-        if any(BASE in arm.others() for arm in arms):
-            weights += 4 * layers.parameters  # the frozen reference
     weights *= _experts_on_device(settings, size)
     table = WAN_KEPT if size.architecture.pipeline in WAN else KEPT
     blocks, kept = layers.blocks, table["lora" if size.lora else "full"]
@@ -195,10 +201,14 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
             for name in (experiment.training_reward, *experiment.diagnostics)
         ]
     )
-    shards = settings.machine.gpus if settings.sharded and settings.machine.gpus else 1
+    arms = arms_of(settings)
+    further = [sum(further_bytes(settings, size, arm).values()) for arm in arms]
+    aside = 4 * size.trained if any(arm.averages() for arm in arms) else 0
+    shards = _shards(settings)
     standing = {
         "transformer": weights / shards,
-        "trained weights, gradients, optimizer": (trained + 4 * size.trained * averages) / shards,
+        "trained weights, gradients, optimizer": trained / shards,
+        FURTHER: max(further, default=0) / shards,
         "image decoder": BYTES[settings.model.vae_dtype] * size.decoder_parameters,
         "rewards": GB * sum(reward.gigabytes for reward in rewards.values()),
     }
@@ -206,6 +216,7 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
         "text encoder": size.bytes * size.architecture.text_parameters,
         "image encoder": 4 * size.architecture.image_parameters,
         "decoding": _decoding_bytes(settings, size),
+        ASIDE: aside / shards,
     }
     return Memory(
         {name: value / GB for name, value in standing.items()},
@@ -214,12 +225,50 @@ def memory(settings: Settings, size: ModelSize) -> Memory:
     )
 
 
+def further_bytes(settings: Settings, size: ModelSize, arm: Arm) -> dict[str, int]:
+    """Bytes of the policies that a run of this arm keeps beside the trained one, by name.
+
+    Moving averages of the trained weights, and the base policy, which an adapter has in itself.
+    They are spread over the GPUs of a run where its weights are.
+    """
+    found = dict.fromkeys(arm.averages(), 4 * size.trained)
+    if BASE in arm.others() and not size.lora:
+        found[BASE] = 4 * size.transformer.parameters * _experts_on_device(settings, size)
+    return found
+
+
+def arms_that_do_not_fit(
+    settings: Settings, size: ModelSize, gigabytes: float
+) -> dict[str, tuple[dict[str, float], float]]:
+    """Arms whose further policies are what a device of this size has no room for.
+
+    By key: each policy's gigabytes on one device, and what training needs with them. Empty where
+    training does not fit without them either.
+    """
+    needed, room, shards = memory(settings, size), gigabytes * USABLE, _shards(settings)
+    if needed.with_further(0, 0).least > room:
+        return {}
+    found = {}
+    for name, arm in zip(settings.arms, arms_of(settings), strict=True):
+        kept = {k: v / shards / GB for k, v in further_bytes(settings, size, arm).items()}
+        aside = 4 * size.trained / shards / GB if arm.averages() else 0
+        least = needed.with_further(sum(kept.values()), aside).least
+        if least > room:
+            found[name] = kept, least
+    return found
+
+
 def host_gigabytes(settings: Settings, size: ModelSize) -> float:
     """Memory of the host for one job: Python, the weights while they load, the text embeddings."""
     texts = max(settings.prompts.train, settings.evaluation.prompts)
     weights = (size.bytes if size.lora else 4) * size.transformer.parameters
     weights *= size.architecture.experts
     return PROCESS + (weights + texts * size.embedding_bytes) / GB
+
+
+def _shards(settings: Settings) -> int:
+    """GPUs that share the weights of a run."""
+    return settings.machine.gpus if settings.sharded and settings.machine.gpus else 1
 
 
 def _decoding_bytes(settings: Settings, size: ModelSize) -> int:

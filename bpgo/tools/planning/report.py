@@ -93,6 +93,7 @@ def _cost(plan: Plan) -> Table:
         *(
             ("memory", gigabytes(value), f"{name}, for a time")
             for name, value in plan.memory.passing.items()
+            if value
         ),
         ("memory", gigabytes(plan.memory.per_sample), "each sample of a batch in the update"),
         ("memory", gigabytes(plan.memory.least), "least: one sample at a time"),

@@ -110,6 +110,17 @@ def arm_passes(settings: Settings, arm: str) -> Passes:
     return found
 
 
+def arm_work(settings: Settings, arm: str) -> tuple[int, int]:
+    """One sample's forward passes in an iteration of an arm, those that guidance adds included.
+
+    First those without a backward pass, then those with one.
+    """
+    copies = passes(settings, settings.rollout.guidance_scale)
+    with_gradient, each = gradient_passes(settings), arm_passes(settings, arm)
+    without = copies * (each.rollout + each.others) + (copies - with_gradient) * each.trained
+    return without, with_gradient * each.trained
+
+
 def snapshots(settings: Settings) -> int:
     """Policies kept before the last one."""
     training = settings.training
@@ -152,17 +163,15 @@ def _by_arm(runs: list[Run]) -> Counter[tuple[str, str]]:
 def _train(settings: Settings, experiment: str, arm: str, name: str, seeds: int) -> Jobs:
     rollout, training = settings.rollout, settings.training
     images = training.iterations * rollout.prompts_per_iteration * rollout.group_size
-    copies = passes(settings, rollout.guidance_scale)
-    with_gradient, each = gradient_passes(settings), arm_passes(settings, arm)
-    without = copies * (each.rollout + each.others) + (copies - with_gradient) * each.trained
+    forwards, updates = arm_work(settings, arm)
     entry = settings.experiments[experiment]
     rewards = settings.models_of([entry.training_reward, *entry.diagnostics])
     return Jobs(
         "train",
         name,
         seeds,
-        forwards=images * without,
-        updates=images * with_gradient * each.trained,
+        forwards=images * forwards,
+        updates=images * updates,
         decoded=images,
         rewarded=dict.fromkeys(rewards, images),
         policies=1 + snapshots(settings),
