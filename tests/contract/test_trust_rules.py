@@ -7,16 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import ClassVar, get_args
 
 import pytest
 import torch
+from tiny_world import make_trainer, redness, same, weights
 
 from bpgo import registry, seeding
 from bpgo.config import resolve as config
+from bpgo.core.trainer import Trainer
 from bpgo.core.trust import Effect, Reads, Trust, Trusted, make_trust
 from bpgo.errors import UserError
-from bpgo.records import Calibration, GroupRewards
+from bpgo.records import Calibration, GroupRewards, Samples
 from bpgo.storage.files import repository_root
 
 CONFIG = repository_root() / "config"
@@ -173,3 +175,50 @@ def test_groups_of_equal_rewards_do_no_harm(file: Path) -> None:
     for rewards in [answer.rewards, *(term.rewards for term in answer.terms)]:
         if rewards is not None:
             assert (rewards == rewards[:, :1]).all()
+
+
+class Sum:
+    """A reward of two parts, as rules of an ensemble need it."""
+
+    weights: ClassVar[dict[str, float]] = {"red": 0.5, "green": 0.5}
+
+    def parts(self, samples: Samples) -> dict[str, torch.Tensor]:
+        red, green, _ = samples.pixels.mean((2, 3)).unbind(1)
+        return {"red": red, "green": green}
+
+    def scaled(self, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: 20 * value for name, value in parts.items()}
+
+    def combine(self, parts: dict[str, torch.Tensor]) -> torch.Tensor:
+        return 10 * parts["red"] + 10 * parts["green"]
+
+    def __call__(self, samples: Samples) -> torch.Tensor:
+        return self.combine(self.parts(samples))
+
+
+def test_a_run_with_the_rule_resumes_to_the_bit(
+    file: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """GRPO with a KL term carries every rule; what a rule remembers is in the checkpoint."""
+    trust = config.load_trust(file.stem, CONFIG).model_dump(mode="json")
+
+    def trainer(output: Path, iterations: int) -> Trainer:
+        made = make_trainer(
+            tiny_folder,
+            output,
+            reward=Sum(),
+            arm_changes={"kl_weight": 0.01, "trust": trust},
+            training={"iterations": iterations, "checkpoint_every": 1, "snapshot_every": 1},
+        )
+        made.diagnostics = {"oracle": redness}
+        return made
+
+    whole = trainer(tmp_path / "whole", 3)
+    whole.run()
+    trainer(tmp_path / "parts", 2).run()
+    resumed = trainer(tmp_path / "parts", 3)
+    resumed.run()
+    assert same(weights(resumed), weights(whole))
+    assert resumed.arm.state_dict() == whole.arm.state_dict()
+    rows = [(tmp_path / part / "rollouts.jsonl").read_text() for part in ("whole", "parts")]
+    assert rows[0] == rows[1]
