@@ -189,10 +189,12 @@ def settings_of(sizes: Sizes, parameters: str, batch_size: int) -> Settings:
     }
     if sizes.steps is not None:
         values["rollout"]["steps"] = sizes.steps
+    # Whole groups, where there is one for each optimizer step.
+    enough = sizes.prompts >= experiment["training"]["optimizer_steps"]
     # The learning rate changes no cost; a small one keeps random weights from running away.
     values["training"] |= {
         "optimizer_steps": experiment["training"]["optimizer_steps"],
-        "split": experiment["training"].get("split", "samples"),
+        "split": experiment["training"].get("split", "samples") if enough else "samples",
         "parameters": parameters,
         "learning_rate": 1e-7,
     }

@@ -10,6 +10,7 @@ from tiny_world import ARMS, CALIBRATION, model_settings, same, tiny_settings, w
 from torch import Tensor
 from wan_cases import T2V, TWO_T2V, WanCase, WanFolders
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.models.flux import FluxPolicy
 from bpgo.models.wan import WanPolicy
@@ -81,7 +82,7 @@ def test_arms_of_a_seed_start_alike(settings: Settings, tmp_path: Path) -> None:
     def start(arm: str, seed: int) -> dict[str, Tensor]:
         output = tmp_path / f"{arm}_{seed}"
         return weights(
-            build_trainer(settings, "tiny", arm, seed, prompts, calibration, output, "cpu")
+            build_trainer(settings, Run("tiny", arm, seed), prompts, calibration, output, "cpu")
         )
 
     reference = start("grpo", 1)
@@ -124,5 +125,5 @@ def test_sampling_asks_for_the_runs_seed(
     monkeypatch.setattr("bpgo.steps.loading.load_policy", noted)
     prompts = tmp_path / "prompts" / "evaluation.jsonl"
     write_prompts(settings, "evaluation", prompts)
-    sample_run(settings, "tiny", "base", 7, prompts, None, tmp_path / "samples")
+    sample_run(settings, Run("tiny", "base", 7), prompts, None, tmp_path / "samples")
     assert seeds == [7]

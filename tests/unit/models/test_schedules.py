@@ -15,6 +15,7 @@ from tiny_world import tiny_settings
 from torch import Tensor
 from wan_cases import T2V, WAN_CASES, WanFolders
 
+from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.models import pipeline
 from bpgo.steps.prompts import write_prompts
@@ -149,7 +150,7 @@ def test_samples_are_judged_on_their_own_noise_levels(tiny_folder: Path, tmp_pat
         prompts = tmp_path / name / "prompts" / "evaluation.jsonl"
         write_prompts(settings, "evaluation", prompts)
         output = tmp_path / name / "samples"
-        sample_run(settings, "tiny", "base", 1, prompts, None, output)
+        sample_run(settings, Run("tiny", "base", 1), prompts, None, output)
         paths = pd.read_parquet(output / "index.parquet").path
         return b"".join((output / path).read_bytes() for path in paths)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from one_of_several import partly_flat
 from safetensors.torch import load_file
+from shipped_arms import values_of
 from tiny_world import make_trainer, redness, trained, weights
 from torch import Tensor
 
@@ -32,14 +33,7 @@ PLAIN = {"machine": {"shard_weights": False}}
 # from making a step of the gradients that are nothing but rounding.
 EPSILON = 1e-5
 GROUPS = {"rollout": {"prompts_per_iteration": 4}, "training": {"split": "groups"}, "flat": True}
-NFT: dict[str, Any] = {
-    "algorithm": "diffusion_nft",
-    "shared_initial_noise": False,
-    **dict.fromkeys(("kernel", "noise_level", "clip_range", "step_selection")),
-    "beta": 1.0,
-    "kl_weight": 1e-4,
-    "decay_type": 1,
-}
+NFT: dict[str, Any] = values_of("diffusion_nft")
 BRANCH: dict[str, Any] = {
     "algorithm": "branch_grpo",
     **dict.fromkeys(("trained_fraction", "step_selection")),
@@ -67,8 +61,8 @@ CASES: dict[str, dict[str, Any]] = {
     "sharded, steps": {"training": {"split": "steps"}},
     "full, a tree": {"arm_changes": BRANCH, **PLAIN},
     "sharded, a tree": {"arm_changes": BRANCH},
-    "full, a further policy": {"arm_changes": NFT, **PLAIN},
-    "sharded, a further policy": {"arm_changes": NFT},
+    "full, a further policy": {"arm_values": NFT, **PLAIN},
+    "sharded, a further policy": {"arm_values": NFT},
 }
 for case in CASES.values():
     case["training"] = {"epsilon": EPSILON, **case.get("training", {})}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from shipped_arms import values_of
 from tiny_world import make_trainer
 
 from bpgo.config import resolve as config
@@ -20,20 +21,10 @@ from bpgo.tools.bench.report import markdown
 from bpgo.tools.planning.work import arm_passes, arm_work
 
 DEFAULT = config.default_configfile()
-NFT: dict[str, Any] = {
-    "algorithm": "diffusion_nft",
-    "title": "DiffusionNFT",
-    "shared_initial_noise": False,
-    "trained_fraction": 0.99,
-    "advantage": {"clip": 5.0, "scope": "batch"},
-    "beta": 1.0,
-    "kl_weight": 1e-4,
-    "decay_type": 1,
-}
 
 
 def trainer_of(tiny: Path, output: Path, arm: str) -> Trainer:
-    values = {"arm_values": NFT} if arm == "diffusion_nft" else {}
+    values = {"arm_values": values_of(arm)} if arm == "diffusion_nft" else {}
     return make_trainer(tiny, output / arm, arm=arm, **values)
 
 
