@@ -143,7 +143,8 @@ class Rollout:
     `[T+1]`; `boundary` is the policy's, the noise level between its two experts (None: it has one).
     `noise` `[B, T+1, ...]` is what was drawn: the start, then each step's, on the host; `fresh`
     `[B, K, ...]` what samples are noised with again, where an arm does that. `channel` is the
-    latents' channel dimension where log-probabilities are by site.
+    latents' channel dimension where log-probabilities are by site. `passes` counts the rows that
+    the transformer computed: samples that were still alike are one.
     """
 
     latents: Tensor
@@ -153,6 +154,7 @@ class Rollout:
     noise: Tensor | None = None
     fresh: Tensor | None = None
     channel: int | None = None
+    passes: int = 0
 
 
 @dataclass(frozen=True)

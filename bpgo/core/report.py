@@ -35,6 +35,8 @@ class UpdateReport:
     first: list[First] = field(default_factory=list)
     ratio_deviation: float = 0.0  # the largest |ratio - 1| before the first optimizer step
     groups_dropped: int = 0
+    trained_passes: int = 0  # rows that the transformer computed with a gradient
+    other_passes: int = 0  # and those of further policies
     looked: bool = False  # at the first ratios
     first_values: dict[str, float] = field(default_factory=dict)
 
@@ -65,6 +67,8 @@ class UpdateReport:
         """Join the passes of all processes, of which some may have had none."""
         self._join(processes, device)
         self.ratio_deviation = processes.largest(self.ratio_deviation)
+        passes = torch.tensor([self.trained_passes, self.other_passes], device=device)
+        self.trained_passes, self.other_passes = map(int, processes.sum(passes))
         empty = torch.zeros(0)
         place = torch.cat([empty.long(), *(one.steps for one in self.first)])
         difference = torch.cat([empty, *(one.difference.cpu() for one in self.first)]).double()
@@ -100,7 +104,8 @@ class UpdateReport:
 
         `first_log_ratio_mean_{step}` and `_max_{step}` are of |log p_new - log p_old| before the
         first optimizer step, `first_clip_fraction` the share of ratios that the clip range holds
-        there.
+        there. `trained_passes` and `other_passes` are totals: samples that were still alike, and
+        were computed once, count once.
         """
         values = {name: float(value) / max(self.weight, 1.0) for name, value in self.sums.items()}
         norms = self.gradient_norms or [0.0]
@@ -110,5 +115,7 @@ class UpdateReport:
             "gradient_norm": float(np.mean(norms)),
             "ratio_deviation": self.ratio_deviation,
             "groups_dropped": self.groups_dropped,
+            "trained_passes": self.trained_passes,
+            "other_passes": self.other_passes,
             **self.first_values,
         }

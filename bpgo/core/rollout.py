@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bpgo import seeding
 from bpgo.core.dpm_solver import DpmSolver
+from bpgo.core.layout import Layout, Pass
 from bpgo.core.sde import LogProbForm, Transition, log_prob, transition
 from bpgo.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.records import Plan, Rollout
@@ -90,72 +91,36 @@ def rollout(
     kernel: str,
     noise_level: float,
     plan: Plan,
+    layout: Layout,
     guidance_scale: Guidance = 1.0,
-    parts: list[Tensor] | int = 96,
     channel: int | None = None,
 ) -> Rollout:
     """Sample `[B]` trajectories with stored latents and log-probabilities.
 
     Args:
-        policy: the generator; its transformer is called once per step and part.
+        policy: the generator; its transformer is called once per step and forward pass.
         prompts: embeddings of the B samples (a group's prompt repeated); on the host or the device.
         noise: `[B, T+1, ...]` from `rollout_noise`.
         sigmas: `[T+1]`, falling.
         kernel: the SDE kernel of stochastic steps; every other step is an ODE step.
         noise_level: the kernel's eta.
         plan: which steps of which sample are stochastic, and how loud their noise is.
+        layout: the rows of each forward pass. The update must use the same, or passes of the same
+            size: another may round differently, and then ratios are not exactly 1.
         guidance_scale: passed to the policy.
-        parts: the rows of each forward pass, or how many a pass takes in order. The update must
-            use passes of the same size: another may round differently, and then ratios are not
-            exactly 1.
         channel: the latents' channel dimension where log-probabilities are those of each site,
             summed over channels; None: the mean over all latent numbers.
     """
-    if isinstance(parts, int):
-        everything = torch.arange(len(noise))
-        parts = [everything[rows] for rows in chunks(len(noise), parts)]
-    found = [
-        _trajectory(
-            policy,
-            prompts.select(rows).to(policy.device, policy.dtype),
-            noise[rows].to(policy.device),
-            sigmas.to(policy.device),
-            kernel,
-            noise_level,
-            plan.part(rows),
-            guidance_scale,
-            channel,
-        )
-        for rows in parts
-    ]
-    back = torch.cat(parts).argsort()
-    latents, log_probs = (torch.cat(each)[back] for each in zip(*found, strict=True))
-    return Rollout(
-        latents, log_probs, sigmas.to(policy.device), policy.boundary, noise, channel=channel
-    )
-
-
-def _trajectory(
-    policy: Policy,
-    prompts: PromptEmbeddings,
-    noise: Tensor,
-    sigmas: Tensor,
-    kernel: str,
-    noise_level: float,
-    plan: Plan,
-    guidance_scale: Guidance,
-    channel: int | None,
-) -> tuple[Tensor, Tensor]:
-    """`latents [b, T+1, ...]` and `log_probs [b, T]` (or `[b, T, *sites]`) of one part."""
-    steps, batch = len(sigmas) - 1, len(noise)
-    path = torch.zeros_like(noise)
-    path[:, 0] = noise[:, 0]
+    sigmas, steps, batch = sigmas.to(policy.device), len(sigmas) - 1, len(noise)
+    path = torch.zeros_like(noise, device=policy.device)
+    path[:, 0] = noise[:, 0].to(policy.device)
     sites = () if channel is None else path[:, 0].select(channel, 0).shape[1:]
-    log_probs = noise.new_zeros(batch, steps, *sites)
+    log_probs = path.new_zeros(batch, steps, *sites)
+    passes = {step: layout.at_step(step) for step in plan.levels()[:-1]}
     solver, solved_from = DpmSolver(), steps + 1 if plan.tail is None else plan.tail[0]
     for step, following in pairwise(plan.levels()):
         sigma, sigma_next = sigmas[step].expand(batch), sigmas[following].expand(batch)
-        velocity = policy.velocity(path[:, step], sigma, prompts, guidance_scale)
+        velocity = _velocity(policy, prompts, path[:, step], sigma, passes[step], guidance_scale)
         given = (velocity, path[:, step], sigma, sigma_next)
         if step >= solved_from:
             path[:, following] = solver.step(*given[:2], sigmas[step], sigmas[following])
@@ -168,10 +133,33 @@ def _trajectory(
         if noisy.any():
             moved = transition(kernel, *given, noise_level, sigma_max=sigmas[1])
             scale = 1 if plan.noise_scale is None else float(plan.noise_scale[step])
-            path[noisy, step + 1] = moved.sample(noise[:, step + 1] * scale)[noisy]
+            drawn = noise[:, step + 1].to(path.device) * scale
+            path[noisy, step + 1] = moved.sample(drawn)[noisy]
             scores = step_log_prob(kernel, path[:, step + 1], moved, channel)
             log_probs[noisy, step] = scores[noisy]
-    return path, log_probs
+    computed = sum(one.count for each in passes.values() for one in each)
+    return Rollout(
+        path, log_probs, sigmas, policy.boundary, noise, channel=channel, passes=computed
+    )
+
+
+def _velocity(
+    policy: Policy,
+    prompts: PromptEmbeddings,
+    latents: Tensor,
+    sigma: Tensor,
+    passes: list[Pass],
+    guidance_scale: Guidance,
+) -> Tensor:
+    """`[B, ...]` at one step; samples that are still alike are computed once."""
+    found = []
+    for one in passes:
+        rows = one.once(one.rows)
+        embeddings = prompts.select(rows).to(policy.device, policy.dtype)
+        given = (latents[rows], sigma[rows], embeddings)
+        found.append(one.spread(policy.velocity(*given, guidance_scale)))
+    back = torch.cat([one.rows for one in passes]).argsort()
+    return torch.cat(found)[back.to(latents.device)]
 
 
 def step_log_prob(

@@ -189,6 +189,8 @@ class Trainer:
         }
         means = {f"{PART}{name}": float(part.mean()) for name, part in scored_all.parts.items()}
         summary = _summary(scored_all.rewards, report, result)
+        drawn = torch.tensor(batch.passes, device=self.policy.device)
+        summary["rollout_passes"] = int(processes.sum(drawn))
         return {"iteration": iteration, **summary, **means, **times}
 
     def plan(self, iteration: int) -> Plan:
@@ -277,7 +279,6 @@ class Trainer:
         shape = self.policy.latent_shape
         names = (self.seed, iteration, chosen.ids)
         noise = rollout_noise(shape, sizes.steps, *names, plan.noise_of)
-        layout = self.updater.layout(len(chosen), sizes.group_size)
         with self._drawing():
             drawn = rollout(
                 self.policy,
@@ -287,8 +288,8 @@ class Trainer:
                 arm.kernel,
                 arm.noise_level,
                 plan,
+                self.updater.layout(plan, sizes.group_size),
                 sizes.guidance_scale,
-                layout.rollout_parts(),
                 self.policy.channel_dimension if arm.per_site else None,
             )
         if not arm.noised_again:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bpgo.config.settings import CLIP_SHARE, TrainingSettings
+from bpgo.core.alike import alike_rows
 from bpgo.core.arm import Arm
 from bpgo.core.layout import Layout, Pass
 from bpgo.core.report import UpdateReport
@@ -55,16 +56,20 @@ class Updater:
     sharded: bool = False
     guard: Callable[[], AbstractContextManager[None]] = nullcontext  # around each optimizer step
 
-    def layout(self, prompts: int, group_size: int) -> Layout:
-        """How `prompts` groups of this process share forward passes and optimizer steps."""
+    def layout(self, plan: Plan, group_size: int) -> Layout:
+        """How this process's samples share forward passes and optimizer steps."""
+        same_rows = self.sharded or self.policy.dtype != torch.float32
+        # Samples at several steps would not have a pass of the rollout's size.
+        alike = None if same_rows and self.arm.mixes_steps else alike_rows(plan, group_size)
         return Layout(
-            prompts,
+            len(plan.noise_of) // group_size,
             group_size,
             self.batch_size,
             self.settings.optimizer_steps,
             self.settings.split,
             self.arm.whole_groups,
-            self.sharded or self.policy.dtype != torch.float32,
+            same_rows,
+            alike,
         )
 
     @property
@@ -96,8 +101,10 @@ class Updater:
         own = self.processes.part(len(active))
         batch = _Batch(rollout, prompts, plan, *_own_part(advantages, own))
         group_size = advantages.terms[0].advantage.shape[1]
-        layout = self.layout(len(plan.trained) // group_size, group_size)
-        turns = layout.turns(plan.trained.shape[1], active[own], keep_all=self.sharded)
+        layout = self.layout(plan, group_size)
+        turns = layout.turns(
+            plan.trained, active[own], keep_all=self.sharded, stored=not self.arm.noised_again
+        )
         points = [self._points(layout, plan.trained.shape[1], turn) for turn in range(len(turns))]
         # Sharded weights are gathered inside: there a process cannot leave the others alone.
         loop = nullcontext if self.sharded else self.processes.together
@@ -132,7 +139,7 @@ class Updater:
         first: bool,
         counted: bool,
     ) -> None:
-        seen = self._see(batch, one)
+        seen = self._see(batch, one, report)
         loss = torch.zeros((), device=seen.velocity.device)
         logged: dict[str, Tensor] = {}
         for number, term in enumerate(batch.terms):
@@ -163,7 +170,7 @@ class Updater:
         if counted:
             report.add(len(one.rows), **logged)
 
-    def _see(self, batch: _Batch, one: Pass) -> Seen:
+    def _see(self, batch: _Batch, one: Pass, report: UpdateReport) -> Seen:
         """The trained points of a pass, under the policy as it is and under the further ones."""
         points = Points(one.rows, one.columns, batch.plan.trained[one.rows, one.columns])
         seen = Seen(
@@ -174,11 +181,20 @@ class Updater:
             self.arm.noised_again,
             batch.plan.noise_scale,
         )
-        embeddings = batch.prompts.select(one.rows).to(self.policy.device, self.policy.dtype)
-        given = (seen.latents, seen.sigma, embeddings, self.guidance_scale)
+        embeddings = batch.prompts.select(one.once(one.rows))
+        given = (
+            one.once(seen.latents),
+            one.once(seen.sigma),
+            embeddings.to(self.policy.device, self.policy.dtype),
+            self.guidance_scale,
+        )
         with torch.no_grad():
-            seen.others = {name: velocity(*given) for name, velocity in self.others.items()}
-        seen.velocity = self.policy.velocity(*given)
+            seen.others = {
+                name: one.spread(velocity(*given)) for name, velocity in self.others.items()
+            }
+        seen.velocity = one.spread(self.policy.velocity(*given))
+        report.trained_passes += one.count
+        report.other_passes += one.count * len(self.others)
         return seen
 
     def _transition(self, seen: Seen, velocity: Tensor) -> Transition:

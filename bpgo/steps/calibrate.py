@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bpgo.config.settings import MAIN, RolloutSettings, Settings
 from bpgo.core.arm import Arm, make_plan
+from bpgo.core.layout import Layout
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.scoring import score_latents
 from bpgo.errors import NonFiniteError
@@ -113,8 +114,8 @@ def _draw(
                 arm.kernel,
                 arm.noise_level,
                 plan,
+                Layout(len(noise) // group, group, size),
                 sampler.guidance_scale,
-                size,
             )
         chosen = batch[index.tolist()]
         found = _score(policy, drawn.latents[:, -1], rewards, chosen)

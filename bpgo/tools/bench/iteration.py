@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bpgo.core.layout import Layout
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
 from bpgo.run.determinism import repeatable
@@ -137,7 +138,10 @@ def iterations_of_two(
 
 
 def rollout_seconds(trainer: Trainer, batch_size: int, samples: int, iteration: int) -> Seconds:
-    """A rollout of `samples` trajectories in forward passes of `batch_size`, and their decoding."""
+    """A rollout of `samples` trajectories in forward passes of `batch_size`, and their decoding.
+
+    Each sample is computed on its own at every step, as if none shared its start.
+    """
     sizes, arm = trainer.settings.rollout, trainer.arm
     rows = torch.arange(samples) // sizes.group_size % len(trainer.prompts)
     prompts = [f"bench-{row}" for row in range(-(-samples // sizes.group_size))]
@@ -156,8 +160,8 @@ def rollout_seconds(trainer: Trainer, batch_size: int, samples: int, iteration: 
             arm.kernel,
             arm.noise_level,
             plan.part(slice(samples)),
+            Layout(1, samples, batch_size),
             sizes.guidance_scale,
-            batch_size,
         )
         for part in chunks(samples, batch_size):
             trainer.policy.decode(drawn.latents[part, -1])

@@ -13,6 +13,7 @@ from from_files import GROUP, PROMPTS, STEPS, arm_of, sizes, trainer_of
 from pydantic import ValidationError
 from tiny_world import random_embeddings, same, tiny_policy, weights
 
+from bpgo.core.layout import Layout
 from bpgo.core.loss import clipped_surrogate
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.core.trust import Effect
@@ -55,7 +56,7 @@ def test_paths_are_one_until_they_part(tiny_folder: Path) -> None:
     rows = torch.arange(PROMPTS).repeat_interleave(GROUP)
     noise = rollout_noise(policy.latent_shape, STEPS, 1, 1, ["a", "b"], made.noise_of)
     given = (policy, random_embeddings(PROMPTS).select(rows), noise, policy.sigmas(STEPS))
-    path = rollout(*given, "dance", 0.6, made).latents
+    path = rollout(*given, "dance", 0.6, made, Layout(1, len(rows), 96)).latents
     for first in (0, GROUP):
         one, other, third, fourth = path[first : first + GROUP]
         assert torch.equal(one[:3], other[:3])

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tiny_world import random_embeddings, same, tiny_policy, weights
 
 from bpgo.core.advantage import group_advantage
+from bpgo.core.layout import Layout
 from bpgo.core.rollout import rollout, rollout_noise
 from bpgo.errors import UserError
 from bpgo.records import GroupRewards, Passes, Plan
@@ -128,7 +129,7 @@ def drawn(folder: Path, made: Plan) -> tuple[Any, list[float]]:
     rows = torch.arange(PROMPTS).repeat_interleave(4)
     noise = rollout_noise(policy.latent_shape, STEPS, 1, 1, ["a", "b"], made.noise_of)
     given = (policy, random_embeddings(PROMPTS).select(rows), noise, policy.sigmas(STEPS))
-    return rollout(*given, "flow", 0.7, made), policy.seen
+    return rollout(*given, "flow", 0.7, made, Layout(1, len(rows), 96)), policy.seen
 
 
 def test_outside_the_window_a_step_has_no_noise(tiny_folder: Path) -> None:

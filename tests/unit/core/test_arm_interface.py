@@ -192,13 +192,17 @@ def test_further_policies_resume_to_the_bit(tiny_folder: Path, tmp_path: Path) -
 
 
 def test_passes_are_those_that_are_made(tiny_folder: Path, tmp_path: Path) -> None:
-    """The transformer is called on as many samples as the arm says."""
+    """Where no sample shares its start, the transformer is called on as many as the arm says."""
+    alone = {"shared_initial_noise": False}
     cases: dict[str, tuple[Any, dict[str, Any], Passes]] = {
-        "grpo": (None, {}, Passes(4, 2, 0)),
+        "grpo": (None, {"arm_changes": alone}, Passes(4, 2, 0)),
         "flow_grpo": (None, {"arm": "flow_grpo"}, Passes(4, 2, 2)),
         "each step": (
             EachStep,
-            {"arm_changes": {"step_selection": "all", "trained_fraction": 1.0}},
+            {
+                "arm_changes": alone | {"step_selection": "all", "trained_fraction": 1.0},
+                "training": {"optimizer_steps": 1},  # three full passes of 8
+            },
             Passes(4, 3, 0),
         ),
     }
@@ -222,12 +226,37 @@ def assert_passes(trainer: Trainer, expected: Passes) -> None:
         reference.__self__.transformer.register_forward_pre_hook(  # type: ignore[attr-defined]
             count, with_kwargs=True
         )
-    trainer.iterate(1)
+    entry = trainer.iterate(1)
     sizes = trainer.settings.rollout
     batch = sizes.prompts_per_iteration * sizes.group_size
     assert trainer.arm.passes(sizes) == expected
-    assert counted[True] == batch * expected.trained
-    assert counted[False] == batch * (expected.rollout + expected.others)
+    assert counted[True] == batch * expected.trained == entry["trained_passes"]
+    assert entry["rollout_passes"] == batch * expected.rollout
+    assert entry["other_passes"] == batch * expected.others
+    assert counted[False] == entry["rollout_passes"] + entry["other_passes"]
+
+
+def test_passes_that_are_made_are_logged(tiny_folder: Path, tmp_path: Path) -> None:
+    """A shared start is computed once a group: 4 rows, filled up to 8 in a pass; else 24 a step."""
+    trainer = make_trainer(
+        tiny_folder,
+        tmp_path,
+        arm_changes={"step_selection": "all", "trained_fraction": 1.0},
+        rollout={"prompts_per_iteration": 4, "group_size": 6, "batch_size": 24},
+        training={"optimizer_steps": 1},
+    )
+    counted = {True: 0, False: 0}
+
+    def count(_: Any, __: Any, named: dict[str, Any]) -> None:
+        counted[torch.is_grad_enabled()] += len(named["hidden_states"])
+
+    trainer.policy.transformer.register_forward_pre_hook(count, with_kwargs=True)
+    entry = trainer.iterate(1)
+    assert entry["ratio_deviation"] == 0.0
+    assert entry["rollout_passes"] == 4 + 3 * 24
+    assert counted[False] == 8 + 3 * 24
+    kept = 4 - entry["groups_dropped"]
+    assert entry["trained_passes"] == kept + 2 * 6 * kept <= counted[True] < 3 * 24
 
 
 def test_parts_of_a_sum_reach_the_arm(tiny_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from tiny_world import CAPTIONS, TOKENS, random_embeddings, tiny_policy
 from torch import Tensor
 
+from bpgo.core.alike import alike_rows
+from bpgo.core.layout import Layout
 from bpgo.core.rollout import chunks, initial_noise, rollout, rollout_noise, sample
 from bpgo.models.flux import FluxPolicy
 from bpgo.records import Plan, Rollout
@@ -43,7 +46,8 @@ def plan_of(stochastic_steps: list[int], noise_scale: Tensor | None = None) -> P
 def drawn(policy: FluxPolicy, noise: Tensor, kernel: str = "dance", **changes: Any) -> Rollout:
     prompts = random_embeddings(len(PROMPTS)).select(torch.arange(2).repeat_interleave(GROUP))
     plan = changes.pop("plan", None) or plan_of(changes.pop("stochastic_steps", [0, 1, 2]))
-    options: dict[str, Any] = {"plan": plan, "noise_level": 0.6}
+    layout = changes.pop("layout", None) or Layout(1, BATCH, changes.pop("batch_size", 96))
+    options: dict[str, Any] = {"plan": plan, "noise_level": 0.6, "layout": layout}
     return rollout(policy, prompts, noise, policy.sigmas(STEPS), kernel, **(options | changes))
 
 
@@ -71,7 +75,7 @@ def test_exactly_repeatable(policy: FluxPolicy) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5])
 def test_chunks_change_nothing_beyond_rounding(size: int, policy: FluxPolicy) -> None:
-    whole, parts = (drawn(policy, noise_of(policy), parts=n) for n in (96, size))
+    whole, parts = (drawn(policy, noise_of(policy), batch_size=n) for n in (96, size))
     torch.testing.assert_close(parts.latents, whole.latents, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(parts.log_probs, whole.log_probs, rtol=1e-5, atol=1e-5)
 
@@ -153,10 +157,37 @@ def test_log_probs_by_site_add_up(policy: FluxPolicy) -> None:
     )
 
 
-def test_parts_in_any_order_come_back_in_order(policy: FluxPolicy) -> None:
-    parts = [torch.tensor([5, 1, 3]), torch.tensor([0, 2, 4])]
-    found, whole = drawn(policy, noise_of(policy), parts=parts), drawn(policy, noise_of(policy))
+def test_passes_in_any_order_come_back_in_order(policy: FluxPolicy) -> None:
+    layout = Layout(2, GROUP, 3, optimizer_steps=2, same_rows=True)
+    assert [one.rows.tolist() for one in layout.at_step(0)] == [[0, 1, 3], [4], [2, 5]]
+    found, whole = drawn(policy, noise_of(policy), layout=layout), drawn(policy, noise_of(policy))
     torch.testing.assert_close(found.latents, whole.latents, rtol=1e-5, atol=1e-5)
+
+
+def test_samples_that_are_still_alike_are_computed_once(
+    policy: FluxPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both groups share their start; the second's samples 1 and 2 are one path for a step more."""
+    whose = torch.arange(GROUP)[:, None].repeat(len(PROMPTS), STEPS + 1)
+    whose[:, 0] = 0
+    whose[5, 1] = 1
+    plan = replace(plan_of([0, 1, 2]), noise_of=whose)
+    noise = noise_of(policy, noise_of=whose)
+    apart = drawn(policy, noise, plan=plan)
+    calls: list[int] = []
+    velocity = policy.velocity
+
+    def counted(latents: Tensor, *rest: Any) -> Tensor:
+        calls.append(len(latents))
+        return velocity(latents, *rest)
+
+    monkeypatch.setattr(policy, "velocity", counted)
+    layout = Layout(2, GROUP, 96, alike=alike_rows(plan, GROUP), same_rows=True)
+    once = drawn(policy, noise, plan=plan, layout=layout)
+    assert calls == [2, 5, 6, 6]
+    torch.testing.assert_close(once.latents, apart.latents, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(once.log_probs, apart.log_probs, rtol=1e-5, atol=1e-5)
+    assert torch.equal(once.latents[4, 1], once.latents[5, 1])
 
 
 def test_log_prob_is_the_density_of_the_noise_drawn(policy: FluxPolicy) -> None:

@@ -11,6 +11,7 @@ from pipeline_cases import PROMPTS, STEPS, Case, Folders, disturb, images_of, no
 from tiny_world import make_trainer, weights
 from torch import Tensor
 
+from bpgo.core.layout import Layout
 from bpgo.core.rollout import rollout, step_log_prob
 from bpgo.core.sde import transition
 from bpgo.run.progress import read_lines
@@ -25,7 +26,9 @@ def test_first_ratios_are_one(parameters: str, dtype: str, model: Case, folders:
     sigmas, noise_level = policy.sigmas(STEPS), 0.7
     noise = torch.stack([noise_of(policy)] * (STEPS + 1), dim=1)
     plan = plan_of(noise, [0, 1, 2])
-    drawn = rollout(policy, prompts, noise, sigmas, "flow", noise_level, plan, model.guidance)
+    drawn = rollout(
+        policy, prompts, noise, sigmas, "flow", noise_level, plan, Layout(1, 3, 96), model.guidance
+    )
     assert drawn.latents.dtype == drawn.log_probs.dtype == torch.float32
     for step in (0, 1, 2):
         sigma, sigma_next = sigmas[step].expand(3), sigmas[step + 1].expand(3)

@@ -21,6 +21,7 @@ from wan_cases import (
 )
 from wan_world import make_wan_trainer
 
+from bpgo.core.layout import Layout
 from bpgo.core.rollout import rollout, step_log_prob
 from bpgo.core.sde import transition
 from bpgo.run.progress import read_lines
@@ -43,7 +44,9 @@ def test_first_ratios_are_one(
     sigmas, noise_level = policy.sigmas(STEPS), 0.7
     noise = torch.stack([wan_noise(policy)] * (STEPS + 1), dim=1)
     plan = plan_of(noise, [0, 1, 2])
-    drawn = rollout(policy, prompts, noise, sigmas, "flow", noise_level, plan, case.guidance)
+    drawn = rollout(
+        policy, prompts, noise, sigmas, "flow", noise_level, plan, Layout(1, 3, 96), case.guidance
+    )
     assert drawn.latents.isfinite().all()
     for step in (0, 1, 2):
         latents, following = drawn.latents[:, step], drawn.latents[:, step + 1]
