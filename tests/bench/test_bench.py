@@ -41,6 +41,10 @@ def test_parts_add_up(found: Found) -> None:
     assert sum(value["median"] for value in figures["shares"].values()) == pytest.approx(1, abs=0.3)
     assert figures["method_over_reference"]["median"] > 0
     assert figures["one_at_a_time_over_batched"]["median"] > 0
+    assert (
+        figures["share_outside_models"]["median"] < figures["share_outside_transformer"]["median"]
+    )
+    assert list(figures["batches"]["by_samples_a_pass"]) == ["96", "24", "3", "1"]
     assert set(figures["startup"]) == {"schema"}
 
 
@@ -55,6 +59,8 @@ def test_report_names_what_was_measured(found: Found) -> None:
         "decode",
         "`bpgo` over `grpo`",
         "`schema`",
+        "4, as configured",
+        "| 24 | ",
         machine["hardware"]["processor"],
         f"torch {machine['packages']['torch']}",
         "torch threads: 1",

@@ -17,12 +17,11 @@ from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError, suggest
+from bpgo.records import Passes
 from bpgo.run.progress import Progress
 from bpgo.tools.bench.iteration import REPLAYED, Instrument, iterations_of_two
 from bpgo.tools.bench.measure import Seconds, summarize, trusted_clock
-from bpgo.tools.planning.work import arm_passes, arm_work
-
-Pair = tuple[dict[str, Seconds], dict[str, Seconds]]
+from bpgo.tools.planning.work import arm_passes, with_guidance
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,18 @@ class Costs:
     def iteration(self, forwards: int, trained: int) -> float:
         """An iteration with so many passes of all its samples."""
         return self.rest + self.forward * forwards + self.trained * trained
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An iteration of the reference arm and one of another arm: seconds by part, passes made.
+
+    `replayed` are the rows of the reference arm's calls that were made again, by `REPLAYED`.
+    """
+
+    seconds: tuple[dict[str, Seconds], dict[str, Seconds]]
+    made: tuple[Passes, Passes]
+    replayed: dict[str, int]
 
 
 def settings_by_arm(
@@ -90,69 +101,74 @@ def arm_figures(reference: Trainer, arms: dict[str, Trainer], pairs: int) -> dic
     does so for both.
     """
     clock = trusted_clock(reference.policy.device)
-    instrument = Instrument(reference)
+    beside = Instrument(reference)
+    instruments = {name: Instrument(trainer) for name, trainer in arms.items()}
     turns = {
-        name: iter(iterations_of_two(instrument, Instrument(trainer), pairs))
-        for name, trainer in arms.items()
+        name: iter(iterations_of_two(beside, instrument, pairs))
+        for name, instrument in instruments.items()
     }
-    measured: dict[str, list[Pair]] = {name: [] for name in arms}
-    rows: list[dict[str, int]] = []
+    measured: dict[str, list[Measured]] = {name: [] for name in arms}
     with Progress("bench: arms", pairs) as progress:
         for turn in range(pairs):
             for name, each in turns.items():
-                measured[name].append(next(each))
-                rows.append(dict(instrument.rows))
+                pair = next(each)
+                made = passes_made(beside.entry), passes_made(instruments[name].entry)
+                measured[name].append(Measured(pair, made, dict(beside.rows)))
             progress.step(turn + 1)
     if not arms:
         return {}
-    first = [measured[name][turn][0] for turn in range(pairs) for name in arms]
-    work = work_of(reference.settings, reference.settings.analysis.reference_arm)
-    costs = costs_of(first, rows, work[0], clock)
-    base = costs.iteration(*work)
+    costs = costs_of([one for each in measured.values() for one in each], reference.settings, clock)
     return {
-        name: _figures(name, trainer.settings, measured[name], costs, base, clock)
+        name: _figures(name, trainer.settings, measured[name], costs, clock)
         for name, trainer in arms.items()
     }
 
 
+def passes_made(entry: dict[str, Any]) -> Passes:
+    """Of all samples of an iteration together, as its metrics say."""
+    return Passes(entry["rollout_passes"], entry["trained_passes"], entry["other_passes"])
+
+
 def _figures(
-    name: str, settings: Settings, measured: list[Pair], costs: Costs, base: float, clock: str
+    name: str, settings: Settings, measured: list[Measured], costs: Costs, clock: str
 ) -> dict[str, Any]:
-    ratio = costs.iteration(*work_of(settings, name)) / base
-    found = [arm["total"].on(clock) / beside["total"].on(clock) for beside, arm in measured]
+    samples = settings.rollout.prompts_per_iteration * settings.rollout.group_size
+    found = [
+        arm["total"].on(clock) / beside["total"].on(clock)
+        for beside, arm in (one.seconds for one in measured)
+    ]
+    predicted = []
+    for one in measured:
+        beside, arm = (costs.iteration(*with_guidance(settings, made)) for made in one.made)
+        predicted.append(arm / beside)
+    over = [ratio / expected for ratio, expected in zip(found, predicted, strict=True)]
     return {
         "passes": asdict(arm_passes(settings, name)),
+        "passes_made": {
+            kind: statistics.mean(getattr(one.made[1], kind) for one in measured) / samples
+            for kind in ("rollout", "trained", "others")
+        },
         "measured": summarize(found),
-        "predicted": ratio,
-        "measured_over_predicted": summarize([value / ratio for value in found]),
+        "predicted": statistics.median(predicted),
+        "measured_over_predicted": summarize(over),
     }
 
 
-def costs_of(
-    iterations: list[dict[str, Seconds]], rows: list[dict[str, int]], forwards: int, clock: str
-) -> Costs:
-    """The medians over iterations of one arm, each with the rows of the calls that it replayed.
+def costs_of(measured: list[Measured], settings: Settings, clock: str) -> Costs:
+    """The medians over iterations of the reference arm.
 
-    `forwards` is how many passes without gradient an iteration has. Those that were not replayed
-    are the base policy's, where that is a model of its own; they cost as much as the others.
+    Passes without gradient that were not replayed are the base policy's, where that is a model of
+    its own; they cost as much as the others.
     """
     forward, trained = (
         statistics.median(
-            seconds[name].on(clock) / max(1, count[name])
-            for seconds, count in zip(iterations, rows, strict=True)
+            one.seconds[0][name].on(clock) / max(1, one.replayed[name]) for one in measured
         )
         for name in REPLAYED
     )
-    rest = [
-        (seconds["total"] - seconds["transformer"]).on(clock)
-        - forward * max(0, forwards - count["forward"])
-        for seconds, count in zip(iterations, rows, strict=True)
-    ]
+    rest = []
+    for one in measured:
+        seconds, (without, _) = one.seconds[0], with_guidance(settings, one.made[0])
+        outside = (seconds["total"] - seconds["transformer"]).on(clock)
+        rest.append(outside - forward * max(0, without - one.replayed["forward"]))
     return Costs(forward, trained, statistics.median(rest))
-
-
-def work_of(settings: Settings, arm: str) -> tuple[int, int]:
-    """Passes of an iteration's samples together, without and with a backward pass."""
-    samples = settings.rollout.prompts_per_iteration * settings.rollout.group_size
-    forwards, trained = arm_work(settings, arm)
-    return samples * forwards, samples * trained

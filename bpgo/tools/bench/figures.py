@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from bpgo.core.layout import Layout
 from bpgo.core.trainer import Trainer
+from bpgo.records import Plan
 from bpgo.run.progress import Progress
 from bpgo.tools.bench import iteration as iterations
 from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument
 from bpgo.tools.bench.measure import Seconds, summarize, trusted_clock
+
+SAMPLES_A_PASS = (96, 24, 3, 1)
+"""Ours, the largest and the published one of flow_grpo's FLUX configuration, DanceGRPO's."""
 
 
 def rollout_figures(trainer: Trainer, repeats: int) -> dict[str, Any]:
@@ -38,6 +44,43 @@ def rollout_figures(trainer: Trainer, repeats: int) -> dict[str, Any]:
     }
 
 
+def batch_figures(trainer: Trainer, repeats: int) -> dict[str, Any]:
+    """An iteration with forward passes of `SAMPLES_A_PASS`, over one as configured.
+
+    With these sizes each sample is computed on its own, as in a loop that shares nothing.
+    """
+    clock, updater = trusted_clock(trainer.policy.device), trainer.updater
+    own, layout = updater.batch_size, updater.layout
+    shared: list[float] = []
+    found: dict[int, list[float]] = {size: [] for size in SAMPLES_A_PASS}
+    instrument = Instrument(trainer)
+
+    def alone(plan: Plan, group_size: int) -> Layout:
+        return replace(layout(plan, group_size), alike=None)
+
+    with Progress("bench: samples a forward pass", repeats) as progress:
+        instrument.iterate(1)  # warms up
+        for repeat in range(repeats):
+            shared.append(instrument.iterate(2 + repeat)["total"].on(clock))
+            for size, seconds in found.items():
+                updater.batch_size, updater.layout = size, alone  # type: ignore[method-assign]
+                seconds.append(instrument.iterate(2 + repeat)["total"].on(clock))
+                updater.batch_size, updater.layout = own, layout  # type: ignore[method-assign]
+            progress.step(1 + repeat)
+    return {
+        "configured_seconds": summarize(shared),
+        "by_samples_a_pass": {
+            str(size): {
+                "seconds": summarize(seconds),
+                "over_configured": summarize(
+                    [one / ours for one, ours in zip(seconds, shared, strict=True)]
+                ),
+            }
+            for size, seconds in found.items()
+        },
+    }
+
+
 def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
     """Both arms' iterations: their parts, the transformer's share, and the ratio of the two."""
     clock = trusted_clock(trainers[0].policy.device)
@@ -60,6 +103,7 @@ def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
         },
         "transformer_seconds": summarize([seconds["transformer"].on(clock) for seconds in first]),
         "share_outside_transformer": summarize(outside),
+        "share_outside_models": summarize([_share_outside_models(each, clock) for each in first]),
         "shares": _shares(first, clock),
         "ratio_deviation": deviation,
         "method_over_reference": summarize(
@@ -70,6 +114,12 @@ def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
 
 def _share_outside(seconds: dict[str, Seconds], clock: str) -> float:
     return 1 - seconds["transformer"].on(clock) / seconds["total"].on(clock)
+
+
+def _share_outside_models(seconds: dict[str, Seconds], clock: str) -> float:
+    """Of the transformer, the codec and the rewards."""
+    models = ("transformer", "decode", "training reward", "diagnostics")
+    return 1 - sum(seconds[name].on(clock) for name in models) / seconds["total"].on(clock)
 
 
 def _shares(measured: list[dict[str, Seconds]], clock: str) -> dict[str, dict[str, float]]:

@@ -25,7 +25,7 @@ from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.train import build_trainer
 from bpgo.storage.files import write_json, write_text
 from bpgo.tools.bench.arms import arm_figures, settings_by_arm
-from bpgo.tools.bench.figures import iteration_figures, rollout_figures
+from bpgo.tools.bench.figures import batch_figures, iteration_figures, rollout_figures
 from bpgo.tools.bench.measure import trusted_clock
 from bpgo.tools.bench.report import markdown
 from bpgo.tools.bench.startup import REPEATS as STARTUP_REPEATS
@@ -52,8 +52,8 @@ def run_bench(
     Args:
         configfile: a configuration as `resolve` takes it.
         output: the folder of `bench.json` and `bench.md`.
-        repeats: rollouts of each batch size; 4 pairs of iterations are run for each, and 2 of each
-            of `arms`.
+        repeats: rollouts and iterations of each batch size; 4 pairs of iterations are run for
+            each, and 2 of each of `arms`.
         threads: torch threads.
         device: a torch device; by default `cuda` where there is one.
         arms: whose iterations are compared with what their forward passes predict; by default all
@@ -82,6 +82,7 @@ def run_bench(
         found = _header(settings, experiment, compared, trainers[0], device, threads)
         found |= rollout_figures(trainers[0], repeats)
         found |= iteration_figures(trainers, PAIRS_PER_REPEAT * repeats)
+        found["batches"] = batch_figures(_trainer(settings, runs[0], files, device), repeats)
         reference = _trainer(settings, runs[0], files, device)
         each = {
             arm: _trainer(changed, Run(experiment, arm, SEED), files, device)

@@ -115,8 +115,15 @@ def arm_work(settings: Settings, arm: str) -> tuple[int, int]:
 
     First those without a backward pass, then those with one.
     """
-    copies = passes(settings, settings.rollout.guidance_scale)
-    with_gradient, each = gradient_passes(settings), arm_passes(settings, arm)
+    return with_guidance(settings, arm_passes(settings, arm))
+
+
+def with_guidance(settings: Settings, each: Passes) -> tuple[int, int]:
+    """Forward passes without and with a backward pass, those that guidance adds included."""
+    copies, with_gradient = (
+        passes(settings, settings.rollout.guidance_scale),
+        gradient_passes(settings),
+    )
     without = copies * (each.rollout + each.others) + (copies - with_gradient) * each.trained
     return without, with_gradient * each.trained
 
