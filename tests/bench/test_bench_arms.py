@@ -21,9 +21,9 @@ from bpgo.tools.bench.arms import (
     Measured,
     arm_figures,
     costs_of,
-    passes_made,
     settings_by_arm,
 )
+from bpgo.tools.bench.iteration import passes_made
 from bpgo.tools.bench.measure import Seconds
 from bpgo.tools.bench.report import markdown
 from bpgo.tools.planning.work import arm_passes, arm_work, with_guidance

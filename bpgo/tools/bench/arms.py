@@ -19,7 +19,13 @@ from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError, suggest
 from bpgo.records import Passes
 from bpgo.run.progress import Progress
-from bpgo.tools.bench.iteration import REPLAYED, Instrument, iterations_of_two
+from bpgo.tools.bench.iteration import (
+    REPLAYED,
+    Instrument,
+    iterations_of_two,
+    mean_passes,
+    passes_made,
+)
 from bpgo.tools.bench.measure import Seconds, summarize, trusted_clock
 from bpgo.tools.planning.work import arm_passes, with_guidance
 
@@ -124,11 +130,6 @@ def arm_figures(reference: Trainer, arms: dict[str, Trainer], pairs: int) -> dic
     }
 
 
-def passes_made(entry: dict[str, Any]) -> Passes:
-    """Of all samples of an iteration together, as its metrics say."""
-    return Passes(entry["rollout_passes"], entry["trained_passes"], entry["other_passes"])
-
-
 def _figures(
     name: str, settings: Settings, measured: list[Measured], costs: Costs, clock: str
 ) -> dict[str, Any]:
@@ -145,8 +146,8 @@ def _figures(
     return {
         "passes": asdict(arm_passes(settings, name)),
         "passes_made": {
-            kind: statistics.mean(getattr(one.made[1], kind) for one in measured) / samples
-            for kind in ("rollout", "trained", "others")
+            kind: total / samples
+            for kind, total in mean_passes([one.made[1] for one in measured]).items()
         },
         "measured": summarize(found),
         "predicted": statistics.median(predicted),

@@ -10,11 +10,11 @@ from bpgo.core.trainer import Trainer
 from bpgo.records import Plan
 from bpgo.run.progress import Progress
 from bpgo.tools.bench import iteration as iterations
-from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument
+from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument, mean_passes, passes_made
 from bpgo.tools.bench.measure import Seconds, summarize, trusted_clock
 
 SAMPLES_A_PASS = (96, 24, 3, 1)
-"""Ours, the largest and the published one of flow_grpo's FLUX configuration, DanceGRPO's."""
+"""Ours; flow_grpo's groups and forward passes for FLUX; DanceGRPO's one at a time."""
 
 
 def rollout_figures(trainer: Trainer, repeats: int) -> dict[str, Any]:
@@ -85,10 +85,11 @@ def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
     """Both arms' iterations: their parts, the transformer's share, and the ratio of the two."""
     clock = trusted_clock(trainers[0].policy.device)
     reference, method = instruments = [Instrument(trainer) for trainer in trainers]
-    measured, deviation = [], 0.0
+    measured, made, deviation = [], [], 0.0
     with Progress("bench: iterations", pairs) as progress:
         for pair in iterations.iterations_of_two(reference, method, pairs):
             measured.append(pair)
+            made.append(passes_made(reference.entry))
             deviation = max(deviation, *(arm.entry["ratio_deviation"] for arm in instruments))
             progress.step(len(measured))
     first = [pair[0] for pair in measured]
@@ -106,6 +107,7 @@ def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
         "share_outside_models": summarize([_share_outside_models(each, clock) for each in first]),
         "shares": _shares(first, clock),
         "ratio_deviation": deviation,
+        "passes_made": mean_passes(made),
         "method_over_reference": summarize(
             [two["total"].on(clock) / one["total"].on(clock) for one, two in measured]
         ),

@@ -8,6 +8,7 @@ sampler, decoder, rewards, advantages, loss, optimizer.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 from bpgo.core.layout import Layout
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
+from bpgo.records import Passes
 from bpgo.run.determinism import repeatable
 from bpgo.seeding import generator
 from bpgo.tools.bench.measure import Seconds, Stopwatch
@@ -24,6 +26,17 @@ from bpgo.tools.bench.measure import Seconds, Stopwatch
 PARTS = ("rollout", "reward", "update")
 PIECES = ("decode", "training reward", "diagnostics", "optimizer step")
 REPLAYED = {"forward": False, "forward and backward": True}  # calls by whether they had a gradient
+
+
+def passes_made(entry: dict[str, Any]) -> Passes:
+    """Of all samples of an iteration together, as its metrics say."""
+    return Passes(entry["rollout_passes"], entry["trained_passes"], entry["other_passes"])
+
+
+def mean_passes(several: list[Passes]) -> dict[str, float]:
+    """Of several iterations, by kind."""
+    kinds = ("rollout", "trained", "others")
+    return {kind: statistics.mean(getattr(one, kind) for one in several) for kind in kinds}
 
 
 Precision = dict[str, Any]  # what `torch.autocast` takes

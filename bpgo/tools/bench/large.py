@@ -49,7 +49,7 @@ from bpgo.tools.bench.random_policy import (
 )
 from bpgo.tools.planning.devices import known_gpu
 from bpgo.tools.planning.model import USABLE, ModelSize, memory, sample_size, size_of
-from bpgo.tools.planning.work import arm_passes, gradient_passes, passes
+from bpgo.tools.planning.work import gradient_passes, passes
 from bpgo.tools.screen import gigabytes
 
 PROMPTS = 8  # prompts of the set; each iteration takes some
@@ -282,7 +282,8 @@ def speeds(
     """Images a second, and the share of the device's peak, from an iteration's parts.
 
     `utilization` counts what the device computed, a repeated forward pass (gradient checkpointing)
-    included; `model_flops` what the model needs. Both are None where the peak is unknown.
+    included; `model_flops` what the model needs, for the passes that were made: samples that are
+    still alike are computed once. Both are None where the peak is unknown.
     """
     rollout = settings.rollout
     images = rollout.prompts_per_iteration * rollout.group_size
@@ -292,17 +293,17 @@ def speeds(
     shares = {piece: value["median"] for piece, value in figures["shares"].items()}
     decode = max(shares["decode"] * seconds["total"], 1e-9)
     layers, copies = size.transformer, passes(settings, rollout.guidance_scale)
-    trained = images * arm_passes(settings, REFERENCE).trained
+    made = figures["passes_made"]
     with_gradient = gradient_passes(settings)
     update_flops = with_gradient * size.update_flops
     update_flops += (copies - with_gradient) * layers.forward_flops
     again = layers.forward_flops if settings.model.gradient_checkpointing else 0.0
     operations = {
-        "rollout": images * rollout.steps * copies * layers.forward_flops / seconds["rollout"],
-        "update": trained * (update_flops + with_gradient * again) / seconds["update"],
+        "rollout": made["rollout"] * copies * layers.forward_flops / seconds["rollout"],
+        "update": made["trained"] * (update_flops + with_gradient * again) / seconds["update"],
         "decoder": images * size.decoder_flops / decode,
     }
-    needed = operations | {"update": trained * update_flops / seconds["update"]}
+    needed = operations | {"update": made["trained"] * update_flops / seconds["update"]}
     inside = shares["transformer"] + shares["decode"] + shares["training reward"]
     return {
         "images_per_second": {
