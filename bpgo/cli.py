@@ -26,6 +26,7 @@ Experiment = Annotated[str, typer.Option("--experiment", help="Name of the exper
 Arm = Annotated[str, typer.Option("--arm", help="Name of the arm.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Run seed.")]
 Prompts = Annotated[Path, typer.Option("--prompts", help="Prompt set, JSONL.")]
+Draws = Annotated[Path, typer.Option("--draws", help="draws.json of `draw`.")]
 Output = Annotated[Path, typer.Option("--output", help="Where to write.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads.")]
 Folder = Annotated[Path, typer.Option()]
@@ -70,16 +71,57 @@ def fetch_prompts(
 
 
 @app.command()
-def calibrate(
-    config: Config, experiment: Experiment, prompts: Prompts, output: Output, threads: Threads = 1
+def draw(
+    config: Config,
+    sampler: Annotated[str, typer.Option("--sampler", help="Such as dance_0p3.")],
+    prompts: Prompts,
+    output: Output,
+    threads: Threads = 1,
 ) -> None:
-    """Score the base policy's samples of training prompts."""
+    """Draw the base policy's samples of training prompts."""
+    from bpgo.config.resolve import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.steps.draw import draw as body
+
+    body(settings, sampler, prompts, output, threads)
+
+
+@app.command()
+def calibrate(
+    config: Config,
+    experiment: Experiment,
+    prompts: Prompts,
+    draws: Draws,
+    output: Output,
+    threads: Threads = 1,
+) -> None:
+    """Score those samples by the training reward."""
     from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
     from bpgo.steps.calibrate import calibrate as body
 
-    body(settings, experiment, prompts, output, threads)
+    body(settings, experiment, prompts, draws, output, threads)
+
+
+@app.command()
+def judge(
+    config: Config,
+    experiment: Experiment,
+    prompts: Prompts,
+    draws: Draws,
+    calibration: Annotated[Path, typer.Option("--calibration")],
+    output: Output,
+    threads: Threads = 1,
+) -> None:
+    """Score those samples by the judges."""
+    from bpgo.config.resolve import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.steps.judge import judge as body
+
+    body(settings, experiment, prompts, draws, calibration, output, threads)
 
 
 @app.command()
@@ -110,8 +152,8 @@ def sample(
     arm: Arm,
     seed: Seed,
     prompts: Prompts,
+    run: Annotated[Path, typer.Option("--run", help="Training run's folder.")],
     output: Output,
-    run: Annotated[Path | None, typer.Option("--run", help="Training run's folder.")] = None,
     threads: Threads = 1,
 ) -> None:
     """Sample a trained policy and its snapshots on the evaluation prompts."""
@@ -122,6 +164,19 @@ def sample(
     from bpgo.steps.sample import sample_run
 
     sample_run(settings, Run(experiment, arm, seed), prompts, run, output, threads)
+
+
+@app.command("sample-base")
+def sample_base(
+    config: Config, seed: Seed, prompts: Prompts, output: Output, threads: Threads = 1
+) -> None:
+    """Sample the untrained policy on the evaluation prompts, for every experiment."""
+    from bpgo.config.resolve import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.steps.sample import sample_base as body
+
+    body(settings, seed, prompts, output, threads)
 
 
 @app.command()

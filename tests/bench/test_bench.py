@@ -66,7 +66,8 @@ def test_report_names_what_was_measured(found: Found) -> None:
 def test_every_command_is_known() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     assert set(WORK) == set(commands)
-    names = ("configfile", "config", "train", "evaluation", "calibration", "samples", "output")
+    names = ("configfile", "config", "train", "evaluation", "draws", "calibration", "trained")
+    names = (*names, "samples", "output")
     options = options_of({name: Path(name) for name in names}, Run("clear", "grpo", 1))
     for command, given in options.items():
         required = {p.opts[0] for p in commands[command].params if p.required}

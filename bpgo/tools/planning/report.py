@@ -15,9 +15,11 @@ from bpgo.tools.planning.run import Plan, as_json, check_scale, make_plan
 from bpgo.tools.screen import duration, gigabytes, show, table
 
 RULES = {
-    "calibrate": "base policy's rewards",
+    "draw": "base policy's samples of training prompts",
+    "calibrate": "their rewards",
     "train": "training runs",
-    "sample": "samples of every policy",
+    "sample_base": "base policy's samples",
+    "sample": "samples of every trained policy",
     "score": "scores of the samples",
 }
 
