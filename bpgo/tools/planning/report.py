@@ -15,11 +15,11 @@ from bpgo.tools.planning.run import Plan, as_json, check_scale, make_plan
 from bpgo.tools.screen import duration, gigabytes, show, table
 
 RULES = {
-    "draw": "base policy's samples of training prompts",
-    "calibrate": "their rewards",
+    "draw": "base policy",
+    "calibrate": "its rewards",
     "train": "training runs",
-    "sample_base": "base policy's samples",
-    "sample": "samples of every trained policy",
+    "sample_base": "base policy",
+    "sample": "trained policies",
     "score": "scores of the samples",
 }
 
