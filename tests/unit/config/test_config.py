@@ -344,13 +344,6 @@ def test_run_digest_hears_the_arm_and_the_seed(values: dict[str, Any], folder: P
     assert digest(config.resolve(values, folder)) == digest(settings)
 
 
-def test_score_digest_hears_the_judges(values: dict[str, Any], folder: Path) -> None:
-    before = config.resolve(values, folder)
-    after = config.resolve(spoil(values, "experiments.ambiguous.judges", ["oracle"]), folder)
-    run = Run("ambiguous", "grpo", 1)
-    assert jobs.score_digest(after, run, MAIN) != jobs.score_digest(before, run, MAIN)
-
-
 def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:
     changes = {
         "models": {"scenes": {"path": "/elsewhere"}},
