@@ -1,24 +1,29 @@
-"""Scores of the calibration's samples by rewards, as a table and as a file."""
+"""Scores of the calibration's samples by rewards, as a table and as a file.
+
+Importing this file does not import torch: where all scores are known, a job is done in a second.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from torch import Tensor
 
 from bpgo.config.digests import digest_of
 from bpgo.config.settings import Settings
-from bpgo.core.scoring import score_latents
 from bpgo.errors import NonFiniteError, UserError
-from bpgo.interfaces import Policy, Reward
 from bpgo.records import PromptBatch, Samples
-from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.steps.draws import Draws
 from bpgo.storage.files import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bpgo.interfaces import Policy, Reward
 
 Scores = dict[str, list[float]]  # of all samples, by reward
 KEYS = ["prompt_id", "sample"]
@@ -70,6 +75,8 @@ def score_frame(chosen: PromptBatch, group: int, reward: str, scores: list[float
 
 def call(name: str, reward: Reward, samples: Samples) -> Tensor:
     """The rewards `[B]` of some samples; a full memory is explained."""
+    from bpgo.run import memory
+
     with memory.reward_explained(f"calibration, reward '{name}'"):
         return reward(samples)
 
@@ -127,6 +134,7 @@ def _score(
     policy: Policy, latents: Tensor, rewards: dict[str, Reward], chosen: PromptBatch
 ) -> dict[str, Tensor]:
     """Scores `[B]` of the samples of `latents` by each reward."""
+    from bpgo.core.scoring import score_latents
 
     def each(samples: Samples) -> dict[str, Tensor]:
         return {name: call(name, reward, samples) for name, reward in rewards.items()}

@@ -11,18 +11,15 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from bpgo.errors import UserError
 from bpgo.records import PromptBatch
 from bpgo.storage.files import atomic_directory, read_json, sha256, text_digest, write_json
 
-INDEX = "draws.json"
+if TYPE_CHECKING:
+    from torch import Tensor
+
 LATENTS = "latents"
 
 
@@ -65,6 +62,8 @@ def save_draws(
     path: Path, digest: str, batch: PromptBatch, group: int, parts: Iterable[Tensor]
 ) -> None:
     """Write `path` (`draws.json`) and the parts `[b, ...]` beside it, whole groups in each."""
+    from safetensors.torch import save_file
+
     with atomic_directory(path.parent) as folder:
         files = []
         for number, latents in enumerate(parts):
@@ -100,6 +99,10 @@ def open_draws(path: Path, digest: str, batch: PromptBatch, group: int) -> Draws
 
 def _read_part(file: Path, digest: str, samples: int) -> Tensor:
     """Latents `[samples, ...]`, float32."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         found = sha256(file)
         if found != digest:

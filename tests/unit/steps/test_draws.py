@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from bpgo.steps.draw import draw
 from bpgo.steps.draws import open_draws, save_draws
 from bpgo.steps.judge import judge
 from bpgo.steps.prompts import read_prompts, write_prompts
-from bpgo.storage.files import read_json, sha256, write_json
+from bpgo.storage.files import read_json, repository_root, sha256, write_json
 
 PROMPTS, GROUP = 3, 2  # of the tiny configuration's calibration
 PART = 2  # prompts of a part: four samples in a forward pass
@@ -268,6 +270,12 @@ def test_judging_takes_the_scores_that_are_there(
     judge(settings, "tiny", prompts_of(copy), index_of(copy), copy / "calibration.json", copy)
     assert loaded == []
     assert (copy / "samples.parquet").read_bytes() == before
+
+
+def test_that_needs_no_torch() -> None:
+    """Which would be most of the job."""
+    code = "import sys, bpgo.steps.judge; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=repository_root())
 
 
 def with_a_judge(tiny_folder: Path, settings: Settings, **changes: Any) -> Settings:
