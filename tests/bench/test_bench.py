@@ -15,7 +15,7 @@ from tiny_world import make_trainer
 
 from bpgo import cli
 from bpgo.config import resolve as config
-from bpgo.config.runs import Run
+from bpgo.config.runs import Run, Sampler
 from bpgo.errors import UserError
 from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument, iterations_of_two
 from bpgo.tools.bench.measure import Seconds, Stopwatch, summarize, trusted_clock
@@ -41,11 +41,11 @@ def test_parts_add_up(found: Found) -> None:
     assert sum(value["median"] for value in figures["shares"].values()) == pytest.approx(1, abs=0.3)
     assert figures["method_over_reference"]["median"] > 0
     assert figures["one_at_a_time_over_batched"]["median"] > 0
-    assert (
-        figures["share_outside_models"]["median"] < figures["share_outside_transformer"]["median"]
-    )
+    outside = figures["share_outside_models"]["median"]
+    assert outside < figures["share_outside_transformer"]["median"]
     assert list(figures["batches"]["by_samples_a_pass"]) == ["96", "24", "3", "1"]
-    assert set(figures["startup"]) == {"schema"}
+    steps = {"draw", "calibrate", "judge", "sample", "sample-base"}  # each reaches its work
+    assert set(figures["startup"]) == {"schema"} | steps
 
 
 def test_report_names_what_was_measured(found: Found) -> None:
@@ -72,8 +72,11 @@ def test_report_names_what_was_measured(found: Found) -> None:
 def test_every_command_is_known() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     assert set(WORK) == set(commands)
-    names = ("configfile", "config", "train", "evaluation", "calibration", "samples", "output")
-    options = options_of({name: Path(name) for name in names}, Run("clear", "grpo", 1))
+    names = ("configfile", "config", "train", "evaluation", "draws", "calibration", "trained")
+    names = (*names, "samples", "output")
+    options = options_of(
+        {name: Path(name) for name in names}, Run("clear", "grpo", 1), Sampler("dance", 0.6)
+    )
     for command, given in options.items():
         required = {p.opts[0] for p in commands[command].params if p.required}
         assert required <= set(given), command

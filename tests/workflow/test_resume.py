@@ -35,19 +35,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace.edit(shrink)
     folder = ["--output", workspace.path("calibration")]
     config, prompts = workspace.path("resolved.yaml"), workspace.path("prompts/train.jsonl")
+    draws = workspace.path("draws/draws.json")
+    given = ["--config", config, "--prompts", prompts]
     for command in (
         ["resolve", "--configfile", workspace.configfile, "--output", config],
         ["prompts", "--config", config, "--split", "train", "--output", prompts],
-        [
-            "calibrate",
-            "--config",
-            config,
-            "--experiment",
-            "ambiguous",
-            "--prompts",
-            prompts,
-            *folder,
-        ],
+        ["draw", *given, "--sampler", "dance_0p6", "--output", draws],
+        ["calibrate", *given, "--experiment", "ambiguous", "--draws", draws, *folder],
         train_command(workspace, "whole"),
     ):
         outcome = workspace.bpgo(*command)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
-from bpgo.config.digests import JUDGING, digest_of
+from bpgo.config import jobs
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.run import machine
@@ -164,21 +164,18 @@ def program(wildcards, resources):
     return [*slots, *launch, "-m", "bpgo"]
 
 
-def calibration_digest(wildcards):
+def draw_digest(wildcards):
     settings = settings_of(wildcards.root)
-    experiment = settings.experiments[wildcards.experiment]
-    rewards = settings.settings_of(
-        [*settings.rewards_of(wildcards.experiment), *experiment.diagnostics]
-    )
-    return digest_of(
-        settings.model,
-        settings.prompts,
-        settings.rollout,
-        settings.calibration,
-        experiment.training_reward,
-        rewards,
-        without=JUDGING,
-    )
+    [sampler] = [each for each in settings.samplers() if each.name == wildcards.sampler]
+    return jobs.draw_digest(settings, sampler)
+
+
+def calibration_digest(wildcards):
+    return jobs.calibration_digest(settings_of(wildcards.root), wildcards.experiment)
+
+
+def judging_digest(wildcards):
+    return jobs.judging_digest(settings_of(wildcards.root), wildcards.experiment)
 
 
 def run_of(wildcards):
@@ -190,12 +187,17 @@ def run_digest(wildcards):
 
 
 def sample_digest(wildcards):
-    settings = settings_of(wildcards.root)
-    return digest_of(run_digest(wildcards), settings.model, settings.evaluation)
+    return jobs.sample_digest(settings_of(wildcards.root), run_of(wildcards))
+
+
+def base_digest(wildcards):
+    run = Run("", BASE_ARM, int(wildcards.seed))
+    return jobs.sample_digest(settings_of(wildcards.root), run)
 
 
 def score_digest(wildcards):
-    return settings_of(wildcards.root).score_digest(run_of(wildcards))
+    settings = settings_of(wildcards.root)
+    return jobs.score_digest(settings, run_of(wildcards), wildcards.environment)
 
 
 def from_stored_scores():
@@ -203,22 +205,36 @@ def from_stored_scores():
     return "figures" in workflow.dag_settings.targets
 
 
+def draws_of(wildcards):
+    """The base policy's samples of training prompts that an experiment is calibrated on."""
+    sampler = settings_of(wildcards.root).sampler_of(wildcards.experiment)
+    return f"{wildcards.root}/draws/{sampler.name}/draws.json"
+
+
 def policy_of(wildcards):
-    """A trained run's manifest, written when the run is whole; the untrained policy needs none."""
+    """A trained run's manifest, written when the run is whole."""
     if from_stored_scores():
         return NEVER_MADE
-    if wildcards.arm == BASE_ARM:
-        return []
     return f"{wildcards.root}/runs/{run_of(wildcards).folder}/manifest.json"
 
 
+def evaluation_prompts(wildcards):
+    """What the untrained policy is sampled on."""
+    return NEVER_MADE if from_stored_scores() else f"{wildcards.root}/prompts/evaluation.jsonl"
+
+
+def samples_of(wildcards):
+    """A run's samples; those of the untrained policy serve every experiment."""
+    return f"{wildcards.root}/samples/{jobs.samples_folder(run_of(wildcards))}/index.parquet"
+
+
 def scales_of(wildcards):
-    """The calibration, where a reward of this environment is a sum of standardized ones."""
+    """The parts' scales, where a reward of this environment is a sum of standardized ones."""
     settings = settings_of(wildcards.root)
     names = settings.in_environment(wildcards.experiment, wildcards.environment)
     if not any(settings.rewards[name].needs_calibration for name in names):
         return []
-    return f"{wildcards.root}/calibration/{wildcards.experiment}/calibration.json"
+    return f"{wildcards.root}/calibration/{wildcards.experiment}/scales.json"
 
 
 def collectable(wildcards):
@@ -271,7 +287,8 @@ def scored_runs(root):
 
 def sample_files(root):
     """The index of every run's samples."""
-    return [f"{root}/samples/{run.folder}/index.parquet" for run in scored_runs(root)]
+    folders = dict.fromkeys(jobs.samples_folder(run) for run in scored_runs(root))
+    return [f"{root}/samples/{folder}/index.parquet" for folder in folders]
 
 
 def has_grids(root):

@@ -23,19 +23,43 @@ rule sample:
         program=program,
         config=settings_file,
         digest=sample_digest,
-        policy=lambda wildcards, input: (
-            ["--run", os.path.dirname(input.policy)] if input.policy else []
-        ),
+        policy=subpath(input.policy, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
         "{params.program:q} sample --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
-        " {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
+        " --run {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
+
+
+# The untrained policy, once for all experiments.
+rule sample_base:
+    input:
+        evaluation_prompts,
+    output:
+        "{root}/samples/base/seed_{seed}/index.parquet",
+    log:
+        "{root}/logs/sample/base/seed_{seed}.log",
+    benchmark:
+        "{root}/benchmarks/sample/base/seed_{seed}.tsv"
+    priority: 10
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        config=settings_file,
+        digest=base_digest,
+        folder=subpath(output[0], parent=True),
+    shell:
+        "{params.program:q} sample-base --config {params.config:q} --seed {wildcards.seed:q}"
+        " --prompts {input:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
 
 
 rule score:
     input:
-        samples="{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
+        samples=samples_of,
         calibration=scales_of,
     output:
         "{root}/scores/{experiment}/{arm}/seed_{seed}/{environment}.parquet",

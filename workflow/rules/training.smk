@@ -1,4 +1,4 @@
-"""Prompts, the base policy's rewards, and training."""
+"""Prompts, the base policy's samples of them and its rewards, and training."""
 
 
 rule prompts:
@@ -10,17 +10,43 @@ rule prompts:
         "../envs/main.yaml"
     params:
         config=settings_file,
-        digest=lambda wildcards: digest_of(settings_of(wildcards.root).prompts),
+        digest=lambda wildcards: jobs.prompts_digest(settings_of(wildcards.root), wildcards.split),
     shell:
         "python -m bpgo prompts --config {params.config:q} --split {wildcards.split:q}"
         " --output {output:q} >> {log:q} 2>&1"
 
 
-rule calibrate:
+# Once for all experiments whose reference arms have the same sampler.
+rule draw:
     input:
         "{root}/prompts/train.jsonl",
     output:
-        samples="{root}/calibration/{experiment}/samples.parquet",
+        "{root}/draws/{sampler}/draws.json",
+    log:
+        "{root}/logs/draw/{sampler}.log",
+    benchmark:
+        "{root}/benchmarks/draw/{sampler}.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        config=settings_file,
+        digest=draw_digest,
+    shell:
+        "{params.program:q} draw --config {params.config:q} --sampler {wildcards.sampler:q}"
+        " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
+
+
+# What training needs, and no more: its digest knows no judges. The scores are kept for `judge`.
+rule calibrate:
+    input:
+        prompts="{root}/prompts/train.jsonl",
+        draws=draws_of,
+    output:
+        scores="{root}/calibration/{experiment}/scores.parquet",
         calibration="{root}/calibration/{experiment}/calibration.json",
     log:
         "{root}/logs/calibrate/{experiment}.log",
@@ -38,7 +64,37 @@ rule calibrate:
         folder=subpath(output.calibration, parent=True),
     shell:
         "{params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
-        " --prompts {input:q} --output {params.folder:q} --threads {threads}"
+        " --prompts {input.prompts:q} --draws {input.draws:q} --output {params.folder:q}"
+        " --threads {threads} >> {log:q} 2>&1"
+
+
+rule judge:
+    input:
+        prompts="{root}/prompts/train.jsonl",
+        draws=draws_of,
+        scores="{root}/calibration/{experiment}/scores.parquet",
+        calibration="{root}/calibration/{experiment}/calibration.json",
+    output:
+        samples="{root}/calibration/{experiment}/samples.parquet",
+        scales="{root}/calibration/{experiment}/scales.json",
+    log:
+        "{root}/logs/judge/{experiment}.log",
+    benchmark:
+        "{root}/benchmarks/judge/{experiment}.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        config=settings_file,
+        digest=judging_digest,
+        folder=subpath(output.scales, parent=True),
+    shell:
+        "{params.program:q} judge --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --prompts {input.prompts:q} --draws {input.draws:q}"
+        " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bpgo.config.runs import Run
+from bpgo.config.runs import Run, Sampler
 from bpgo.errors import UserError
 from bpgo.storage.files import repository_root
 from bpgo.tools.bench.measure import Seconds
@@ -23,9 +23,12 @@ WORK = {
     "resolve": "bpgo.config.resolve:load",
     "prompts": "bpgo.scenes.captions:sample_captions",
     "fetch-prompts": "bpgo.steps.prompts:fetch",
-    "calibrate": "bpgo.steps.calibrate:rollout",
+    "draw": "bpgo.steps.draw:rollout",
+    "calibrate": "bpgo.steps.calibrate:score_draws",
+    "judge": "bpgo.steps.judge:score_table",
     "train": "bpgo.core.trainer:Trainer.run",
     "sample": "bpgo.steps.sample:sample",
+    "sample-base": "bpgo.steps.sample:sample",
     "score": "bpgo.steps.stored_samples:StoredSamples.read",
     "collect": "bpgo.analysis.collect:collect",
     "statistics": "bpgo.analysis.statistics.compute:compute_statistics",
@@ -79,11 +82,11 @@ def _once(command: str, options: list[str]) -> Seconds:
     return Seconds(wall, usage.ru_utime + usage.ru_stime)
 
 
-def options_of(files: dict[str, Path], run: Run) -> dict[str, Any]:
+def options_of(files: dict[str, Path], run: Run, sampler: Sampler) -> dict[str, Any]:
     """The options of each command that needs more than `--output`.
 
     `files` has the paths `configfile`, `config` (resolved), `train` and `evaluation` (prompts),
-    `calibration`, `samples` and `output`.
+    `draws`, `calibration`, `trained`, `samples` and `output`; `sampler` draws the calibration.
     """
     config = ["--config", str(files["config"])]
     output = ["--output", str(files["output"])]
@@ -94,6 +97,8 @@ def options_of(files: dict[str, Path], run: Run) -> dict[str, Any]:
     nowhere = str(files["output"])
     configfile = ["--configfile", str(files["configfile"])]
     made = [*config, "--statistics", nowhere, *output]
+    drawn = ["--draws", str(files["draws"])]
+    calibration = ["--calibration", str(files["calibration"])]
     return {
         "resolve": [*configfile, *output],
         "bench": [*configfile, *output],
@@ -101,9 +106,12 @@ def options_of(files: dict[str, Path], run: Run) -> dict[str, Any]:
         "plan": configfile,
         "prompts": [*config, "--split", "train", *output],
         "fetch-prompts": ["--configfile", str(files["configfile"])],
-        "calibrate": [*experiment, *train, *output],
-        "train": [*seed, "--arm", run.arm, *train, "--calibration", str(files["calibration"])],
-        "sample": [*seed, "--arm", "base", *evaluation],
+        "draw": [*config, "--sampler", sampler.name, *train, *output],
+        "calibrate": [*experiment, *train, *drawn, *output],
+        "judge": [*experiment, *train, *drawn, *calibration, *output],
+        "train": [*seed, "--arm", run.arm, *train, *calibration],
+        "sample": [*seed, "--arm", run.arm, *evaluation, "--run", str(files["trained"])],
+        "sample-base": [*config, "--seed", str(run.seed), *evaluation, *output],
         "score": [*seed, "--arm", "base", "--samples", str(files["samples"])],
         "collect": [*config, "--root", nowhere, *output],
         "statistics": [*config, "--collected", nowhere, *output],
