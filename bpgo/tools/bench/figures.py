@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bpgo.core.trainer import Trainer
+from bpgo.run.allocator import keeps_memory
 from bpgo.run.progress import Progress
 from bpgo.tools.bench import iteration as iterations
 from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument
@@ -42,10 +43,11 @@ def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
     """Both arms' iterations: their parts, the transformer's share, and the ratio of the two."""
     clock = trusted_clock(trainers[0].policy.device)
     reference, method = instruments = [Instrument(trainer) for trainer in trainers]
-    measured, deviation = [], 0.0
+    measured, faults, deviation = [], [], 0.0
     with Progress("bench: iterations", pairs) as progress:
         for pair in iterations.iterations_of_two(reference, method, pairs):
             measured.append(pair)
+            faults.append(reference.page_faults)
             deviation = max(deviation, *(arm.entry["ratio_deviation"] for arm in instruments))
             progress.step(len(measured))
     first = [pair[0] for pair in measured]
@@ -61,6 +63,8 @@ def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
         "transformer_seconds": summarize([seconds["transformer"].on(clock) for seconds in first]),
         "share_outside_transformer": summarize(outside),
         "shares": _shares(first, clock),
+        "page_faults": summarize(faults),
+        "keeps_memory": keeps_memory(),
         "ratio_deviation": deviation,
         "method_over_reference": summarize(
             [two["total"].on(clock) / one["total"].on(clock) for one, two in measured]
