@@ -39,6 +39,8 @@ def test_parts_add_up(found: Found) -> None:
         assert times["total"]["n"] == 4
     assert set(figures["shares"]) == {"transformer", *PIECES, "everything else"}
     assert sum(value["median"] for value in figures["shares"].values()) == pytest.approx(1, abs=0.3)
+    assert figures["page_faults"]["n"] == 4
+    assert figures["page_faults"]["low"] >= 0
     assert figures["method_over_reference"]["median"] > 0
     assert figures["one_at_a_time_over_batched"]["median"] > 0
     outside = figures["share_outside_models"]["median"]
@@ -57,6 +59,7 @@ def test_report_names_what_was_measured(found: Found) -> None:
         "reward",
         "update",
         "decode",
+        "Page faults of an iteration",
         "`bpgo` over `grpo`",
         "`schema`",
         "4, as configured",

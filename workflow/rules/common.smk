@@ -6,6 +6,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from shlex import quote
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
@@ -13,6 +14,7 @@ from bpgo.config import jobs
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.run import machine
+from bpgo.run.allocator import allocator_variables
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
 
@@ -44,12 +46,6 @@ EVERY_CORE = 1024  # Snakemake takes no more than --cores
 # packages. Snakemake takes PYTHONPATH away from a job with an environment, so the shell sets it.
 os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)])
-)
-# A cluster that ends a job early sends SIGTERM to all of its processes. The shell must outlive its
-# command, which saves what it has; otherwise the job counts as ended and the command is killed.
-shell.prefix(
-    "set -euo pipefail; trap : TERM;"
-    " export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
 )
 
 
@@ -118,6 +114,17 @@ def memory_refused(root):
 check_options()
 for checked in (ROOT, SMOKE):  # a mistake shows before any job
     settings_of(checked)
+
+# Without GPUs the C library keeps the memory that a job frees. Beside a GPU it would keep the host's
+# copy of a model that has moved there.
+ALLOCATOR, ALLOCATOR_PROBLEM = ({}, "") if settings_of(ROOT).machine.gpus else allocator_variables()
+EXPORTS = "".join(f" export {name}={quote(value)};" for name, value in ALLOCATOR.items())
+# A cluster that ends a job early sends SIGTERM to all of its processes. The shell must outlive its
+# command, which saves what it has; otherwise the job counts as ended and the command is killed.
+shell.prefix(
+    "set -euo pipefail; trap : TERM;{EXPORTS}"
+    " export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
+)
 
 
 def settings_path(root):
@@ -328,6 +335,8 @@ onstart:
     for root in set(OWN) & roots_of_jobs():
         if not settings_path(root).exists():
             save_resolved(settings_of(root), settings_path(root))
+    if ALLOCATOR_PROBLEM and workflow.is_main_process:
+        print(ALLOCATOR_PROBLEM, file=sys.stderr)
 
 
 onsuccess:

@@ -65,7 +65,13 @@ def _figures(found: dict[str, Any]) -> str:
             "",
         ],
     ]
-    return f"## One iteration\n\n{markdown_table(rows)}\n\n{markdown_table(ratios)}"
+    kept = "keeps what it frees" if found["keeps_memory"] else "hands large blocks back"
+    memory = (
+        f"Page faults of an iteration: {_plain(found['page_faults'], 0)}; this process {kept}"
+        " (Snakemake's jobs without a GPU keep it, by `GLIBC_TUNABLES`)."
+    )
+    tables = "\n\n".join(map(markdown_table, (rows, ratios)))
+    return f"## One iteration\n\n{tables}\n\n{memory}"
 
 
 def _pieces(found: dict[str, Any]) -> str:
