@@ -12,7 +12,8 @@ rule prompts:
         config=settings_file,
         digest=lambda wildcards: digest_of(settings_of(wildcards.root).prompts),
     shell:
-        "python -m bpgo prompts --config {params.config:q} --split {wildcards.split:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo prompts --config {params.config:q} --split {wildcards.split:q}"
         " --output {output:q} >> {log:q} 2>&1"
 
 
@@ -24,8 +25,6 @@ rule calibrate:
         calibration="{root}/calibration/{experiment}/calibration.json",
     log:
         "{root}/logs/calibrate/{experiment}.log",
-    benchmark:
-        "{root}/benchmarks/calibrate/{experiment}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -33,11 +32,13 @@ rule calibrate:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("calibrate/{experiment}"),
         config=settings_file,
         digest=calibration_digest,
         folder=subpath(output.calibration, parent=True),
     shell:
-        "{params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"
 
@@ -55,8 +56,6 @@ rule train:
         rollouts="{root}/runs/{experiment}/{arm}/seed_{seed}/rollouts.parquet",
     log:
         "{root}/logs/train/{experiment}/{arm}/seed_{seed}.log",
-    benchmark:
-        "{root}/benchmarks/train/{experiment}/{arm}/seed_{seed}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -64,11 +63,13 @@ rule train:
         gpu=training_gpus,
     params:
         program=program,
+        benchmark=benchmark_file("train/{experiment}/{arm}/seed_{seed}"),
         config=settings_file,
         digest=run_digest,
         folder=subpath(output.manifest, parent=True),
     shell:
-        "{params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"
