@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-OURS = ["python", "-m", "bpgo"]
+SET_PARENT_DEATH_SIGNAL, SET_NAME = 1, 15  # PR_SET_PDEATHSIG and PR_SET_NAME of Linux
+# What a server does: our commands; and them until their work begins, which the benchmark times.
+SERVED = ("bpgo", "bpgo.tools.bench.until_work")
 AGAIN = 75  # EX_TEMPFAIL: run the same command again
 NOT_FOUND = 127  # as shells say it
 FIRST_LOOK, LAST_LOOK = 0.25, 30.0  # seconds between looks at a job's memory, twice as long each time
@@ -84,21 +86,25 @@ def end_with(parent: int) -> None:
     """Ask Linux to kill this process when its parent ends."""
     if sys.platform != "linux":
         return
-    import ctypes
-
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG
-    ctypes.CDLL(None).prctl(set_parent_death_signal, int(signal.SIGKILL))
+    process_control(SET_PARENT_DEATH_SIGNAL, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)
 
 
+def process_control(option: int, value: object) -> None:
+    """Linux's prctl."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(option, value)
+
+
 def warm_job(command: list[str]) -> WarmJob | None:
     """The job as its server does it; None where it has none, with one line if it should have."""
-    if command[: len(OURS)] != OURS:
+    if command[:2] != ["python", "-m"] or command[2] not in SERVED:
         return None
     try:
         workflow = Workflow.of_this_job()
-        return workflow and WarmJob(command[len(OURS) :], workflow)
+        return workflow and WarmJob(command[2:], workflow)
     except (ColdError, OSError) as error:
         print(f"no warm start, the job imports all by itself: {error}", file=sys.stderr, flush=True)
         return None

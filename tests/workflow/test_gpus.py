@@ -11,13 +11,14 @@ import pytest
 from harness import Outcome, Workspace
 
 COMMANDS = ("calibrate", "train", "sample", "score")
+JOB = r"python -S -m bpgo\.run\.job --benchmark \S+"
 
 
 def commands(text: str) -> dict[str, set[str]]:
     """How each command of `bpgo` is started."""
     found: dict[str, set[str]] = {}
     for start, name in re.findall(
-        r"^Shell command: (.*?python.*?) (train|sample|score|calibrate) --config",
+        rf"^Shell command: {JOB} (python.*?) ({'|'.join(COMMANDS)}) --config",
         text,
         flags=re.MULTILINE,
     ):

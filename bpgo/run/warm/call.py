@@ -41,7 +41,7 @@ class WarmJob:
     """A running job whose process the server has forked.
 
     Args:
-        arguments: of `python -m bpgo`.
+        command: a module and its arguments, as `python -m` takes them.
         workflow: whose job it is.
 
     Raises:
@@ -49,11 +49,11 @@ class WarmJob:
         OSError: likewise.
     """
 
-    def __init__(self, arguments: list[str], workflow: Workflow) -> None:
+    def __init__(self, command: list[str], workflow: Workflow) -> None:
         self._connection = _connected(workflow)
         self._connection.settimeout(PATIENCE)
         try:
-            _send(self._connection, request_of_this_process(arguments))
+            _send(self._connection, request_of_this_process(command))
             answer = _receive(self._connection)
             if answer is None or "process" not in answer:
                 raise ColdError((answer or {}).get("why", "its server ended"))
@@ -93,12 +93,12 @@ class WarmJob:
         return Spent(**answer)
 
 
-def request_of_this_process(arguments: list[str]) -> dict[str, Any]:
+def request_of_this_process(command: list[str]) -> dict[str, Any]:
     """All of this process that the other one must have."""
     umask = os.umask(0)
     os.umask(umask)
     return {
-        "arguments": arguments,
+        "command": command,
         "folder": os.getcwd(),  # noqa: PTH109
         "environment": dict(os.environ),
         "umask": umask,

@@ -40,8 +40,13 @@ COMMANDS = {
 }
 
 
-def modules_of(command: str) -> tuple[str, ...]:
-    """What a command imports, in the order in which it needs it."""
+def modules_of(words: list[str]) -> tuple[str, ...]:
+    """What a command imports, in the order in which it needs it.
+
+    Args:
+        words: as `python -m` takes them. The first one of our commands counts.
+    """
+    command = next((word for word in words if word in COMMANDS), "")
     return (*SETTINGS, *COMMANDS.get(command, ()))
 
 

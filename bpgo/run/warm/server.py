@@ -39,8 +39,7 @@ class Client:
     def __init__(self, connection: socket.socket, request: dict[str, Any], files: list[int]) -> None:
         self.connection, self.request, self.files = connection, request, files
         self.process: int | None = None
-        arguments = request["arguments"]
-        self.missing = list(modules.modules_of(arguments[0] if arguments else ""))
+        self.missing = list(modules.modules_of(request["command"]))
 
     def answer(self, **values: Any) -> None:
         """One line of JSON; a job that is gone is found out elsewhere."""

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-from bpgo.run.job import end_with
+from bpgo.run.job import SET_NAME, end_with, process_control
 
 FAILED, NOT_WRITTEN = 1, 120  # Python's exit codes: after an exception; if output cannot be written
 
@@ -36,7 +36,7 @@ def work(
     code = FAILED
     try:
         _take_over(server, request, connection, files, own)
-        code = _run()
+        code = _run(request["command"][0])
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -76,15 +76,16 @@ def _take_over(
     os.environ.update(request["environment"])
     os.umask(request["umask"])
     os.chdir(request["folder"])
-    sys.argv = ["bpgo", *request["arguments"]]
+    sys.argv = list(request["command"])
+    process_control(SET_NAME, " ".join(sys.argv[:2]).encode())  # for `top`
     gc.enable()
 
 
-def _run() -> int:
-    """The exit code of `python -m bpgo`; -N if Python would end by signal N."""
+def _run(module: str) -> int:
+    """The exit code of `python -m MODULE`; -N if Python would end by signal N."""
     code = 0
     try:
-        runpy.run_module("bpgo", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as error:
         code = _code_of(error)
     except KeyboardInterrupt:
