@@ -1,9 +1,9 @@
 """A job's command: `python -S -m bpgo.run.job [--benchmark FILE] COMMAND ...`.
 
 As a job of Snakemake, `python -m bpgo ...` is done by a process that a server forks
-(`bpgo.run.warm`); any other command, or without a server, by a process of its own. Standard streams,
-exit code and signals are the command's; it ends at once if this process is killed. FILE gets what
-the command took (`bpgo.run.usage`) once it has succeeded.
+(`bpgo.run.warm`); any other command, or without a server, by a process of its own. Standard
+streams, exit code and signals are the command's; it ends at once if this process is killed. FILE
+gets what the command took (`bpgo.run.usage`) once it has succeeded.
 
 Needs no packages, so Python may leave them out of its start (-S).
 """
@@ -30,7 +30,10 @@ SET_PARENT_DEATH_SIGNAL, SET_NAME = 1, 15  # PR_SET_PDEATHSIG and PR_SET_NAME of
 SERVED = ("bpgo", "bpgo.tools.bench.until_work")
 AGAIN = 75  # EX_TEMPFAIL: run the same command again
 NOT_FOUND = 127  # as shells say it
-FIRST_LOOK, LAST_LOOK = 0.25, 30.0  # seconds between looks at a job's memory, twice as long each time
+FIRST_LOOK, LAST_LOOK = (
+    0.25,
+    30.0,
+)  # seconds between looks at a job's memory, twice as long each time
 
 
 class ColdJob:
@@ -104,7 +107,7 @@ def warm_job(command: list[str]) -> WarmJob | None:
         return None
     try:
         workflow = Workflow.of_this_job()
-        return workflow and WarmJob(command[2:], workflow)
+        return WarmJob(command[2:], workflow) if workflow else None
     except (ColdError, OSError) as error:
         print(f"no warm start, the job imports all by itself: {error}", file=sys.stderr, flush=True)
         return None

@@ -154,8 +154,8 @@ def _connect(address: str) -> socket.socket | None:
 
 
 def _start(address: str) -> socket.socket:
-    """Start the server. It gets a socket that listens already, so nobody waits for it to come up."""
-    if os.path.lexists(address):  # noqa: PTH110  a server that is no more
+    """Start the server, with a socket that listens already: nobody waits for it to come up."""
+    if os.path.lexists(address):
         os.unlink(address)  # noqa: PTH108
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)

@@ -1,8 +1,8 @@
 """The server: imports once what jobs need, and forks a process for each.
 
 Started by the first job (`bpgo.run.warm.call`), as a program with a socket that listens. It has one
-thread, and does nothing with torch but import it: only then is a fork like a fresh process. It ends,
-and kills what it has forked, when Snakemake has ended or removed the folder.
+thread, and does nothing with torch but import it: only then is a fork like a fresh process. It
+ends, and kills what it has forked, when Snakemake has ended or removed the folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import struct
 import time
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from bpgo.run.warm import modules
@@ -36,7 +35,9 @@ ONE_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 class Client:
     """A job's connection, its request, and the process that does it, once there is one."""
 
-    def __init__(self, connection: socket.socket, request: dict[str, Any], files: list[int]) -> None:
+    def __init__(
+        self, connection: socket.socket, request: dict[str, Any], files: list[int]
+    ) -> None:
         self.connection, self.request, self.files = connection, request, files
         self.process: int | None = None
         self.missing = list(modules.modules_of(request["command"]))

@@ -1,4 +1,4 @@
-"""The forked process: becomes what `python -m bpgo ...` would be in the job's place, and ends so."""
+"""The forked process: becomes what `python -m bpgo ...` would be for the job, and ends so."""
 
 from __future__ import annotations
 

@@ -105,16 +105,16 @@ def _startup(found: dict[str, Any]) -> str:
     rows += [
         [f"`{command}`"]
         + [
-            f"{starts[kind][clock]:.2f} s" if kind in starts else ""
-            for kind in ("cold", "warm")
+            f"{start[clock]:.2f} s" if start else ""
+            for start in (cold, cold.get("warm"))
             for clock in ("cpu_seconds", "wall_seconds")
         ]
-        for command, starts in found["startup"].items()
+        for command, cold in found["startup"].items()
     ]
     return (
         f"## Start-up before work\n\nMedian of several, with the models that a command loads. Cold:"
-        f" fresh processes; target: at most {TARGETS['startup']:.0f} s. Warm: jobs of a workflow, whose"
-        f" server has imported before; target: at most {TARGETS['warm']} s.\n\n"
+        f" fresh processes; target: at most {TARGETS['startup']:.0f} s. Warm: jobs of a workflow,"
+        f" whose server has imported before; target: at most {TARGETS['warm']} s.\n\n"
         + markdown_table(rows)
     )
 

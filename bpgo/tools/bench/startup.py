@@ -52,8 +52,8 @@ def startup_seconds(
     arguments: dict[str, list[str]],
     repeats: int = REPEATS,
     kinds: Iterable[str] = (),
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Median wall and processor seconds by command, `cold` and, of jobs of a workflow, `warm`.
+) -> dict[str, dict[str, Any]]:
+    """Median wall and processor seconds by command, and of jobs of a workflow the same `warm`.
 
     Args:
         commands: keys of `WORK`.
@@ -61,12 +61,12 @@ def startup_seconds(
         repeats: starts of each; a warm one more, in which the server imports.
         kinds: of models, see `bpgo.run.warm.folder.Workflow`.
     """
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder, _server(kinds) as served:
         for command in commands:
             options = arguments.get(command, ["--output", str(Path(folder, "output"))])
             cold = [_once(command, options) for _ in range(repeats)]
-            found[command] = {"cold": _medians(cold)}
+            found[command] = _medians(cold)
             if served and command in JOBS:
                 usage = Path(folder, "usage.tsv")
                 warm = [_once(command, options, usage) for _ in range(repeats + 1)]
@@ -88,7 +88,7 @@ def _server(kinds: Iterable[str]) -> Iterator[bool]:
         close_folder()
 
 
-def _medians(taken: list[Seconds]) -> dict[str, float]:
+def _medians(taken: list[Seconds]) -> dict[str, Any]:
     return {
         "wall_seconds": statistics.median(seconds.wall for seconds in taken),
         "cpu_seconds": statistics.median(seconds.cpu for seconds in taken),
