@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,16 @@ def test_parts_add_up(found: Found) -> None:
     assert sum(value["median"] for value in figures["shares"].values()) == pytest.approx(1, abs=0.3)
     assert figures["method_over_reference"]["median"] > 0
     assert figures["one_at_a_time_over_batched"]["median"] > 0
-    assert set(figures["startup"]) == {"schema"}
+    assert set(figures["startup"]) == {"schema", "prompts"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the server needs Linux")
+def test_a_warm_start_takes_less(found: Found) -> None:
+    """Of what is a job in a workflow; the imports of its server are not counted."""
+    figures, _ = found
+    cold = figures["startup"]["prompts"]
+    assert cold["warm"]["cpu_seconds"] < cold["cpu_seconds"]
+    assert "warm" not in figures["startup"]["schema"]
 
 
 def test_report_names_what_was_measured(found: Found) -> None:

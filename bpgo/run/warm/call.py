@@ -20,7 +20,7 @@ TYPE_CHECKING = False  # that of typing takes longer to import than all else her
 if TYPE_CHECKING:
     from typing import Any
 
-PATIENCE = 30.0  # seconds for the server's first answer; it may import all of torch before
+PATIENCE = 60.0  # seconds for the server's first answer; it may import all of torch before
 LISTENER = 3  # the server's descriptor of its socket
 LENGTH = 4  # bytes before a request that say how long it is
 STOPPING = (

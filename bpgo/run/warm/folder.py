@@ -60,9 +60,13 @@ class Workflow:
             return None
         return cls(*numbers, host, tuple(filter(None, kinds.split(","))), folder)
 
+    def runs(self) -> bool:
+        """Whether Snakemake's process is there."""
+        return start_of(self.process) == self.started
+
     def goes_on(self) -> bool:
         """Whether Snakemake's process and the folder are there."""
-        return start_of(self.process) == self.started and os.path.isdir(self.folder)  # noqa: PTH112
+        return self.runs() and os.path.isdir(self.folder)  # noqa: PTH112
 
     def enter(self) -> int:
         """The folder as an open file: its socket's path is short, however long the folder's is.

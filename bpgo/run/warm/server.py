@@ -195,7 +195,8 @@ class Server:
         for client in self.clients.values():
             if client.process is not None:
                 kill(client.process)
-        shutil.rmtree(self.workflow.folder, ignore_errors=True)
+        if not self.workflow.runs():
+            shutil.rmtree(self.workflow.folder, ignore_errors=True)
 
 
 def kill(process: int) -> None:
