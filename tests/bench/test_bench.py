@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,16 @@ def test_parts_add_up(found: Found) -> None:
     assert outside < figures["share_outside_transformer"]["median"]
     assert list(figures["batches"]["by_samples_a_pass"]) == ["96", "24", "3", "1"]
     steps = {"draw", "calibrate", "judge", "sample", "sample-base"}  # each reaches its work
-    assert set(figures["startup"]) == {"schema"} | steps
+    assert set(figures["startup"]) == {"schema", "prompts"} | steps
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the server needs Linux")
+def test_a_warm_start_takes_less(found: Found) -> None:
+    """Of what is a job in a workflow; the imports of its server are not counted."""
+    figures, _ = found
+    cold = figures["startup"]["prompts"]
+    assert cold["warm"]["cpu_seconds"] < cold["cpu_seconds"]
+    assert "warm" not in figures["startup"]["schema"]
 
 
 def test_report_names_what_was_measured(found: Found) -> None:

@@ -11,13 +11,14 @@ import pytest
 from harness import Outcome, Workspace
 
 COMMANDS = ("draw", "calibrate", "judge", "train", "sample-base", "sample", "score")
+JOB = r"python -S -m bpgo\.run\.job --benchmark \S+"
 
 
 def commands(text: str) -> dict[str, set[str]]:
     """How each command of `bpgo` is started."""
     found: dict[str, set[str]] = {}
     for start, name in re.findall(
-        rf"^Shell command: (.*?python.*?) ({'|'.join(COMMANDS)}) --config",
+        rf"^Shell command: {JOB} (python.*?) ({'|'.join(COMMANDS)}) --config",
         text,
         flags=re.MULTILINE,
     ):

@@ -15,12 +15,16 @@ from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.run import machine
 from bpgo.run.allocator import allocator_variables
+from bpgo.run.warm import folder as warm_folder
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
 
-# Two options belong to the workflow, not to the settings:
-# --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.
-ROOT, ALLOW_MIXED = (str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items())
+# Three options belong to the workflow, not to the settings:
+# --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code;
+# warm=false starts every job from nothing.
+ROOT, ALLOW_MIXED, WARM = (
+    str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items()
+)
 SMOKE = f"{ROOT}/smoke"
 # The embedded video world: a configuration and a results folder for each task.
 VIDEO = {
@@ -58,8 +62,9 @@ def check_options():
     """The workflow's own options."""
     if not re.fullmatch(r"results(/(?!reference)[a-z0-9_]+)*", ROOT):
         fail(f"root: '{ROOT}' is not allowed: it must be results or a folder of your own below it")
-    if ALLOW_MIXED.lower() not in ("true", "false"):
-        fail(f"allow_mixed: '{ALLOW_MIXED}' is not allowed: it must be true or false")
+    for name, value in {"allow_mixed": ALLOW_MIXED, "warm": WARM}.items():
+        if value.lower() not in ("true", "false"):
+            fail(f"{name}: '{value}' is not allowed: it must be true or false")
 
 
 @cache
@@ -331,15 +336,42 @@ def roots_of_jobs():
     return {job.wildcards_dict.get("root") for job in workflow.dag.jobs}
 
 
+def benchmark_file(name):
+    """Where a job writes what it took: a `Path`, as `settings_file`.
+
+    Not by Snakemake's `benchmark:`, which would not see the process that does the job.
+    """
+    return lambda wildcards: Path(f"{{root}}/benchmarks/{name}.tsv".format(**dict(wildcards)))
+
+
+def start_warm():
+    """Let the jobs that this process starts find a server; its start is the first one's."""
+    if WARM.lower() == "false" or not workflow.is_main_process or workflow.non_local_exec:
+        return
+    jobs = [settings_of(root) for root in {*OWN, *REBUILT} & roots_of_jobs()]
+    full = all(settings.training.parameters == "full" for settings in jobs)
+    kinds = {settings.model.kind for settings in jobs} if full else set()
+    try:
+        warm_folder.open_folder(sorted(kinds))
+    except warm_folder.ColdError as error:
+        print(f"no warm start, each job imports all by itself: {error}", file=sys.stderr)
+
+
 onstart:
     for root in set(OWN) & roots_of_jobs():
         if not settings_path(root).exists():
             save_resolved(settings_of(root), settings_path(root))
     if ALLOCATOR_PROBLEM and workflow.is_main_process:
         print(ALLOCATOR_PROBLEM, file=sys.stderr)
+    start_warm()
+
+
+onerror:
+    warm_folder.close_folder()
 
 
 onsuccess:
+    warm_folder.close_folder()
     for root in sorted({*OWN, *REBUILT} & roots_of_jobs()):
         print(f"Report: {root}/report/index.html", file=sys.stderr)
         for pattern in ("tables/*.md", "figures/*.png", "grids/*.png", "grids/*.webp"):

@@ -11,8 +11,6 @@ rule sample:
         "{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
     log:
         "{root}/logs/sample/{experiment}/{arm}/seed_{seed}.log",
-    benchmark:
-        "{root}/benchmarks/sample/{experiment}/{arm}/seed_{seed}.tsv"
     priority: 10
     conda:
         "../envs/main.yaml"
@@ -21,12 +19,14 @@ rule sample:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("sample/{experiment}/{arm}/seed_{seed}"),
         config=settings_file,
         digest=sample_digest,
         policy=subpath(input.policy, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.program:q} sample --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} sample --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --run {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
 
@@ -39,8 +39,6 @@ rule sample_base:
         "{root}/samples/base/seed_{seed}/index.parquet",
     log:
         "{root}/logs/sample/base/seed_{seed}.log",
-    benchmark:
-        "{root}/benchmarks/sample/base/seed_{seed}.tsv"
     priority: 10
     conda:
         "../envs/main.yaml"
@@ -49,11 +47,13 @@ rule sample_base:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("sample/base/seed_{seed}"),
         config=settings_file,
         digest=base_digest,
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.program:q} sample-base --config {params.config:q} --seed {wildcards.seed:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} sample-base --config {params.config:q} --seed {wildcards.seed:q}"
         " --prompts {input:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
 
 
@@ -65,8 +65,6 @@ rule score:
         "{root}/scores/{experiment}/{arm}/seed_{seed}/{environment}.parquet",
     log:
         "{root}/logs/score/{experiment}/{arm}/seed_{seed}/{environment}.log",
-    benchmark:
-        "{root}/benchmarks/score/{experiment}/{arm}/seed_{seed}/{environment}.tsv"
     priority: 20
     conda:
         "../envs/{environment}.yaml"
@@ -75,6 +73,7 @@ rule score:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("score/{experiment}/{arm}/seed_{seed}/{environment}"),
         config=settings_file,
         digest=score_digest,
         calibration=lambda wildcards, input: (
@@ -82,7 +81,8 @@ rule score:
         ),
         folder=subpath(input.samples, parent=True),
     shell:
-        "{params.program:q} score --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} score --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --samples {params.folder:q}"
         " --environment {wildcards.environment:q} {params.calibration:q} --output {output:q}"
         " --threads {threads}"
@@ -105,5 +105,6 @@ rule collect:
         mixed=["--allow-mixed"] if ALLOW_MIXED.lower() == "true" else [],
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m bpgo collect --config {params.config:q} --root {wildcards.root:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo collect --config {params.config:q} --root {wildcards.root:q}"
         " {params.mixed:q} --output {params.folder:q} >> {log:q} 2>&1"

@@ -12,7 +12,8 @@ rule prompts:
         config=settings_file,
         digest=lambda wildcards: jobs.prompts_digest(settings_of(wildcards.root), wildcards.split),
     shell:
-        "python -m bpgo prompts --config {params.config:q} --split {wildcards.split:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo prompts --config {params.config:q} --split {wildcards.split:q}"
         " --output {output:q} >> {log:q} 2>&1"
 
 
@@ -24,8 +25,6 @@ rule draw:
         "{root}/draws/{sampler}/draws.json",
     log:
         "{root}/logs/draw/{sampler}.log",
-    benchmark:
-        "{root}/benchmarks/draw/{sampler}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -33,10 +32,12 @@ rule draw:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("draw/{sampler}"),
         config=settings_file,
         digest=draw_digest,
     shell:
-        "{params.program:q} draw --config {params.config:q} --sampler {wildcards.sampler:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} draw --config {params.config:q} --sampler {wildcards.sampler:q}"
         " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
 
 
@@ -50,8 +51,6 @@ rule calibrate:
         calibration="{root}/calibration/{experiment}/calibration.json",
     log:
         "{root}/logs/calibrate/{experiment}.log",
-    benchmark:
-        "{root}/benchmarks/calibrate/{experiment}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -59,11 +58,13 @@ rule calibrate:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("calibrate/{experiment}"),
         config=settings_file,
         digest=calibration_digest,
         folder=subpath(output.calibration, parent=True),
     shell:
-        "{params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input.prompts:q} --draws {input.draws:q} --output {params.folder:q}"
         " --threads {threads} >> {log:q} 2>&1"
 
@@ -79,8 +80,6 @@ rule judge:
         scales="{root}/calibration/{experiment}/scales.json",
     log:
         "{root}/logs/judge/{experiment}.log",
-    benchmark:
-        "{root}/benchmarks/judge/{experiment}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -88,11 +87,13 @@ rule judge:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("judge/{experiment}"),
         config=settings_file,
         digest=judging_digest,
         folder=subpath(output.scales, parent=True),
     shell:
-        "{params.program:q} judge --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} judge --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input.prompts:q} --draws {input.draws:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"
@@ -111,8 +112,6 @@ rule train:
         rollouts="{root}/runs/{experiment}/{arm}/seed_{seed}/rollouts.parquet",
     log:
         "{root}/logs/train/{experiment}/{arm}/seed_{seed}.log",
-    benchmark:
-        "{root}/benchmarks/train/{experiment}/{arm}/seed_{seed}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -120,11 +119,13 @@ rule train:
         gpu=training_gpus,
     params:
         program=program,
+        benchmark=benchmark_file("train/{experiment}/{arm}/seed_{seed}"),
         config=settings_file,
         digest=run_digest,
         folder=subpath(output.manifest, parent=True),
     shell:
-        "{params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"

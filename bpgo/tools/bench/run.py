@@ -61,7 +61,7 @@ def run_bench(
         arms: whose iterations are compared with what their forward passes predict; by default all
             of the folder `arms` that the first experiment can train.
         startup_of: the commands whose start-up is timed.
-        startup_repeats: fresh processes for each of them.
+        startup_repeats: fresh processes for each of them, and warm jobs.
 
     Returns:
         What `bench.json` holds.
@@ -94,7 +94,8 @@ def run_bench(
         found["arms_left_out"] = skipped
         options = options_of(files, runs[0], settings.sampler_of(experiment))
         with Progress("bench: start-up", 1) as progress:
-            found["startup"] = startup_seconds(startup_of, options, startup_repeats)
+            kinds = [settings.model.kind] if settings.training.parameters == "full" else []
+            found["startup"] = startup_seconds(startup_of, options, startup_repeats, kinds)
             progress.step(1)
     write_json(output / "bench.json", found)
     write_text(output / "bench.md", markdown(found))
