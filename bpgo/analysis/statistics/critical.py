@@ -58,7 +58,7 @@ def detectable(critical: float, df: float, power: float = POWER) -> float:
     """
     if not (math.isfinite(critical) and df > 0):
         return math.nan
-    return _detectable(round(critical, 6), float(df), power)
+    return _detectable(round(critical, 6), _grid(df), power)
 
 
 def verdict(low: float, high: float, margin: float = 0.0) -> str:
@@ -124,11 +124,11 @@ def _nodes(df: float) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.nda
 
 @cache
 def _detectable(critical: float, df: float, power: float) -> float:
+    _, (_, weight), u = _nodes(df)
+
     def found(shift: float) -> float:
-        if math.isinf(df):
-            return float(stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift))
-        beyond = stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift)
-        return float(beyond)
+        inside = special.ndtr(critical * u - shift) - special.ndtr(-critical * u - shift)
+        return 1 - float(inside @ weight)
 
     high = critical + 2.0
     while found(high) < power:
