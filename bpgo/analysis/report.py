@@ -11,6 +11,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bpgo.analysis import FIGURES, roles
+from bpgo.analysis.agree import compared
+from bpgo.analysis.figures import style
+from bpgo.analysis.figures.agreement import CAPTION
 from bpgo.analysis.figures.make import CAPTIONS
 from bpgo.analysis.roles import arm_title, reward_title
 from bpgo.analysis.statistics.claims import CONTRADICTED, SUPPORTED
@@ -64,6 +67,7 @@ def make_report(
     output: Path,
     grids: Path | None = None,
     root: Path | None = None,
+    second: Path | None = None,
 ) -> None:
     """Write the page to `output`; every sentence about outcomes comes from the statistics.
 
@@ -75,12 +79,24 @@ def make_report(
         output: the page's path.
         grids: the folder of sample grids; a page without grids says so.
         root: where `grids` is looked for if it is not given.
+        second: the results folder of a second run, whose agreement is shown; by default that of
+            `analysis.second_run`.
 
     Raises:
-        UserError: a figure is missing.
+        UserError: a figure is missing, or the second run is not one of this configuration.
     """
     frames, account = load_statistics(Path(statistics))
     grids = grids or (root / "grids" if root else None)
+    drawn, built = _figures(Path(figures)), build_tables(settings, frames, account)
+    second = second or (
+        Path(settings.analysis.second_run) if settings.analysis.second_run else None
+    )
+    if second is not None:
+        names = ("this run", str(second))
+        table, figure = compared(settings, frames["differences"], second, names)
+        with style.look():
+            picture = Picture("agreement", CAPTION, _data_uri("png", style.png(figure)))
+        drawn, built = [*drawn, picture], [*built, table]
     environment = Environment(
         loader=PackageLoader("bpgo.analysis", "templates"),
         autoescape=True,
@@ -99,9 +115,9 @@ def make_report(
         facts=facts(settings, account, frames["cost"]),
         experiments=experiments(settings),
         names=list(settings.experiments),
-        tables=build_tables(settings, frames, account),
+        tables=built,
         tables_folder=Path(tables).name,
-        figures=_figures(Path(figures)),
+        figures=drawn,
         grids=_grids(settings, grids),
         missing=account["missing"],
         expected=account["expected_runs"],
@@ -349,7 +365,7 @@ def _figures(folder: Path) -> list[Picture]:
         path = folder / f"{name}.png"
         if not path.is_file():
             raise UserError(f"{path}: no such file; run `plots` first")
-        pictures.append(Picture(name, CAPTIONS[name], _data_uri(path)))
+        pictures.append(Picture(name, CAPTIONS[name], _file_uri(path)))
     return pictures
 
 
@@ -361,16 +377,19 @@ def _grids(settings: Settings, folder: Path | None) -> list[Picture]:
     for experiment, entry in settings.experiments.items():
         still, moving = (Path(folder) / f"{experiment}.{kind}" for kind in ("png", "webp"))
         if moving.is_file():
-            uri = _data_uri(moving)
+            uri = _file_uri(moving)
             found.append(Picture(experiment, f"{entry.title}. {GRID}", uri, "moving"))
         if still.is_file() and settings.model.makes == "video":
-            uri = _data_uri(still)
+            uri = _file_uri(still)
             found.append(Picture(f"{experiment}-frames", f"{entry.title}. {SHEET}", uri))
         elif still.is_file():
-            found.append(Picture(experiment, f"{entry.title}. {GRID}", _data_uri(still)))
+            found.append(Picture(experiment, f"{entry.title}. {GRID}", _file_uri(still)))
     return found
 
 
-def _data_uri(path: Path) -> str:
-    kind = path.suffix.removeprefix(".")
-    return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def _file_uri(path: Path) -> str:
+    return _data_uri(path.suffix.removeprefix("."), path.read_bytes())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
