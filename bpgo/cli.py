@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from bpgo.analysis import commands
 from bpgo.errors import RunError, StoppedElsewhereError, UserError
 from bpgo.tools.bench.command import bench
 
@@ -21,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train and compare GRPO variants and BPGO. Snakemake calls these commands in order.",
 )
+
+app.add_typer(commands.app)
 
 Config = Annotated[Path, typer.Option("--config", help="Resolved configuration (from `resolve`).")]
 Experiment = Annotated[str, typer.Option("--experiment", help="Name of the experiment.")]
@@ -273,12 +276,16 @@ def report(
     output: Output,
     grids: Annotated[Path | None, typer.Option("--grids")] = None,
     root: Annotated[Path | None, typer.Option("--root")] = None,
+    second: Annotated[
+        Path | None, typer.Option("--second", help="Results of a second run, to compare.")
+    ] = None,
 ) -> None:
     """One self-contained HTML page."""
     from bpgo.analysis.report import make_report
     from bpgo.config.resolve import load_resolved
 
-    make_report(load_resolved(config), statistics, tables, figures, output, grids, root)
+    settings = load_resolved(config)
+    make_report(settings, statistics, tables, figures, output, grids, root, second)
 
 
 @app.command()

@@ -14,6 +14,8 @@ COLLECTED = ("scores", "metrics", "groups", "calibration")
 STATISTICS = (
     "final",
     "differences",
+    "primary",
+    "power",
     "curves",
     "gains",
     "training",
@@ -26,7 +28,17 @@ STATISTICS = (
     "cost",
     "claims",
 )
-TABLES = ("main", "differences", "parts", "sweep", "premise", "convergence", "paper")
+TABLES = (
+    "primary",
+    "main",
+    "differences",
+    "parts",
+    "sweep",
+    "premise",
+    "convergence",
+    "power",
+    "paper",
+)
 FIGURES = (
     "training_reward",
     "curves",

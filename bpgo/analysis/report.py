@@ -11,11 +11,20 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bpgo.analysis import FIGURES, roles
+from bpgo.analysis.agree import compared
+from bpgo.analysis.figures import style
+from bpgo.analysis.figures.agreement import CAPTION
 from bpgo.analysis.figures.make import CAPTIONS
 from bpgo.analysis.roles import arm_title, reward_title
-from bpgo.analysis.statistics.claims import CONTRADICTED, SUPPORTED, UNRESOLVED
+from bpgo.analysis.statistics.claims import CONTRADICTED, SUPPORTED
 from bpgo.analysis.statistics.compute import load_statistics
-from bpgo.analysis.tables.format import how_intervals, interval_text, number
+from bpgo.analysis.statistics.critical import BETTER, EQUIVALENT, UNRESOLVED, WORSE
+from bpgo.analysis.tables.format import (
+    how_differences,
+    how_intervals,
+    interval_text,
+    number,
+)
 from bpgo.analysis.tables.make import build_tables
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
@@ -35,6 +44,7 @@ SHEET = "The same clips as stills, of one seed and fewer prompts: time runs from
 WORDS = {
     SUPPORTED: ("✓", "supported"),
     CONTRADICTED: ("✗", "contradicted"),
+    EQUIVALENT: ("≈", "no difference that matters"),
     UNRESOLVED: ("?", "not resolved at this sample size"),
 }
 
@@ -57,6 +67,7 @@ def make_report(
     output: Path,
     grids: Path | None = None,
     root: Path | None = None,
+    second: Path | None = None,
 ) -> None:
     """Write the page to `output`; every sentence about outcomes comes from the statistics.
 
@@ -68,12 +79,24 @@ def make_report(
         output: the page's path.
         grids: the folder of sample grids; a page without grids says so.
         root: where `grids` is looked for if it is not given.
+        second: the results folder of a second run, whose agreement is shown; by default that of
+            `analysis.second_run`.
 
     Raises:
-        UserError: a figure is missing.
+        UserError: a figure is missing, or the second run is not one of this configuration.
     """
     frames, account = load_statistics(Path(statistics))
     grids = grids or (root / "grids" if root else None)
+    drawn, built = _figures(Path(figures)), build_tables(settings, frames, account)
+    second = second or (
+        Path(settings.analysis.second_run) if settings.analysis.second_run else None
+    )
+    if second is not None:
+        names = ("this run", str(second))
+        table, figure = compared(settings, frames["differences"], second, names)
+        with style.look():
+            picture = Picture("agreement", CAPTION, _data_uri("png", style.png(figure)))
+        drawn, built = [*drawn, picture], [*built, table]
     environment = Environment(
         loader=PackageLoader("bpgo.analysis", "templates"),
         autoescape=True,
@@ -92,14 +115,14 @@ def make_report(
         facts=facts(settings, account, frames["cost"]),
         experiments=experiments(settings),
         names=list(settings.experiments),
-        tables=build_tables(settings, frames, account),
+        tables=built,
         tables_folder=Path(tables).name,
-        figures=_figures(Path(figures)),
+        figures=drawn,
         grids=_grids(settings, grids),
         missing=account["missing"],
         expected=account["expected_runs"],
         limits=limits(settings, frames, account),
-        intervals=how_intervals(settings),
+        intervals=f"{how_intervals(settings)}; of differences by repeated measures",
     )
     write_text(Path(output), page)
 
@@ -119,10 +142,13 @@ def summary(settings: Settings, frames: dict[str, pd.DataFrame], account: Any) -
                 f"{name} {_moves(trained)} its training reward by {_size(trained)} over the base"
                 f" policy, and {_moves(judged)} the main metric ({judge}) by {_size(judged)}."
             )
-        rival = _gap(frames, experiment, roles.BPGO, reference, metric)
-        if rival is not None:
-            title = arm_title(settings, roles.BPGO)
-            parts.append(f"{title} against {name} on {judge}: {_size(rival)}, {_clear(rival)}.")
+        declared = frames["primary"]
+        for _, row in declared[declared["experiment"] == experiment].iterrows():
+            pair = f"{arm_title(settings, row['arm'])} against"
+            pair += f" {arm_title(settings, row['reference'])}"
+            judge = reward_title(settings, row["reward"])
+            size = _size(row, "")
+            parts.append(f"Declared beforehand, {pair} on {judge}: {size}, {_clear(row)}.")
         if parts:
             sentences.append(f"{entry.title}. {' '.join(parts)}")
     lost = len(account["missing"])
@@ -145,20 +171,23 @@ def _gap(
 
 
 def _moves(gap: Any) -> str:
-    if not gap["significant"]:
-        return "changes"
-    return "raises" if gap["difference"] > 0 else "lowers"
+    return {BETTER: "raises", WORSE: "lowers"}.get(gap["verdict"], "changes")
 
 
-def _size(gap: Any) -> str:
-    interval = interval_text(gap["low_sd"], gap["high_sd"], signed=True, digits=2)
+def _size(gap: Any, prefix: str = "simultaneous_") -> str:
+    limits = (gap[f"{prefix}low_sd"], gap[f"{prefix}high_sd"])
+    interval = interval_text(*limits, signed=True, digits=2)
     return f"{number(gap['difference_sd'], signed=True, digits=2)} base sd {interval}"
 
 
 def _clear(gap: Any) -> str:
-    if not gap["significant"]:
-        return "not resolved at this sample size"
-    return "better" if gap["difference"] > 0 else "worse"
+    if gap["verdict"] == EQUIVALENT:
+        return "no difference that matters"
+    if gap["verdict"] != UNRESOLVED:
+        return str(gap["verdict"])
+    seen = gap["detectable_alone_sd"]
+    known = f"; a difference of {number(seen, digits=2)} would have been seen"
+    return "not resolved at this sample size" + (known if seen > 0 else "")
 
 
 def claims(settings: Settings, frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -171,6 +200,7 @@ def claims(settings: Settings, frame: pd.DataFrame) -> list[dict[str, Any]]:
                 {
                     "experiment": settings.experiments[str(experiment)].title,
                     "verdict": tests["claim_verdict"].iloc[0],
+                    "p": number(tests["claim_p"].iloc[0]),
                     "tests": [_test(entry) for entry in tests.to_dict("records")],
                 }
             )
@@ -198,7 +228,15 @@ def _test(entry: dict[Any, Any]) -> dict[str, Any]:
         "expected": entry["expected"].replace("-", "−") + (" (any)" if entry["any_of"] else ""),
         "seeds": _counted(*units),
         "verdict": entry["verdict"],
+        "seen_from": _seen_from(entry),
     }
+
+
+def _seen_from(entry: dict[Any, Any]) -> str:
+    """Of an unresolved difference the smallest one that could have been seen; else empty."""
+    if entry["verdict"] != UNRESOLVED or not entry["detectable"] > 0:
+        return ""
+    return f"seen from {number(entry['detectable'], digits=2)}"
 
 
 def _counted(unit: str, number: int) -> str:
@@ -229,7 +267,7 @@ def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> di
         "Evaluation": f"{settings.evaluation.prompts} held-out prompts,"
         f" {settings.evaluation.samples_per_prompt} sample(s) a prompt and seed, ODE sampler with"
         f" {settings.evaluation.steps} steps",
-        "Intervals": how_intervals(settings),
+        "Intervals": f"{how_intervals(settings)}; {how_differences(settings)}",
         "Runs": f"{account['complete_runs']} of {account['expected_runs']} complete",
         "Training time": _duration(seconds),
         "Time per iteration": f"{cost['seconds'].median():.2f} s (median)"
@@ -287,14 +325,17 @@ def limits(
 ) -> list[str]:
     """What the reader must keep in mind, as far as it applies to these runs."""
     fewest = int(frames["final"]["n_seeds"].min())
-    comparisons = int((frames["differences"]["reference"] == settings.analysis.reference_arm).sum())
-    wrong = (1 - settings.analysis.confidence) * comparisons
+    columns = max(len(settings.rewards_of(name)) for name in settings.experiments)
+    wrong = 1 - settings.analysis.confidence**columns
     said = [
         f"Seeds are the unit, and an arm has as few as {fewest}. Differences that are small against"
-        " the spread of seeds stay unresolved; that is not evidence of equality.",
-        f"The tables compare {comparisons} pairs of arm and reward with the reference arm. Without"
-        f" any true difference about {wrong:.0f} of their intervals would exclude zero by chance;"
-        " only the main metric was declared beforehand.",
+        " the spread of seeds stay unresolved; that is not evidence of equality. Arms are called"
+        " equivalent only where the whole interval lies within the margin.",
+        "Intervals of differences hold for all arms of a column at once, not for all columns: of"
+        f" tables with {columns} rewards up to {wrong:.0%} have a bold cell by chance. Only the"
+        " primary contrasts were declared beforehand.",
+        "Intervals take the arms' runs to vary alike and not to collapse. Where one seed in ten"
+        " collapses, they cover less than they say (docs/statistics.md).",
         "Hyper-parameters are the configuration's, not tuned for each arm.",
     ]
     if settings.prompts.kind.startswith("scenes") and settings.model.resolution < 100:
@@ -324,7 +365,7 @@ def _figures(folder: Path) -> list[Picture]:
         path = folder / f"{name}.png"
         if not path.is_file():
             raise UserError(f"{path}: no such file; run `plots` first")
-        pictures.append(Picture(name, CAPTIONS[name], _data_uri(path)))
+        pictures.append(Picture(name, CAPTIONS[name], _file_uri(path)))
     return pictures
 
 
@@ -336,16 +377,19 @@ def _grids(settings: Settings, folder: Path | None) -> list[Picture]:
     for experiment, entry in settings.experiments.items():
         still, moving = (Path(folder) / f"{experiment}.{kind}" for kind in ("png", "webp"))
         if moving.is_file():
-            uri = _data_uri(moving)
+            uri = _file_uri(moving)
             found.append(Picture(experiment, f"{entry.title}. {GRID}", uri, "moving"))
         if still.is_file() and settings.model.makes == "video":
-            uri = _data_uri(still)
+            uri = _file_uri(still)
             found.append(Picture(f"{experiment}-frames", f"{entry.title}. {SHEET}", uri))
         elif still.is_file():
-            found.append(Picture(experiment, f"{entry.title}. {GRID}", _data_uri(still)))
+            found.append(Picture(experiment, f"{entry.title}. {GRID}", _file_uri(still)))
     return found
 
 
-def _data_uri(path: Path) -> str:
-    kind = path.suffix.removeprefix(".")
-    return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def _file_uri(path: Path) -> str:
+    return _data_uri(path.suffix.removeprefix("."), path.read_bytes())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

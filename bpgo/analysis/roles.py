@@ -45,22 +45,9 @@ def main_metric(settings: Settings, experiment: str) -> str:
     return oracle if oracle in names else settings.experiments[experiment].judges[0]
 
 
-def swept_arms(settings: Settings, experiment: str) -> list[str]:
-    """Arms that only a sweep adds to an experiment."""
-    listed = settings.experiments[experiment].arms
-    found = [
-        sweep.arm_at(value)
-        for sweep in settings.sweeps.values()
-        if sweep.experiment == experiment
-        for value in sweep.values
-    ]
-    return [arm for arm in dict.fromkeys(found) if arm not in listed]
-
-
 def arms_of(settings: Settings, experiment: str) -> list[str]:
     """Every arm of an experiment in the order of the configuration, the base policy first."""
-    listed = settings.experiments[experiment].arms
-    return [BASE_ARM, *listed, *swept_arms(settings, experiment)]
+    return [BASE_ARM, *settings.arms_of(experiment)]
 
 
 def arm_title(settings: Settings, arm: str) -> str:

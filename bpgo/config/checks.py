@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn
 
 from bpgo.config.paper import PAPER_TASKS
-from bpgo.config.settings import MAIN, RewardSettings, Settings
+from bpgo.config.settings import BASE_ARM, MAIN, RewardSettings, Settings
 from bpgo.errors import UserError, suggest
 from bpgo.storage.clips import check_size
 
@@ -44,6 +44,36 @@ def check_sizes(settings: Settings, file: str) -> None:
             f"{file}: analysis.main_metric: '{settings.analysis.main_metric}' scores no experiment."
             f" Known: {', '.join(sorted(names))}"
         )
+
+
+def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
+    """Primary contrasts are of experiments, arms and metrics that exist.
+
+    `arms` are those that have a file. One that its experiment does not run is no mistake: others
+    may be left out for a while, and tables say that the contrast was not run.
+    """
+    options, known = settings.analysis, list(dict.fromkeys([*settings.arms, *sorted(arms)]))
+    for name, primary in options.primary.items():
+        key = f"{file}: analysis.primary.{name}"
+        if name not in settings.experiments:
+            _known(key, "an experiment", name, list(settings.experiments))
+        for word, arm in (("arm", primary.arm), ("reference", primary.reference)):
+            if arm not in (BASE_ARM, *known):
+                _known(f"{key}.{word}", "an arm", arm, [BASE_ARM, *known])
+        if primary.arm == primary.reference:
+            raise UserError(f"{key}.reference: '{primary.arm}' is the arm itself; name another")
+        rewards = settings.rewards_of(name)
+        if primary.metric not in rewards:
+            _known(f"{key}.metric", "a reward of the experiment", primary.metric, rewards)
+    for arm in options.own_variance:
+        if arm not in known:
+            _known(f"{file}: analysis.own_variance", "an arm", arm, known)
+
+
+def _known(key: str, what: str, name: str, known: list[str]) -> NoReturn:
+    raise UserError(
+        f"{key}: '{name}' is not {what}.{suggest(name, known)} Known: {', '.join(known)}"
+    )
 
 
 def check_paper(settings: Settings, file: str) -> None:

@@ -109,6 +109,8 @@ def resolve(
     }
     settings = validate(Settings, resolved, file)
     config_checks.check_sizes(settings, file)
+    arm_files = [path.stem for path in (folder / "arms").glob("*.yaml")]
+    config_checks.check_analysis(settings, arm_files, file)
     config_checks.check_paper(settings, file)
     config_checks.check_task(settings, file)
     arm_checks.check_arms(settings, file)

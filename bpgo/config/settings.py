@@ -225,11 +225,27 @@ class CalibrationSettings(Strict):
     seed: int = 0
 
 
+class PrimaryContrast(Strict):
+    """The one difference that an experiment is made to decide: `arm` minus `reference`."""
+
+    arm: Name
+    reference: Name  # an arm, or `base`
+    metric: Name  # a reward's name
+
+
 class AnalysisSettings(Strict):
     """Declared before looking at results."""
 
     main_metric: Name  # a reward's name
     reference_arm: Name = "grpo"
+    primary: dict[Name, PrimaryContrast] = Field(default={})  # at most one an experiment
+    # A difference that lies within +- this does not matter, and arms may be called equivalent.
+    # In standard deviations of the base policy's scores within a prompt.
+    equivalence_margin: NonNegative = 0.1
+    # Arms whose seeds vary by a measure of their own, as with random rewards; the other arms' seed
+    # variance is pooled.
+    own_variance: list[Name] = Field(default=[])
+    second_run: str | None = None  # another results folder, whose agreement the report shows
     bootstrap_samples: Count = 2000
     confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
     seed: int = 0
@@ -295,6 +311,14 @@ class Settings(Strict):
         """Guidance of the evaluation sampler: as in training, where nothing else is said."""
         wanted = self.evaluation.guidance_scale
         return self.rollout.guidance_scale if wanted is None else wanted
+
+    def arms_of(self, experiment: str) -> list[str]:
+        """The arms that an experiment trains: its own, then those that only sweeps add."""
+        found = list(self.experiments[experiment].arms)
+        for sweep in self.sweeps.values():
+            if sweep.experiment == experiment:
+                found += [sweep.arm_at(value) for value in sweep.values]
+        return list(dict.fromkeys(found))
 
     def runs(self) -> list[Run]:
         """Every training run: arms x seeds of each experiment, then the sweeps' arms."""

@@ -21,6 +21,7 @@ from bpgo.analysis.roles import (
     reward_title,
     sweep_values,
 )
+from bpgo.analysis.statistics.critical import BETTER, WORSE
 from bpgo.config.settings import Settings
 
 Frames = dict[str, pd.DataFrame]
@@ -101,7 +102,7 @@ def forest(settings: Settings, frames: Frames) -> Figure:
         rewards = settings.rewards_of(experiment)
         for column, (axes, reward) in enumerate(zip(grid[row], rewards, strict=False)):
             part = gaps[(gaps["experiment"] == experiment) & (gaps["reward"] == reward)]
-            _forest_panel(axes, part.set_index("arm"), arms)
+            _forest_panel(axes, part.set_index("arm"), arms, settings.analysis.equivalence_margin)
             title = style.panel_title(reward_title(settings, reward), column == 0)
             axes.set_title(title, loc="left")
             axes.set_yticks(range(len(arms)))
@@ -117,7 +118,8 @@ def forest(settings: Settings, frames: Frames) -> Figure:
     return figure
 
 
-def _forest_panel(axes: Axes, part: pd.DataFrame, arms: list[str]) -> None:
+def _forest_panel(axes: Axes, part: pd.DataFrame, arms: list[str], margin: float) -> None:
+    axes.axvspan(-margin, margin, color="#EFEFEF", zorder=0)
     style.zero_line(axes, vertical=True)
     for place, arm in enumerate(arms):
         if arm not in part.index:
@@ -125,8 +127,10 @@ def _forest_panel(axes: Axes, part: pd.DataFrame, arms: list[str]) -> None:
         entry = part.loc[arm]
         colour, marker = style.arm_look(arm)
         if np.isfinite(entry["low_sd"]):
-            axes.hlines(place, entry["low_sd"], entry["high_sd"], color=colour, linewidth=1.3)
-        fill = colour if entry["significant"] else "white"
+            together = entry["simultaneous_low_sd"], entry["simultaneous_high_sd"]
+            axes.hlines(place, *together, color=colour, linewidth=0.8)
+            axes.hlines(place, entry["low_sd"], entry["high_sd"], color=colour, linewidth=1.8)
+        fill = colour if entry["verdict"] in (BETTER, WORSE) else "white"
         axes.plot(entry["difference_sd"], place, marker, color=colour, mfc=fill, ms=5)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
@@ -181,7 +185,8 @@ def _sweep_panel(
         if arm in part.index:
             entry = part.loc[arm]
             middle = entry["difference_sd"]
-            reach = (middle - entry["low_sd"], entry["high_sd"] - middle)
+            low, high = entry["simultaneous_low_sd"], entry["simultaneous_high_sd"]
+            reach = (middle - low, high - middle)
             points.append((value, middle, *np.nan_to_num(reach)))
     if points:
         x, y, down, up = np.array(points).T

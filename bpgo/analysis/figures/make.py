@@ -40,8 +40,10 @@ CAPTIONS = {
     " training on the curve's prompts; large marker: the end on all prompts; small markers: its"
     " seeds. Below zero, training has made the policy worse than the base by that judge; on the"
     " dotted diagonal, both gains are equal.",
-    "differences": "Paired differences to the reference arm at the end of training, by reward."
-    " Filled: the interval excludes zero.",
+    "differences": "Paired differences to the reference arm at the end of training, by reward, in"
+    " standard deviations of the base policy's scores within a prompt. Thick: the interval of one"
+    " difference; thin: of all arms of a panel at once. Filled: the thin one excludes zero and is"
+    " not all within the grey band, where a difference does not matter.",
     "trust": "Does RAS trust the right groups? Rank correlation of the training reward with the"
     " oracle (without one: the mean of the other logged rewards) inside a group, by the weight that"
     " the group was given. Mean over seeds, bar: interval; in brackets: rank correlation over all"
@@ -50,7 +52,7 @@ CAPTIONS = {
     " one: the mean of the other rewards) inside a group of base-policy samples, by the prompt's"
     " ambiguity (left) and by the group's mean reward (right). Bars: intervals over groups.",
     "sweep": "Scaling magnitude: paired difference to the reference arm at the end of training, by"
-    " reward. Bars: intervals; grey: the recommended value.",
+    " reward. Bars: intervals that hold for all arms at once; grey: the recommended value.",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, cast
@@ -127,7 +128,14 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
     figure.draw_without_rendering()  # lay out once; `savefig` would do it four times
     figure.set_layout_engine("none")
     with atomic_path(folder / f"{name}.png") as path:
-        FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
+        path.write_bytes(png(figure))
     with atomic_path(folder / f"{name}.pdf") as path:
         nothing = {"CreationDate": None, "Producer": None, "Creator": None}
         FigureCanvasPdf(figure).print_pdf(path, metadata=nothing)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file's bytes."""
+    content = BytesIO()
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    return content.getvalue()

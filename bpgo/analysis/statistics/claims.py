@@ -2,8 +2,15 @@
 
 Each claim is a list of tests; a test is one estimate with its interval and the side on which the
 claim expects it. A test is *supported* if the whole interval lies on that side, *contradicted* if
-it lies on the other, *not resolved* otherwise. A claim is supported if all its tests are,
-contradicted if any is; among tests of one `any` group the best one counts.
+it lies on the other, *equivalent* if it lies within the margin below which a difference does not
+matter, *not resolved* otherwise. A claim is supported if all its tests are, contradicted if any is,
+equivalent if all tests are supported or equivalent; among tests of one `any` group the best one
+counts.
+
+Many tests find something by chance. So a claim has p-values: of support the largest of its tests'
+(all must hold), where an `any` group counts with its smallest times its number; of contradiction
+the smallest times the number of tests. Holm's correction runs over the claims of an experiment, and
+a claim whose corrected p-value is too large is not resolved.
 """
 
 from __future__ import annotations
@@ -14,12 +21,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from bpgo.analysis import roles
 from bpgo.analysis.roles import HELD_OUT, ORACLE, TRAINING, arm_title, reward_title
+from bpgo.analysis.statistics.critical import EQUIVALENT, UNRESOLVED, holm
 from bpgo.config.settings import BASE_ARM, Settings
 
-SUPPORTED, CONTRADICTED, UNRESOLVED = "supported", "contradicted", "not resolved"
+SUPPORTED, CONTRADICTED = "supported", "contradicted"
 COST_MARGIN = 1.05  # "next to nothing": at most 5 % more time per iteration (our choice)
 
 STATEMENTS = {
@@ -54,41 +63,84 @@ class Check:
     unit: str = ""
     any_group: str = ""
     n_groups: int = 0  # where groups of the base policy are the units
+    df: float = np.nan  # of the interval; unknown: units - 1
+    margin: float = 0.0  # a difference within it does not matter
+    detectable: float = np.nan  # smallest difference that 80 % power finds
 
     def verdict(self) -> str:
         """See the module's description; without an interval nothing is resolved."""
         if not (np.isfinite(self.low) and np.isfinite(self.high)):
             return UNRESOLVED
+        if self.null - self.margin < self.low and self.high < self.null + self.margin:
+            return EQUIVALENT
         over, under = self.low > self.null, self.high < self.null
         right, wrong = (over, under) if self.above else (under, over)
         return SUPPORTED if right else CONTRADICTED if wrong else UNRESOLVED
 
+    def p_values(self, confidence: float) -> tuple[float, float]:
+        """One-sided p-values: that the estimate lies on the claim's side, and on the other.
+
+        From the interval, as if it were symmetric, by Student's t. 1 without an interval.
+        """
+        df = self.df if np.isfinite(self.df) else max(self.n_seeds, self.n_groups) - 1
+        if not (np.isfinite(self.low) and np.isfinite(self.high) and df > 0):
+            return 1.0, 1.0
+        se = (self.high - self.low) / 2 / stats.t.ppf((1 + confidence) / 2, df)
+        distance = (self.estimate - self.null) * (1 if self.above else -1)
+        if se == 0:
+            return float(distance <= 0), float(distance >= 0)
+        return float(stats.t.sf(distance / se, df)), float(stats.t.cdf(distance / se, df))
+
 
 def overall(tests: list[Check]) -> str:
-    """The claim's verdict from those of its tests."""
+    """The claim's verdict from those of its tests, not corrected for the number of claims."""
     verdicts = [test.verdict() for test in tests if not test.any_group]
-    for group in dict.fromkeys(test.any_group for test in tests if test.any_group):
-        inside = [test.verdict() for test in tests if test.any_group == group]
-        order = (SUPPORTED, UNRESOLVED, CONTRADICTED)
-        verdicts.append(min(inside, key=order.index))
+    for inside in _any_groups(tests):
+        order = (SUPPORTED, UNRESOLVED, EQUIVALENT, CONTRADICTED)
+        verdicts.append(min((test.verdict() for test in inside), key=order.index))
     if CONTRADICTED in verdicts:
         return CONTRADICTED
-    return SUPPORTED if verdicts and set(verdicts) == {SUPPORTED} else UNRESOLVED
+    if not verdicts or UNRESOLVED in verdicts:
+        return UNRESOLVED
+    return EQUIVALENT if EQUIVALENT in verdicts else SUPPORTED
+
+
+def claim_p(tests: list[Check], confidence: float) -> float:
+    """Two-sided p-value of a claim (see the module's description)."""
+    known = {id(test): test.p_values(confidence) for test in tests}
+    right = [known[id(test)][0] for test in tests if not test.any_group]
+    wrong = [known[id(test)][1] for test in tests if not test.any_group]
+    for inside in _any_groups(tests):
+        right.append(min(1.0, len(inside) * min(known[id(test)][0] for test in inside)))
+        wrong.append(max(known[id(test)][1] for test in inside))
+    support, contradiction = max(right), min(1.0, len(wrong) * min(wrong))
+    return min(1.0, 2 * min(support, contradiction))
+
+
+def _any_groups(tests: list[Check]) -> list[list[Check]]:
+    names = dict.fromkeys(test.any_group for test in tests if test.any_group)
+    return [[test for test in tests if test.any_group == name] for name in names]
 
 
 def judge_claims(settings: Settings, frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One row a test: experiment, claim, statement, quantity, estimate, low, high, verdicts.
 
-    `verdict` is the test's, `claim_verdict` the claim's in that experiment. A claim whose arms or
-    data are absent from an experiment has no rows there.
+    `verdict` is the test's, `claim_verdict` the claim's in that experiment, `claim_p` its p-value
+    by Holm. A claim whose arms or data are absent from an experiment has no rows there.
     """
     rows = []
+    confidence = settings.analysis.confidence
     for experiment in settings.experiments:
         found: dict[str, list[Check]] = {}
         for test in _tests(settings, experiment, frames):
             found.setdefault(test.claim, []).append(test)
+        corrected = holm([claim_p(tests, confidence) for tests in found.values()])
+        p_values = dict(zip(found, corrected, strict=True))
         for claim in STATEMENTS:
             tests = found.get(claim, [])
+            verdict = overall(tests)
+            if verdict != EQUIVALENT and p_values.get(claim, 1.0) > 1 - confidence:
+                verdict = UNRESOLVED
             rows += [
                 {
                     "experiment": experiment,
@@ -103,8 +155,10 @@ def judge_claims(settings: Settings, frames: dict[str, pd.DataFrame]) -> pd.Data
                     "n_seeds": test.n_seeds,
                     "n_groups": test.n_groups,
                     "any_of": bool(test.any_group),
+                    "detectable": test.detectable,
                     "verdict": test.verdict(),
-                    "claim_verdict": overall(tests),
+                    "claim_p": p_values[claim],
+                    "claim_verdict": verdict,
                 }
                 for test in tests
             ]
@@ -113,7 +167,8 @@ def judge_claims(settings: Settings, frames: dict[str, pd.DataFrame]) -> pd.Data
 
 CLAIM_COLUMNS = [
     *("experiment", "claim", "statement", "quantity", "expected", "estimate", "low", "high"),
-    *("unit", "n_seeds", "n_groups", "any_of", "verdict", "claim_verdict"),
+    *("unit", "n_seeds", "n_groups", "any_of", "detectable", "verdict"),
+    *("claim_p", "claim_verdict"),
 ]
 
 
@@ -140,7 +195,17 @@ def _difference(
         names = f"{arm_title(settings, arm)} − {arm_title(settings, reference)}"
         quantity = f"{names}, {reward_title(settings, reward)}"
         bounds = (row.difference_sd, row.low_sd, row.high_sd, row.n_seeds)
-        yield Check(claim, quantity, *bounds, above, unit="base sd", any_group=any_group)
+        yield Check(
+            claim,
+            quantity,
+            *bounds,
+            above,
+            unit="base sd",
+            any_group=any_group,
+            df=row.df,
+            margin=settings.analysis.equivalence_margin,
+            detectable=row.detectable_alone_sd,
+        )
 
 
 def _premise(
@@ -183,11 +248,11 @@ def _convergence(settings: Settings, experiment: str, frame: pd.DataFrame) -> It
     for measure, (words, above, unit) in expected.items():
         for row in _rows(frame, experiment=experiment, arm=roles.BPGO, measure=measure):
             bounds = (row.difference, row.difference_low, row.difference_high, row.n_seeds)
-            yield Check("convergence", f"{names}, {words}", *bounds, above, unit=unit)
+            yield Check("convergence", f"{names}, {words}", *bounds, above, unit=unit, df=row.df)
     for row in _rows(frame, experiment=experiment, arm=roles.BPGO, measure="seconds"):
         quantity = f"Time per iteration, {arm_title(settings, roles.BPGO)} / {grpo}"
         bounds = (row.difference, row.difference_low, row.difference_high, row.n_seeds)
-        yield Check("cost", quantity, *bounds, False, COST_MARGIN, unit="ratio")
+        yield Check("cost", quantity, *bounds, False, COST_MARGIN, unit="ratio", df=row.df)
 
 
 def _parts(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Check]:

@@ -15,7 +15,9 @@ from bpgo.analysis.statistics import premise
 from bpgo.analysis.statistics.bootstrap import Bootstrap
 from bpgo.analysis.statistics.claims import judge_claims
 from bpgo.analysis.statistics.data import Collected, Scores, load_collected
-from bpgo.analysis.statistics.final import curves, differences, final_scores, gains
+from bpgo.analysis.statistics.differences import differences, primary
+from bpgo.analysis.statistics.final import curves, final_scores, gains
+from bpgo.analysis.statistics.power import power
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
@@ -65,9 +67,12 @@ def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[s
     measures = training.convergence(settings, per_run, data)
     bins, trends = premise.premise(settings, data, bootstrap)
     trust_bins, trust_trend = premise.trust(settings, data, bootstrap)
+    gaps = each(lambda scores: differences(settings, scores, bootstrap))
     frames = {
         "final": each(lambda scores: final_scores(settings, scores, bootstrap)),
-        "differences": each(lambda scores: differences(settings, scores, bootstrap)),
+        "differences": gaps,
+        "primary": primary(settings, gaps),
+        "power": each(lambda scores: power(settings, scores)),
         "curves": each(lambda scores: curves(settings, scores, bootstrap)),
         "gains": each(lambda scores: gains(settings, scores)),
         "training": training.mean_training_curve(per_run, bootstrap),

@@ -3,7 +3,7 @@
 A training curve is the mean training reward of an iteration's groups. Which prompts an iteration
 draws moves it more than training does, so each group's reward is taken relative to the base
 policy's mean on the same prompt where the calibration knows every prompt (`adjusted`). Unit: the
-standard deviation of the training reward under the base policy (base sd).
+standard deviation of the training reward within a prompt under the base policy (base sd).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import pandas as pd
 from bpgo.analysis.roles import arms_of
 from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats
 from bpgo.analysis.statistics.data import Collected
+from bpgo.analysis.statistics.differences import comparisons
+from bpgo.analysis.statistics.repeated import RepeatedMeasures
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
 
 SHARE_OF_GAIN = 0.8  # the threshold: this share of the reference arm's final gain (our choice)
 WINDOW_SHARE = 0.15  # running mean over this share of the iterations (our choice)
+LIMITS = ("difference_low", "difference_high", "simultaneous_low", "simultaneous_high")
 TIMES = ("seconds", "rollout_seconds", "reward_seconds", "update_seconds")
 
 # measure: (title, unit, whether more is better)
@@ -78,8 +81,9 @@ def _anchor(groups: pd.DataFrame, calibration: pd.DataFrame) -> tuple[Any, float
     if calibration.empty:
         first = groups[groups["iteration"] == groups["iteration"].min()]["reward_mean"]
         return float(first.mean()), float(groups["reward_mean"].std() or 1.0), False
-    spread = float(calibration["score"].std(ddof=0)) or 1.0
-    means = calibration.groupby("prompt_id", observed=True)["score"].mean()
+    by_prompt = calibration.groupby("prompt_id", observed=True)["score"]
+    spread = float(np.sqrt(by_prompt.var(ddof=1).mean())) or 1.0
+    means = by_prompt.mean()
     known = groups["prompt_id"].astype(object).map(means.to_dict())
     if known.notna().all():
         return known.astype(float), spread, True
@@ -156,15 +160,18 @@ def cost(data: Collected) -> pd.DataFrame:
 def summarize(settings: Settings, runs: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:
     """Per (experiment, arm, measure): mean over seeds, and the reference arm compared.
 
-    `difference` is arm minus reference over shared seeds; for `seconds` it is the ratio.
+    `difference` is arm minus reference over shared seeds, by repeated measures; for `seconds` it is
+    the ratio, by their logarithms. `difference_low` and `_high` hold for one difference,
+    `simultaneous_low` and `_high` for all arms of an experiment at once.
     """
     rows = []
     reference = settings.analysis.reference_arm
     for (experiment, measure), part in runs.groupby(["experiment", "measure"]):
         table = part.pivot(index="seed", columns="arm", values="value")
-        for arm in arms_of(settings, str(experiment)):
-            if arm == BASE_ARM or arm not in table:
-                continue
+        arms = [arm for arm in arms_of(settings, str(experiment)) if arm in table]
+        arms = [arm for arm in arms if arm != BASE_ARM]
+        measures = _repeated(settings, table[arms], str(measure))
+        for arm in arms:
             own = table[arm].dropna()
             level = bootstrap.mean(own.to_numpy()[:, None], f"{measure} of {arm}")
             row = {
@@ -176,22 +183,32 @@ def summarize(settings: Settings, runs: pd.DataFrame, bootstrap: Bootstrap) -> p
                 "low": float(level.low),
                 "high": float(level.high),
                 "reached": int(part[part["arm"] == arm]["reached"].sum()),
-                "difference": np.nan,
-                "difference_low": np.nan,
-                "difference_high": np.nan,
+                **dict.fromkeys(("difference", *LIMITS, "df"), np.nan),
             }
-            both = table[[arm, reference]].dropna() if reference in table else table[[]]
-            if arm != reference and len(both) and reference in both:
-                pair = both[arm], both[reference]
-                change = pair[0] / pair[1] if measure == "seconds" else pair[0] - pair[1]
-                gap = bootstrap.mean(change.to_numpy()[:, None], f"{measure} of {arm}")
-                row |= {
-                    "difference": float(gap.mean),
-                    "difference_low": float(gap.low),
-                    "difference_high": float(gap.high),
-                }
+            if arm != reference and reference in arms and measures.shared(arm, reference):
+                gap = measures.contrast(arm, reference)
+                number = comparisons(settings, str(experiment), arm, reference)
+                alone, together = (
+                    gap.interval(settings.analysis.confidence, k) for k in (1, number)
+                )
+                values = [*alone, *together[1:]]
+                if measure == "seconds":
+                    values = [np.exp(value) for value in values]
+                names = ("difference", *LIMITS)
+                row |= dict(zip(names, map(float, values), strict=True)) | {"df": gap.df}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _repeated(settings: Settings, table: pd.DataFrame, measure: str) -> RepeatedMeasures:
+    """A [seed, arm] table of one number a run; times by their logarithms."""
+    runs = {}
+    for arm in table:
+        known = table[arm].dropna()
+        values = known.to_numpy(float)
+        values = np.log(values) if measure == "seconds" else values
+        runs[str(arm)] = {int(s): v for s, v in zip(known.index, values[:, None], strict=True)}
+    return RepeatedMeasures(runs, None, settings.analysis.own_variance, measure)
 
 
 def mean_training_curve(training: pd.DataFrame, bootstrap: Bootstrap) -> pd.DataFrame:

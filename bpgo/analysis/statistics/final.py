@@ -1,8 +1,8 @@
-"""Final scores of every arm, and paired differences between arms.
+"""Final scores of every arm, curves, and gains over the base policy.
 
-Arms pair by (seed, prompt, sample): equal initial noise. Differences are also given in `base sd`:
-divided by the standard deviation of the base policy's scores over all its samples, so that rewards
-of different scales compare.
+Gains are also given in `base sd`: divided by the standard deviation of the base policy's scores
+within a prompt, so that rewards of different scales compare. Between prompts the scores of some
+rewards vary far more, and that says nothing of what training can change.
 """
 
 from __future__ import annotations
@@ -19,19 +19,29 @@ from bpgo.analysis.statistics.data import Scores
 from bpgo.config.settings import BASE_ARM, Settings
 
 Row = dict[str, Any]
+COLLAPSE = 4.0
 
 
 @lru_cache(maxsize=256)
 def base_sd(scores: Scores, reward: str) -> float:
-    """Standard deviation of the base policy's scores (of all arms' without a base); never 0."""
+    """Standard deviation of the base policy's scores within a prompt; never 0.
+
+    Over seeds and samples, pooled over prompts; without a base policy that of all arms, each by
+    itself. With one sample of a prompt there is no such thing: then over all samples.
+    """
     arms = [BASE_ARM] if scores.has(BASE_ARM, reward) else scores.arms
     tables = [scores.values(arm, reward, scores.seeds_of(arm, reward)) for arm in arms]
-    spread = float(np.std(np.concatenate([table.ravel() for table in tables])))
+    samples = [np.swapaxes(table, 0, 1).reshape(table.shape[1], -1) for table in tables]
+    within = [own.var(axis=1, ddof=1) for own in samples if own.shape[1] > 1]
+    if within:
+        spread = float(np.sqrt(np.concatenate(within).mean()))
+    else:
+        spread = float(np.std(np.concatenate(samples)))
     return spread if spread > 0 else 1.0
 
 
 def final_scores(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd.DataFrame:
-    """One row per (arm, reward): mean with interval, interquartile mean, seed deviation, n."""
+    """One row per (arm, reward): mean with interval, n, and over runs interquartile mean and sd."""
     rows, tables = [], []
     for arm in scores.arms:
         for reward in scores.rewards:
@@ -43,79 +53,16 @@ def final_scores(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd
             seed_means = table.mean(axis=(1, 2))
             rows.append(
                 {
-                    **_labels(settings, scores, arm, reward),
-                    **_counts(table),
-                    "iqm": interquartile_mean(table),
+                    **labels(settings, scores, arm, reward),
+                    **counts(table),
+                    "iqm": interquartile_mean(seed_means),
                     "seed_sd": float(seed_means.std(ddof=1)) if len(seeds) > 1 else np.nan,
                     "base_sd": base_sd(scores, reward),
                 }
             )
     for row, interval in zip(rows, bootstrap.means(tables), strict=True):
-        row |= _named("", "mean", interval)
+        row |= named("", "mean", interval)
     return pd.DataFrame(rows)
-
-
-def differences(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd.DataFrame:
-    """One row per (arm, reference, reward) for every ordered pair of arms.
-
-    `improvement` is the probability that a sample of the arm scores higher than the reference's
-    sample of the same seed, prompt and noise (a tie counts half). `significant` says that the
-    interval of the paired difference excludes zero.
-    """
-    rows: list[Row] = []
-    for reward in scores.rewards:
-        present = [arm for arm in scores.arms if scores.has(arm, reward)]
-        pairs: list[tuple[str, str, Floats]] = []
-        for i, first in enumerate(present):
-            for second in present[i + 1 :]:
-                other = scores.seeds_of(second, reward)
-                shared = [seed for seed in scores.seeds_of(first, reward) if seed in other]
-                if shared:
-                    minuend = scores.values(first, reward, shared)
-                    change = minuend - scores.values(second, reward, shared)
-                    pairs.append((first, second, change))
-        sizes = bootstrap.means([change.mean(axis=2) for _, _, change in pairs])
-        better = [((change > 0) + 0.5 * (change == 0)).mean(axis=2) for _, _, change in pairs]
-        odds = bootstrap.means(better)
-        for pair, size, share in zip(pairs, sizes, odds, strict=True):
-            rows += _both_directions(settings, scores, reward, pair, size, share)
-    return pd.DataFrame(rows)
-
-
-def _both_directions(
-    settings: Settings,
-    scores: Scores,
-    reward: str,
-    pair: tuple[str, str, Floats],
-    size: Interval,
-    share: Interval,
-) -> list[Row]:
-    """The rows of arm against reference and of the reverse, its mirror image."""
-    first, second, change = pair
-    spread = base_sd(scores, reward)
-    seed_means = change.mean(axis=(1, 2))
-    mirrored = Interval(-size.mean, -size.high, -size.low)
-    mirrored_share = Interval(1 - share.mean, 1 - share.high, 1 - share.low)
-    rows = []
-    for arm, other, gap, odds, sign in (
-        (first, second, size, share, 1),
-        (second, first, mirrored, mirrored_share, -1),
-    ):
-        rows.append(
-            {
-                **_labels(settings, scores, arm, reward),
-                "reference": other,
-                **_counts(change),
-                **_named("", "difference", gap),
-                "difference_sd": float(gap.mean) / spread,
-                "low_sd": float(gap.low) / spread,
-                "high_sd": float(gap.high) / spread,
-                **_named("improvement_", "improvement", odds),
-                "seeds_better": int((sign * seed_means > 0).sum()),
-                "significant": bool(gap.low > 0 or gap.high < 0),
-            }
-        )
-    return rows
 
 
 def curves(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd.DataFrame:
@@ -133,12 +80,12 @@ def curves(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd.DataF
                 levels.append(after.mean(axis=2))
                 changes.append((after - before).mean(axis=2))
                 spreads.append(base_sd(scores, reward))
-                labels = _labels(settings, scores, arm, reward)
-                rows.append({**labels, "iteration": iteration, **_counts(after)})
+                own = labels(settings, scores, arm, reward)
+                rows.append({**own, "iteration": iteration, **counts(after)})
     intervals = zip(bootstrap.means(levels), bootstrap.means(changes), spreads, strict=True)
     for row, (level, gain, spread) in zip(rows, intervals, strict=True):
-        row |= _named("", "mean", level) | _named("gain_", "gain", gain)
-        row |= _named("gain_sd_", "gain_sd", Interval(*(part / spread for part in gain)))
+        row |= named("", "mean", level) | named("gain_", "gain", gain)
+        row |= named("gain_sd_", "gain_sd", Interval(*(part / spread for part in gain)))
     return pd.DataFrame(rows)
 
 
@@ -146,32 +93,53 @@ def gains(settings: Settings, scores: Scores) -> pd.DataFrame:
     """Gain over the base policy per seed.
 
     On the curve's prompts at each snapshot (`prompts` is `curve`), and on all evaluation prompts at
-    the end (`all`).
+    the end (`all`); there `collapsed` marks a run far below its arm's other runs.
     """
     rows = []
-    for arm in scores.arms:
-        if arm == BASE_ARM:
-            continue
-        for reward in scores.rewards:
-            spread = base_sd(scores, reward)
+    for reward in scores.rewards:
+        spread = base_sd(scores, reward)
+        ends: dict[str, Floats] = {}
+        for arm in scores.arms:
+            if arm == BASE_ARM:
+                continue
             points = [(iteration, "curve") for iteration in scores.iterations]
             for iteration, prompts in [*points, (scores.final, "all")]:
                 pair = paired_with_base(scores, arm, reward, iteration, prompts == "all")
                 if pair is None:
                     continue
                 change = (pair[1] - pair[2]).mean(axis=(1, 2))
+                if prompts == "all":
+                    ends[arm] = change
                 rows += [
                     {
-                        **_labels(settings, scores, arm, reward),
+                        **labels(settings, scores, arm, reward),
                         "seed": seed,
                         "iteration": iteration,
                         "prompts": prompts,
                         "gain": float(value),
                         "gain_sd": float(value) / spread,
+                        "collapsed": False,
                     }
                     for seed, value in zip(pair[0], change, strict=True)
                 ]
+        far = collapsed(ends)
+        for row in rows:
+            if row["reward"] == reward and row["prompts"] == "all":
+                row["collapsed"] = row["gain"] < far[row["arm"]]
     return pd.DataFrame(rows)
+
+
+def collapsed(ends: dict[str, Floats]) -> dict[str, float]:
+    """Of each arm the value below which a run counts as collapsed.
+
+    That is 4 robust standard deviations (1.48 times the median distance of a run from its arm's
+    median, over all arms; our choice) below the arm's median. The median runs themselves tell
+    nothing of the spread and are left out.
+    """
+    centres = {arm: float(np.median(values)) for arm, values in ends.items()}
+    rest = np.array([abs(value - centres[arm]) for arm in ends for value in ends[arm]])
+    spread = 1.4826 * float(np.median(rest[rest > 0])) if (rest > 0).any() else 0.0
+    return {arm: centre - COLLAPSE * spread for arm, centre in centres.items()}
 
 
 def paired_with_base(
@@ -196,7 +164,8 @@ def paired_with_base(
     return seeds, after, before
 
 
-def _labels(settings: Settings, scores: Scores, arm: str, reward: str) -> Row:
+def labels(settings: Settings, scores: Scores, arm: str, reward: str) -> Row:
+    """What every row says of an arm and a reward."""
     return {
         "experiment": scores.experiment,
         "arm": arm,
@@ -206,13 +175,14 @@ def _labels(settings: Settings, scores: Scores, arm: str, reward: str) -> Row:
     }
 
 
-def _counts(table: Floats) -> Row:
+def counts(table: Floats) -> Row:
     """The sizes of a [S, P, K] table."""
     seeds, prompts, samples = table.shape
     return {"n_seeds": seeds, "n_prompts": prompts, "n_samples": samples}
 
 
-def _named(prefix: str, mean: str, interval: Interval) -> Row:
+def named(prefix: str, mean: str, interval: Interval) -> Row:
+    """An interval as columns: the estimate's is called `mean`, the limits' start with `prefix`."""
     return {
         mean: float(interval.mean),
         f"{prefix}low": float(interval.low),

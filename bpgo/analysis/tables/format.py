@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from bpgo.analysis.statistics.critical import BETTER, EQUIVALENT, UNRESOLVED, WORSE
 from bpgo.config.settings import Settings
 from bpgo.storage.files import atomic_path, write_text
 
@@ -133,6 +134,7 @@ _LATEX = {
     "≤": r"$\leq$",
     "α": r"$\alpha$",
     "ρ": r"$\rho$",
+    "≈": r"$\approx$",
     "†": r"\dag{}",
     "\n": " ",
 }
@@ -171,4 +173,37 @@ def how_intervals(settings: Settings) -> str:
     return (
         f"{options.confidence:.0%} intervals by a hierarchical bootstrap over seeds and prompts"
         f" ({options.bootstrap_samples} resamples, widened for few seeds)"
+    )
+
+
+def how_differences(settings: Settings) -> str:
+    """What the brackets of differences between arms mean."""
+    confidence = f"{settings.analysis.confidence:.0%}"
+    return (
+        f"{confidence} intervals of differences by repeated measures (variance of seeds pooled over"
+        " arms, t), which hold for all arms of a column at once (Dunnett)"
+    )
+
+
+def difference_cell(row: Row, prefix: str = "simultaneous_", visible: str = "detectable") -> Cell:
+    """A difference in base sd with its interval; of an unresolved one also what could be seen.
+
+    Bold: better or worse. An equivalent one is marked.
+    """
+    text = number(row["difference_sd"], signed=True, digits=2)
+    text += " ≈" if row["verdict"] == EQUIVALENT else ""
+    detail = interval_text(row[f"{prefix}low_sd"], row[f"{prefix}high_sd"], signed=True, digits=2)
+    if row["verdict"] == UNRESOLVED and math.isfinite(row[f"{visible}_sd"]):
+        detail += f" seen from {number(row[f'{visible}_sd'], digits=2)}"
+    return Cell(text, detail, row["verdict"] in (BETTER, WORSE))
+
+
+def how_verdicts(settings: Settings) -> str:
+    """What the marks of `difference_cell` mean."""
+    margin = settings.analysis.equivalence_margin
+    return (
+        "Base sd: standard deviation of the base policy's scores within a prompt. Bold: the"
+        f" interval excludes zero. ≈: all of it lies within ±{margin:g} base sd, the margin below"
+        " which a difference does not matter. Seen from: where neither holds, the smallest"
+        " difference that would have been found with 80% power."
     )

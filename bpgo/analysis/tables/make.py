@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from bpgo.analysis import roles
-from bpgo.analysis.roles import TRAINING, arm_title, reward_title
+from bpgo.analysis.roles import arm_title
 from bpgo.analysis.statistics.compute import load_statistics
+from bpgo.analysis.statistics.critical import BETTER, WORSE
+from bpgo.analysis.tables.differences import differences, power, primary, reward_label
 from bpgo.analysis.tables.format import (
     Block,
     Cell,
@@ -49,12 +51,14 @@ def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) ->
     """All tables, in the order of `bpgo.analysis.TABLES`."""
     lost = missing_note(account)
     return [
+        primary(settings, frames, lost),
         _main(settings, frames, lost),
-        _differences(settings, frames, lost),
+        differences(settings, frames, lost),
         _parts(settings, frames, lost),
         _sweep(settings, frames, lost),
         _premise(settings, frames),
         convergence(settings, frames, lost),
+        power(settings, frames["power"], lost),
         _paper(),
     ]
 
@@ -71,9 +75,12 @@ def missing_note(account: dict[str, Any]) -> str:
 
 def _mark_note(settings: Settings) -> str:
     reference = arm_title(settings, settings.analysis.reference_arm)
+    margin = settings.analysis.equivalence_margin
     return (
         f"Bold: better than {reference}, †: worse, where the interval of the paired difference"
-        " (same seed, prompt and noise) excludes zero; not corrected for the number of comparisons."
+        " (same seed, prompt and noise) excludes zero for all arms of the column at once, and is"
+        f" not within ±{margin:g} within-prompt standard deviations of the base policy; not"
+        " corrected for the number of columns."
     )
 
 
@@ -95,10 +102,9 @@ def score_cells(
             cells.append(Cell("missing"))
             continue
         row = rows.iloc[0]
-        clear = bool(len(gap)) and bool(gap.iloc[0]["significant"])
-        better = clear and gap.iloc[0]["difference"] > 0
-        text = number(row["mean"]) + ("†" if clear and not better else "")
-        cells.append(Cell(text, interval_text(row["low"], row["high"]), better))
+        verdict = gap.iloc[0]["verdict"] if len(gap) else ""
+        text = number(row["mean"]) + ("†" if verdict == WORSE else "")
+        cells.append(Cell(text, interval_text(row["low"], row["high"]), verdict == BETTER))
     return cells
 
 
@@ -113,7 +119,7 @@ def _score_block(
 ) -> Block:
     """Arms (name to label) by rewards."""
     rewards = settings.rewards_of(experiment)
-    header = [first, "Seeds", *(_reward_label(settings, experiment, name) for name in rewards)]
+    header = [first, "Seeds", *(reward_label(settings, experiment, name) for name in rewards)]
     rows = [
         [
             Cell(label),
@@ -123,14 +129,6 @@ def _score_block(
         for arm, label in arms.items()
     ]
     return Block(_experiment_title(settings, frames, experiment), header, rows)
-
-
-def _reward_label(settings: Settings, experiment: str, reward: str) -> str:
-    title = reward_title(settings, reward)
-    role = roles.reward_role(settings, experiment, reward)
-    if role == TRAINING:
-        title += " (trains)"
-    return title + (" [main]" if reward == roles.main_metric(settings, experiment) else "")
 
 
 def _experiment_title(settings: Settings, frames: Frames, experiment: str) -> str:
@@ -172,6 +170,9 @@ def _tidy(settings: Settings, frames: Frames) -> pd.DataFrame:
         "difference": "difference",
         "low": "low",
         "high": "high",
+        "simultaneous_low": "simultaneous_low",
+        "simultaneous_high": "simultaneous_high",
+        "verdict": "verdict",
         "improvement": "improvement",
         "n_seeds": "n_seeds",
     }
@@ -181,54 +182,6 @@ def _tidy(settings: Settings, frames: Frames) -> pd.DataFrame:
         names = {name: f"to_{label}_{short}" for name, short in wanted.items()}
         result = result.merge(gaps.rename(columns=names), on=keys, how="left")
     return result
-
-
-def _differences(settings: Settings, frames: Frames, lost: str) -> Table:
-    blocks = []
-    for experiment in settings.experiments:
-        for reference in (settings.analysis.reference_arm, BASE_ARM):
-            blocks.append(_difference_block(settings, frames, experiment, reference))
-    note = (
-        "Paired differences (same seed, prompt and noise) in units of the base policy's standard"
-        f" deviation of that reward. {how_intervals(settings)}. Bold: the interval excludes zero."
-        " Improvement: probability that a sample scores higher than the reference's paired sample"
-        f" on the main metric. Seeds better: on the main metric.{lost}"
-    )
-    title = "Paired differences between arms"
-    return Table("differences", title, note, blocks, frames["differences"])
-
-
-def _difference_block(settings: Settings, frames: Frames, experiment: str, reference: str) -> Block:
-    rewards = settings.rewards_of(experiment)
-    main = roles.main_metric(settings, experiment)
-    gaps = frames["differences"]
-    gaps = gaps[(gaps["experiment"] == experiment) & (gaps["reference"] == reference)]
-    rows = []
-    for arm in settings.experiments[experiment].arms:
-        if arm == reference:
-            continue
-        mine = records(gaps[gaps["arm"] == arm], "reward")
-        cells = [Cell(arm_title(settings, arm))]
-        for reward in rewards:
-            if reward not in mine:
-                cells.append(Cell("missing"))
-                continue
-            row = mine[reward]
-            detail = interval_text(row["low_sd"], row["high_sd"], signed=True, digits=2)
-            text = number(row["difference_sd"], signed=True, digits=2)
-            cells.append(Cell(text, detail, bool(row["significant"])))
-        if main in mine:
-            row = mine[main]
-            detail = interval_text(row["improvement_low"], row["improvement_high"], digits=2)
-            cells.append(Cell(number(row["improvement"], digits=2), detail))
-            cells.append(Cell(f"{row['seeds_better']} of {row['n_seeds']}"))
-        else:
-            cells += [Cell("missing"), Cell("0")]
-        rows.append(cells)
-    labels = [_reward_label(settings, experiment, name) for name in rewards]
-    header = ["Arm", *labels, "Improvement", "Seeds better"]
-    title = f"{settings.experiments[experiment].title}: arm − {arm_title(settings, reference)}"
-    return Block(title, header, rows)
 
 
 def _parts(settings: Settings, frames: Frames, lost: str) -> Table:
@@ -310,7 +263,7 @@ def _premise(settings: Settings, frames: Frames) -> Table:
                 & (bins["by"] == "ambiguity")
             ].sort_values("bin")
             course = ", ".join(number(value, digits=2) for value in falls["mean"])
-            label = _reward_label(settings, experiment, reward)
+            label = reward_label(settings, experiment, reward)
             rows.append([Cell(label), Cell(groups), *cells, Cell(course)])
         header = ["Reward", "Groups", "Mean ρ", "With ambiguity", "With group mean"]
         blocks.append(Block(entry.title, [*header, "ρ from clear to ambiguous"], rows))

@@ -35,12 +35,14 @@ def convergence(settings: Settings, frames: dict[str, pd.DataFrame], lost: str) 
         reference = arm_title(settings, settings.analysis.reference_arm)
         blocks.append(Block(entry.title, ["Arm", *header, f"Time / {reference}"], rows))
     note = (
-        "Training reward on rollouts, relative to the base policy on the same prompts, smoothed by"
+        "Base sd: standard deviation of the base policy's reward within a prompt."
+        " Training reward on rollouts, relative to the base policy on the same prompts, smoothed by"
         f" a running mean. Threshold: 80% of {reference}'s mean final gain; a seed that never"
         " reaches it counts with the last iteration (reached: how many did). Oscillation: standard"
         f" deviation around the running mean. {how_intervals(settings)}; seeds only here. Bold:"
         f" better than {reference}, †: worse, where the interval of the paired difference excludes"
-        f" zero. Times are medians and depend on what else the machine did.{lost}"
+        " zero for all arms of the column at once. Times are medians and depend on what else the"
+        f" machine did.{lost}"
     )
     return Table("convergence", "Convergence and cost", note, blocks, summary)
 
@@ -51,7 +53,7 @@ def _measure_cell(mine: dict[str, Row], measure: str) -> Cell:
     row, (_, _, more_is_better) = mine[measure], MEASURES[measure]
     null = 1.0 if measure == "seconds" else 0.0
     digits = 1 if measure == "steps_to_threshold" else 3
-    low, high = row["difference_low"] - null, row["difference_high"] - null
+    low, high = row["simultaneous_low"] - null, row["simultaneous_high"] - null
     clear = bool(low > 0 or high < 0)
     better = clear and bool(low > 0) == more_is_better
     text = number(row["mean"], digits=digits) + ("†" if clear and not better else "")
@@ -68,5 +70,5 @@ def _time_ratio(mine: dict[str, Row]) -> Cell:
     if not np.isfinite(row["difference"]):  # the reference arm itself
         return Cell("1")
     return Cell(
-        number(row["difference"]), interval_text(row["difference_low"], row["difference_high"])
+        number(row["difference"]), interval_text(row["simultaneous_low"], row["simultaneous_high"])
     )

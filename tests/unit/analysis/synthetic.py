@@ -16,6 +16,7 @@ from bpgo.config.settings import (
     EvaluationSettings,
     ExperimentSettings,
     ModelSettings,
+    PrimaryContrast,
     PromptSettings,
     RewardSettings,
     RolloutSettings,
@@ -149,6 +150,13 @@ def make_settings(
         ),
         analysis=AnalysisSettings(
             main_metric="oracle" if oracle else "scenes_ambiguous_b",
+            primary={
+                "ambiguous": PrimaryContrast(
+                    arm="bpgo",
+                    reference="grpo",
+                    metric="oracle" if oracle else "scenes_ambiguous_b",
+                )
+            },
             bootstrap_samples=bootstrap_samples,
         ),
     )

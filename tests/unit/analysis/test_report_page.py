@@ -131,13 +131,15 @@ def test_page_names_missing_runs_and_digests(settings, read):
 def test_answers_follow_the_statistics(settings, root, figures, frames, tmp_path, read):
     assert "GRPO raises its training reward by" in read.text
     assert "lowers the main metric" in read.text
+    assert "Declared beforehand, BPGO against GRPO on Oracle: +" in read.text
+    assert "seen from" in read.text
     changed = tmp_path / "statistics"
     changed.mkdir()
     for file in (root / "statistics").iterdir():
         (changed / file.name).write_bytes(file.read_bytes())
     claims = frames["claims"].assign(claim_verdict="not resolved", verdict="not resolved")
     claims.to_parquet(changed / "claims.parquet")
-    gaps = frames["differences"].assign(significant=False)
+    gaps = frames["differences"].assign(verdict="not resolved")
     gaps.to_parquet(changed / "differences.parquet")
     output = tmp_path / "index.html"
     make_report(settings, changed, root / "tables", figures, output)

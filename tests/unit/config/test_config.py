@@ -143,6 +143,42 @@ BAD = {
         ["training.snapshot_every", "1000", "training.iterations"],
     ),
     "unknown main metric": ("analysis.main_metric", "fid", ["analysis.main_metric", "'fid'"]),
+    "a contrast of no experiment": (
+        "analysis.primary",
+        {"clearly": {"arm": "bpgo", "reference": "grpo", "metric": "oracle"}},
+        ["my.yaml: analysis.primary.clearly: 'clearly' is not an experiment", "Known: ambiguous"],
+    ),
+    "a contrast of an arm that is not there": (
+        "analysis.primary",
+        {"clear": {"arm": "bpgo_rsa", "reference": "grpo", "metric": "oracle"}},
+        ["analysis.primary.clear.arm: 'bpgo_rsa' is not an arm", "Did you mean 'bpgo_ras'"],
+    ),
+    "a contrast with an arm that is not there": (
+        "analysis.primary",
+        {"clear": {"arm": "bpgo", "reference": "gpro", "metric": "oracle"}},
+        ["analysis.primary.clear.reference: 'gpro'", "Did you mean 'grpo'"],
+    ),
+    "a contrast with itself": (
+        "analysis.primary",
+        {"clear": {"arm": "bpgo", "reference": "bpgo", "metric": "oracle"}},
+        ["analysis.primary.clear.reference: 'bpgo' is the arm itself"],
+    ),
+    "a contrast by what does not judge": (
+        "analysis.primary",
+        {"clear": {"arm": "bpgo", "reference": "grpo", "metric": "scenes_ambiguous_a"}},
+        ["analysis.primary.clear.metric: 'scenes_ambiguous_a'", "Known: scenes_clear_a"],
+    ),
+    "a contrast that is not whole": (
+        "analysis.primary",
+        {"clear": {"arm": "bpgo", "reference": "grpo"}},
+        ["analysis.primary.clear.metric", "required"],
+    ),
+    "a margin below zero": ("analysis.equivalence_margin", -0.1, ["equivalence_margin", "-0.1"]),
+    "a variance of no arm": (
+        "analysis.own_variance",
+        ["randm"],
+        ["analysis.own_variance: 'randm' is not an arm", "grpo"],
+    ),
 }
 
 

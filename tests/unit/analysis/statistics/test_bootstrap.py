@@ -108,3 +108,20 @@ def test_rank_correlation_by_row_agrees_with_scipy():
 
 def test_interquartile_mean_leaves_the_tails_out():
     assert interquartile_mean([-1000, 1, 2, 3, 4, 5, 6, 1000]) == pytest.approx(3.5)
+
+
+def test_interquartile_mean_of_three_runs_weighs_the_middle_one_most():
+    assert interquartile_mean([0, 1, 8]) == pytest.approx((0 + 4 * 1 + 8) / 6)
+    assert interquartile_mean([2.0]) == 2
+    assert interquartile_mean([1, 4]) == 2.5
+
+
+def test_seeds_and_prompts_share_their_interaction_once():
+    """Interaction alone, variance 1: the mean of 5 x 40 has the variance 1 / 200."""
+    random, widths = np.random.default_rng(6), []
+    for _ in range(300):
+        interval = Bootstrap(samples=400).mean(random.normal(0, 1, (5, 40)))
+        widths.append(float(interval.high - interval.low) / 2)
+    half = stats.t.ppf(0.975, 4) / np.sqrt(200)
+    # The prompts' part cannot be negative, so that some of it stays by chance.
+    assert np.mean(widths) == pytest.approx(half, rel=0.08)

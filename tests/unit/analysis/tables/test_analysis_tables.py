@@ -8,6 +8,7 @@ import pytest
 import synthetic
 
 from bpgo.analysis import TABLES
+from bpgo.analysis.statistics.differences import primary
 from bpgo.analysis.tables.format import (
     Block,
     Cell,
@@ -40,7 +41,7 @@ def test_every_table_is_written_in_three_forms(settings, statistics, tmp_path):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
-def test_bold_exactly_where_the_paired_interval_excludes_zero(settings, frames, built):
+def test_bold_exactly_where_the_difference_is_better_in_all_of_the_column(settings, frames, built):
     gaps = frames["differences"]
     gaps = gaps[gaps["reference"] == "grpo"].set_index(["experiment", "arm", "reward"])
     for block, (experiment, entry) in zip(
@@ -53,8 +54,49 @@ def test_bold_exactly_where_the_paired_interval_excludes_zero(settings, frames, 
                     assert not cell.bold
                     continue
                 gap = gaps.loc[experiment, arm, reward]
-                assert cell.bold == (gap["low"] > 0)
-                assert cell.text.endswith("†") == (gap["high"] < 0)
+                low, high = gap["simultaneous_low_sd"], gap["simultaneous_high_sd"]
+                assert cell.bold == (low > 0 and high >= 0.1)
+                assert cell.text.endswith("†") == (high < 0 and low <= -0.1)
+
+
+def test_differences_say_their_unit_and_what_could_have_been_seen(frames, built):
+    block = built["differences"].blocks[0]
+    assert "in within-prompt base sd" in block.title
+    gaps = frames["differences"].set_index(["experiment", "arm", "reference", "reward"])
+    marked = set()
+    for row in block.rows:
+        arm = next(a for a, title in synthetic.TITLES.items() if title == row[0].text)
+        gap = gaps.loc["ambiguous", arm, "grpo", "oracle"]
+        cell = row[block.header.index("Oracle [main]")]
+        marked.add(gap["verdict"])
+        assert cell.bold == (gap["verdict"] in ("better", "worse"))
+        assert cell.text.endswith("≈") == (gap["verdict"] == "equivalent")
+        seen = f"seen from {gap['detectable_sd']:.2f}"
+        assert (seen in cell.detail) == (gap["verdict"] == "not resolved")
+    assert "not resolved" in marked
+
+
+def test_the_declared_contrast_is_judged_by_its_own_interval(settings, frames, built):
+    row = frames["primary"].set_index("experiment").loc["ambiguous"]
+    assert (row["arm"], row["reference"], row["reward"]) == ("bpgo", "grpo", "oracle")
+    assert row["low_sd"] > row["simultaneous_low_sd"]
+    assert row["verdict"] == "better"
+    [shown] = built["primary"].blocks[0].rows
+    assert shown[1].text == "BPGO − GRPO, Oracle"
+    assert shown[-1].text == "better"
+    wide = settings.analysis.model_copy(update={"equivalence_margin": 2.0})
+    changed = primary(settings.model_copy(update={"analysis": wide}), frames["differences"])
+    assert list(changed["verdict"]) == ["equivalent"]
+
+
+def test_collapsed_runs_are_named(settings, frames, account):
+    gains = frames["gains"].copy()
+    assert not gains["collapsed"].any()
+    far = (gains["arm"] == "bpgo") & (gains["seed"] == 2) & (gains["prompts"] == "all")
+    gains.loc[far & (gains["reward"] == "oracle"), "collapsed"] = True
+    built = {t.name: t for t in build_tables(settings, {**frames, "gains": gains}, account)}
+    assert "Collapsed runs (2)" in built["differences"].note
+    assert "ambiguous/bpgo seed 2, clear/bpgo seed 2" in built["differences"].note
 
 
 def test_missing_runs_are_named_in_the_note(built):

@@ -1,0 +1,82 @@
+"""A whole results folder: its scores, and the configuration that they were collected under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bpgo.analysis.statistics.bootstrap import Bootstrap
+from bpgo.analysis.statistics.data import Collected, load_collected
+from bpgo.analysis.statistics.differences import differences
+from bpgo.config.digests import NO_RESULT
+from bpgo.config.resolve import load_resolved
+from bpgo.config.settings import Settings
+from bpgo.errors import UserError
+from bpgo.storage.files import read_json
+
+
+def load_results(folder: Path) -> tuple[Settings, Collected]:
+    """Settings and collected scores of a folder such as `results` or `results/reference`.
+
+    The settings are `folder`/config.yaml or, as the workflow writes them, those of
+    `folder`/config whose digest `collected/runs.json` names.
+
+    Raises:
+        UserError: the folder, its scores or its configuration are missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    runs = folder / "collected" / "runs.json"
+    if not runs.is_file():
+        raise UserError(f"{folder}: holds no collected scores: there is no {runs}")
+    digest = read_json(runs).get("config_digest")
+    places = [folder / "config.yaml", folder / "config" / f"{digest}.yaml"]
+    for place in places:
+        if place.is_file():
+            settings = load_resolved(place)
+            return settings, load_collected(settings, folder / "collected")
+    raise UserError(f"{folder}: its configuration is neither {places[0]} nor {places[1]}")
+
+
+def all_differences(settings: Settings, data: Collected) -> pd.DataFrame:
+    """`differences` of all experiments that have scores."""
+    options = settings.analysis
+    bootstrap = Bootstrap(options.bootstrap_samples, options.confidence, options.seed)
+    found = [differences(settings, scores, bootstrap) for scores in data.scores.values()]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def check_comparable(first: Settings, second: Settings, names: tuple[str, str]) -> None:
+    """Raise `UserError` naming the first key that differs, but for seeds.
+
+    How results are analysed, titles, and what changes no result may differ too.
+    """
+    for key, one, two in _differing(_plain(first), _plain(second)):
+        raise UserError(
+            f"{names[0]} and {names[1]} are not runs of one configuration: {key} is {one!r} there"
+            f" and {two!r} here; only seeds may differ"
+        )
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """What two comparable runs have in common."""
+    values = settings.model_dump(mode="json")
+    del values["analysis"], values["machine"]
+    for entry in values["experiments"].values():
+        del entry["seeds"]
+    return values
+
+
+def _differing(one: Any, two: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if not (isinstance(one, dict) and isinstance(two, dict)):
+        if one != two:
+            yield key, one, two
+        return
+    for name in dict.fromkeys([*one, *two]):
+        if name not in NO_RESULT:
+            inner = f"{key}.{name}" if key else str(name)
+            yield from _differing(one.get(name), two.get(name), inner)
