@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from bpgo import cli_trust
 from bpgo.errors import RunError, StoppedElsewhereError, UserError
 
 app = typer.Typer(
@@ -316,6 +317,9 @@ def bench(
     bench_command(
         sizes, output, random_weights, parameters, compiled, batch_size, reward, repeats or 2
     )
+
+
+cli_trust.add_to(app)
 
 
 @app.command()

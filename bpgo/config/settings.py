@@ -24,6 +24,7 @@ from bpgo.config.fields import (
     Strict,
     Task,
 )
+from bpgo.config.groups import GroupSettings
 from bpgo.config.paper import PaperSettings
 from bpgo.config.runs import Run
 from bpgo.storage.files import text_digest
@@ -280,6 +281,7 @@ class Settings(Strict):
     calibration: CalibrationSettings
     analysis: AnalysisSettings
     machine: MachineSettings = MachineSettings()
+    trust_groups: GroupSettings = GroupSettings()
 
     @property
     def sharded(self) -> bool:

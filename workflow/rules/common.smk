@@ -8,7 +8,15 @@ from functools import cache
 from pathlib import Path
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
-from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
+from bpgo.config import offline
+from bpgo.config.resolve import (
+    WORKFLOW_OPTIONS,
+    load,
+    load_resolved,
+    load_rules,
+    resolve,
+    save_resolved,
+)
 from bpgo.config.digests import JUDGING, digest_of
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
@@ -80,6 +88,11 @@ def settings_of(root):
         return load({**VIDEO, **VIDEO_SMOKE}[root], scale)
     except UserError as error:
         fail(error)
+
+
+def configfile_of(root):
+    """The configuration file of `root`, as a `Path`; its folder holds the named files."""
+    return {**VIDEO, **VIDEO_SMOKE}.get(root, Path(workflow.configfiles[0]))
 
 
 def check_gpus(wildcards):
@@ -315,7 +328,9 @@ onstart:
 
 onsuccess:
     for root in sorted({*OWN, *REBUILT} & roots_of_jobs()):
-        print(f"Report: {root}/report/index.html", file=sys.stderr)
+        for page in (f"{root}/report/index.html", f"{root}/trust/index.html"):
+            if Path(page).exists():
+                print(f"Report: {page}", file=sys.stderr)
         for pattern in ("tables/*.md", "figures/*.png", "grids/*.png", "grids/*.webp"):
             for file in sorted(Path(root).glob(pattern)):
                 print(f"  {file}", file=sys.stderr)

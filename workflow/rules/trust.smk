@@ -1,0 +1,92 @@
+"""Trust rules judged without training: groups of the base policy, then each rule's answer."""
+
+
+def groups_of(wildcards):
+    """Every table of groups: of each reference arm's sampler and each seed."""
+    settings = settings_of(wildcards.root)
+    return [
+        f"{wildcards.root}/trust/groups/{arm}/seed_{seed}.parquet"
+        for arm in offline.reference_arms(settings)
+        for seed in settings.trust_groups.seeds
+    ]
+
+
+@cache
+def rules_digest(root):
+    """What the rules answer with: all settings, theirs too, and their code with what calls it."""
+    settings = settings_of(root)
+    known = load_rules(configfile_of(root), settings.scale)
+    folders = [Path(workflow.basedir, "bpgo", name) for name in ("trust", "core", "steps")]
+    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    code = text_digest("".join(file.read_text() for file in files))
+    return f"{settings.digest()} {digest_of(known)} {code}"
+
+
+rule groups:
+    input:
+        "{root}/prompts/train.jsonl",
+    output:
+        "{root}/trust/groups/{arm}/seed_{seed}.parquet",
+    log:
+        "{root}/logs/groups/{arm}/seed_{seed}.log",
+    benchmark:
+        "{root}/benchmarks/groups/{arm}/seed_{seed}.tsv"
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        config=settings_file,
+        digest=lambda wildcards: offline.groups_digest(settings_of(wildcards.root), wildcards.arm),
+    shell:
+        "{params.program:q} groups --config {params.config:q} --arm {wildcards.arm:q}"
+        " --seed {wildcards.seed:q} --prompts {input:q} --output {output:q} --threads {threads}"
+        " >> {log:q} 2>&1"
+
+
+rule rules:
+    input:
+        groups=groups_of,
+        calibrations=lambda wildcards: [
+            f"{wildcards.root}/calibration/{name}/calibration.json"
+            for name in settings_of(wildcards.root).experiments
+        ],
+    output:
+        directory("{root}/trust/judged"),
+    log:
+        "{root}/logs/rules.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        config=settings_file,
+        file=lambda wildcards: configfile_of(wildcards.root),
+        digest=lambda wildcards: rules_digest(wildcards.root),
+    shell:
+        "python -m bpgo rules --config {params.config:q} --configfile {params.file:q}"
+        " --root {wildcards.root:q} --output {output:q} >> {log:q} 2>&1"
+
+
+rule track:
+    input:
+        "{root}/trust/judged",
+    output:
+        report(
+            "{root}/trust/index.html",
+            caption="../report/trust.rst",
+            category="Trust rules",
+            labels={"page": "offline track"},
+        ),
+        expand("{{root}}/trust/trust.{kind}", kind=["csv", "md", "tex", "png", "pdf"]),
+    log:
+        "{root}/logs/track.log",
+    conda:
+        "../envs/main.yaml"
+    params:
+        config=settings_file,
+        digest=analysis_digest,
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -m bpgo track --config {params.config:q} --judged {input:q}"
+        " --output {params.folder:q} >> {log:q} 2>&1"
