@@ -1,27 +1,6 @@
 """Trust rules judged without training: groups of the base policy, then each rule's answer."""
 
 
-def groups_of(wildcards):
-    """Every table of groups: of each reference arm's sampler and each seed."""
-    settings = settings_of(wildcards.root)
-    return [
-        f"{wildcards.root}/trust/groups/{arm}/seed_{seed}.parquet"
-        for arm in offline.reference_arms(settings)
-        for seed in settings.trust_groups.seeds
-    ]
-
-
-@cache
-def rules_digest(root):
-    """What the rules answer with: all settings, theirs too, and their code with what calls it."""
-    settings = settings_of(root)
-    known = load_rules(configfile_of(root), settings.scale)
-    folders = [Path(workflow.basedir, "bpgo", name) for name in ("trust", "core", "steps")]
-    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    code = text_digest("".join(file.read_text() for file in files))
-    return f"{settings.digest()} {digest_of(known)} {code}"
-
-
 rule groups:
     input:
         "{root}/prompts/train.jsonl",
