@@ -52,7 +52,8 @@ def _row(name: str, row: Row) -> list[Cell]:
     cells = [Cell(name)]
     for figure, even in (("efficiency", 1.0), ("auroc", 0.5)):
         low, high = row[f"{figure}_low"], row[f"{figure}_high"]
-        detail = interval_text(low, high, digits=2) if low < high else ""
+        wide = high - low > 1e-9  # what is 1 or 0 by definition has no interval
+        detail = interval_text(low, high, digits=2) if wide else ""
         cells.append(Cell(number(row[figure], digits=2), detail, bool(low > even)))
     return [*cells, Cell(str(row["note"]))]
 
