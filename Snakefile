@@ -25,6 +25,7 @@ wildcard_constraints:
     experiment="[a-z0-9_]+",
     arm="[a-z0-9_]+",
     environment="[a-z0-9_]+",
+    sampler="[a-z0-9_]+",
     split="train|evaluation",
     seed="[0-9]+",
 

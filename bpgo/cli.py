@@ -14,6 +14,7 @@ import typer
 
 from bpgo import cli_trust
 from bpgo.errors import RunError, StoppedElsewhereError, UserError
+from bpgo.tools.bench.command import bench
 
 app = typer.Typer(
     add_completion=False,
@@ -27,6 +28,7 @@ Experiment = Annotated[str, typer.Option("--experiment", help="Name of the exper
 Arm = Annotated[str, typer.Option("--arm", help="Name of the arm.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Run seed.")]
 Prompts = Annotated[Path, typer.Option("--prompts", help="Prompt set, JSONL.")]
+Draws = Annotated[Path, typer.Option("--draws", help="draws.json of `draw`.")]
 Output = Annotated[Path, typer.Option("--output", help="Where to write.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads.")]
 Folder = Annotated[Path, typer.Option()]
@@ -71,16 +73,57 @@ def fetch_prompts(
 
 
 @app.command()
-def calibrate(
-    config: Config, experiment: Experiment, prompts: Prompts, output: Output, threads: Threads = 1
+def draw(
+    config: Config,
+    sampler: Annotated[str, typer.Option("--sampler", help="Such as dance_0p3.")],
+    prompts: Prompts,
+    output: Output,
+    threads: Threads = 1,
 ) -> None:
-    """Score the base policy's samples of training prompts."""
+    """Draw the base policy's samples of training prompts."""
+    from bpgo.config.resolve import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.steps.draw import draw as body
+
+    body(settings, sampler, prompts, output, threads)
+
+
+@app.command()
+def calibrate(
+    config: Config,
+    experiment: Experiment,
+    prompts: Prompts,
+    draws: Draws,
+    output: Output,
+    threads: Threads = 1,
+) -> None:
+    """Score those samples by the training reward."""
     from bpgo.config.resolve import load_resolved
 
     settings = load_resolved(config)
     from bpgo.steps.calibrate import calibrate as body
 
-    body(settings, experiment, prompts, output, threads)
+    body(settings, experiment, prompts, draws, output, threads)
+
+
+@app.command()
+def judge(
+    config: Config,
+    experiment: Experiment,
+    prompts: Prompts,
+    draws: Draws,
+    calibration: Annotated[Path, typer.Option("--calibration")],
+    output: Output,
+    threads: Threads = 1,
+) -> None:
+    """Score those samples by the judges."""
+    from bpgo.config.resolve import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.steps.judge import judge as body
+
+    body(settings, experiment, prompts, draws, calibration, output, threads)
 
 
 @app.command()
@@ -111,8 +154,8 @@ def sample(
     arm: Arm,
     seed: Seed,
     prompts: Prompts,
+    run: Annotated[Path, typer.Option("--run", help="Training run's folder.")],
     output: Output,
-    run: Annotated[Path | None, typer.Option("--run", help="Training run's folder.")] = None,
     threads: Threads = 1,
 ) -> None:
     """Sample a trained policy and its snapshots on the evaluation prompts."""
@@ -123,6 +166,19 @@ def sample(
     from bpgo.steps.sample import sample_run
 
     sample_run(settings, Run(experiment, arm, seed), prompts, run, output, threads)
+
+
+@app.command("sample-base")
+def sample_base(
+    config: Config, seed: Seed, prompts: Prompts, output: Output, threads: Threads = 1
+) -> None:
+    """Sample the untrained policy on the evaluation prompts, for every experiment."""
+    from bpgo.config.resolve import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.steps.sample import sample_base as body
+
+    body(settings, seed, prompts, output, threads)
 
 
 @app.command()
@@ -250,73 +306,7 @@ def pretrain(
         pretrain_all(output, steps, world)
 
 
-@app.command()
-def bench(
-    output: Output,
-    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
-    repeats: Annotated[int | None, typer.Option("--repeats", min=1)] = None,
-    arms: Annotated[
-        str | None,
-        typer.Option("--arms", help="Of a configuration: names with commas. Default: all."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", help="flux, sd3 or wan21: its architecture, without weights."),
-    ] = None,
-    random_weights: Annotated[bool, typer.Option("--random-weights")] = False,
-    size: Annotated[str, typer.Option("--size", help="full or tiny")] = "full",
-    dtype: Annotated[str, typer.Option("--dtype", help="bfloat16 or float32")] = "bfloat16",
-    resolution: Annotated[
-        int | None, typer.Option("--resolution", min=8, help="Pixels, the height.")
-    ] = None,
-    width: Annotated[int | None, typer.Option("--width", min=8, help="Pixels, of a clip.")] = None,
-    frames: Annotated[int | None, typer.Option("--frames", min=1, help="Of a clip.")] = None,
-    prompts: Annotated[int, typer.Option("--prompts", min=1, help="In an iteration.")] = 2,
-    group_size: Annotated[int, typer.Option("--group-size", min=2)] = 4,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", min=2, help="Sampling steps. Default: as the model trains."),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Default: as many as fit.")
-    ] = None,
-    parameters: Annotated[str, typer.Option("--parameters", help="lora, full or both")] = "both",
-    compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Also with torch.compile.")
-    ] = True,
-    checkpointing: Annotated[
-        bool | None,
-        typer.Option("--checkpointing/--no-checkpointing", help="Default: as the model's file."),
-    ] = None,
-    reward: Annotated[
-        str, typer.Option("--reward", help="brightness, or clip_h14: of HPSv2's size")
-    ] = "brightness",
-) -> None:
-    """Measure an iteration's parts: of a configuration, or of a model's architecture (--model)."""
-    if model is None:
-        from bpgo.tools.bench.run import run_bench
-
-        chosen = arms.split(",") if arms is not None else None
-        run_bench(configfile, output, repeats or 5, arms=chosen)
-        return
-    from bpgo.tools.bench.large import bench_command
-    from bpgo.tools.bench.large_models import Sizes
-
-    sizes = Sizes(
-        model,
-        size,
-        dtype,
-        resolution,
-        prompts,
-        group_size,
-        steps,
-        checkpointing,
-        width,
-        frames,
-    )
-    bench_command(
-        sizes, output, random_weights, parameters, compiled, batch_size, reward, repeats or 2
-    )
+app.command()(bench)
 
 
 cli_trust.add_to(app)

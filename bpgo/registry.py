@@ -34,6 +34,8 @@ TRUST = {
     "deviation": "bpgo.trust.deviation",
     "specified": "bpgo.trust.specified",
     "true_reliability": "bpgo.trust.true_reliability",
+    "true_reward": "bpgo.trust.true_reward",
+    "random_reward": "bpgo.trust.random_reward",
 }
 
 # The module of a reward exports its class as `REWARD`.

@@ -9,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bpgo.analysis.grid_pages import Shown, draw_grid, draw_sheet
 from bpgo.analysis.roles import BPGO
+from bpgo.config.jobs import samples_folder
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
@@ -68,7 +69,7 @@ def _shown(settings: Settings, root: Path, experiment: str) -> Shown:
     arms = shown_arms(settings, experiment)
     seeds = settings.experiments[experiment].seeds[:SEEDS]
     indices = {
-        (arm, seed): _last_samples(root / Run(experiment, arm, seed).folder)
+        (arm, seed): _last_samples(root / samples_folder(Run(experiment, arm, seed)))
         for seed in seeds
         for arm in arms
     }
@@ -78,7 +79,7 @@ def _shown(settings: Settings, root: Path, experiment: str) -> Shown:
     prompts = choose_prompts(present[0])
     tiles = {
         (row, seed, arm): _sample(
-            root / Run(experiment, arm, seed).folder, indices[arm, seed], prompt
+            root / samples_folder(Run(experiment, arm, seed)), indices[arm, seed], prompt
         )
         for row, prompt in enumerate(prompts["prompt_id"])
         for seed in seeds

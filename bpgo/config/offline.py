@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
 from bpgo.config.digests import JUDGING, digest_of
 from bpgo.config.settings import MAIN, Settings
 from bpgo.errors import UserError
+from bpgo.storage.files import repository_root, text_digest
+
+
+def reference_arm(settings: Settings, experiment: str) -> str:
+    """The arm whose sampler draws an experiment's groups, and whose advantages rules change."""
+    arms, named = settings.experiments[experiment].arms, settings.analysis.reference_arm
+    return named if named in arms else arms[0]
 
 
 def reference_arms(settings: Settings) -> list[str]:
     """The arms whose sampler draws groups: the reference arm of each experiment."""
-    return list(dict.fromkeys(map(settings.calibrating_arm, settings.experiments)))
+    return list(dict.fromkeys(reference_arm(settings, name) for name in settings.experiments))
 
 
 def experiments_of(settings: Settings, arm: str) -> list[str]:
     """The experiments whose groups the sampler of `arm` draws."""
-    found = [name for name in settings.experiments if settings.calibrating_arm(name) == arm]
+    found = [name for name in settings.experiments if reference_arm(settings, name) == arm]
     if not found:
         raise UserError(
             f"--arm: '{arm}' is no experiment's reference arm."
@@ -70,7 +81,7 @@ def groups_digest(settings: Settings, arm: str) -> str:
     """Digest of what the groups of a sampler depend on, beside the seed."""
     return digest_of(
         settings.model,
-        settings.prompts,
+        settings.prompts.decides("train"),
         settings.rollout,
         settings.training.parameters,
         settings.trust_groups.iterations,
@@ -78,6 +89,14 @@ def groups_digest(settings: Settings, arm: str) -> str:
         settings.settings_of(scored_rewards(settings, arm)),
         without=JUDGING,
     )
+
+
+def rules_digest(settings: Settings, known: Mapping[str, BaseModel]) -> str:
+    """Digest of what the rules `known` answer: all settings, theirs, and the code that is run."""
+    folders = [repository_root() / "bpgo" / name for name in ("trust", "core", "steps")]
+    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    code = text_digest("".join(file.read_text(encoding="utf-8") for file in files))
+    return digest_of(settings.digest(), dict(known), code)
 
 
 def _is_oracle(settings: Settings, reward: str) -> bool:

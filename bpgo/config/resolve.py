@@ -53,7 +53,7 @@ __all__ = [
 # Keys of a configuration file. `resolve` itself makes scale, arms and rewards.
 KEYS = sorted({*Settings.model_fields, "smoke", "overrides"} - {"scale", "arms", "rewards"})
 # The workflow's own options, by default; a configuration file may hold them too.
-WORKFLOW_OPTIONS = {"root": "results", "allow_mixed": False}
+WORKFLOW_OPTIONS = {"root": "results", "allow_mixed": False, "warm": True}
 
 
 def default_configfile() -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, SerializeAsAny
@@ -26,7 +27,7 @@ from bpgo.config.fields import (
 )
 from bpgo.config.groups import GroupSettings
 from bpgo.config.paper import PaperSettings
-from bpgo.config.runs import Run
+from bpgo.config.runs import Run, Sampler, in_a_name
 from bpgo.storage.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
@@ -111,6 +112,10 @@ class PromptSettings(Strict):
     def knows_ambiguity(self) -> bool:
         """Whether it is known how much each prompt leaves open."""
         return False
+
+    def decides(self, split: Literal["train", "evaluation"]) -> dict[str, Any]:  # noqa: ARG002
+        """The settings that decide the prompts of a split: all, where a kind says nothing else."""
+        return self.model_dump(mode="json")
 
     def pinned(self, file: str) -> Self:  # noqa: ARG002 (for those who have something to say)
         """These settings with the digests of local files, so that their content counts as settings.
@@ -260,8 +265,7 @@ class SweepSettings(Strict):
 
     def arm_at(self, value: float) -> str:
         """The arm's name at one value: `bpgo_ras_alpha_0p1`."""
-        text = f"{value:g}".replace(".", "p").replace("-", "m").replace("+", "")
-        return f"{self.arm}_{self.word}_{text}"
+        return f"{self.arm}_{self.word}_{in_a_name(f'{value:g}')}"
 
 
 class Settings(Strict):
@@ -316,11 +320,19 @@ class Settings(Strict):
             for seed in experiment.seeds
         ]
 
-    def calibrating_arm(self, experiment: str) -> str:
-        """The arm whose kernel draws the calibration: the one that the others are compared with."""
-        arms = self.experiments[experiment].arms
-        reference = self.analysis.reference_arm
-        return reference if reference in arms else arms[0]
+    def sampler_of(self, experiment: str) -> Sampler:
+        """What draws an experiment's calibration: the sampler of the arm of the comparison.
+
+        That is the reference arm, or the first one of an experiment that does not have it.
+        """
+        arms, reference = self.experiments[experiment].arms, self.analysis.reference_arm
+        chosen = self.arms[reference if reference in arms else arms[0]]
+        kernel, noise_level = (getattr(chosen, key, None) for key in ("kernel", "noise_level"))
+        return Sampler(kernel or "ode", noise_level or 0.0)
+
+    def samplers(self) -> list[Sampler]:
+        """The samplers of all calibrations, each once."""
+        return list(dict.fromkeys(self.sampler_of(name) for name in self.experiments))
 
     def rewards_of(self, experiment: str) -> list[str]:
         """Names of the rewards that score an experiment: the training reward, then the judges."""
@@ -362,37 +374,23 @@ class Settings(Strict):
     def run_digest(self, run: Run) -> str:
         """Digest of exactly what decides one run's trained policy.
 
-        Other arms, other seeds, the judges and titles are left out: adding an arm leaves the
-        digests of the runs that exist.
+        Other arms, other seeds, the judges, evaluation prompts and titles are left out: adding an
+        arm or a judge leaves the digests of the runs that exist. What other jobs depend on is in
+        `bpgo.config.jobs`.
         """
         chosen = self.experiments[run.experiment]
         names = [chosen.training_reward, *chosen.diagnostics]
         parts = {
             "model": self.model,
-            "prompts": self.prompts,
+            "prompts": self.prompts.decides("train"),
             "rewards": self.settings_of(names),
-            "arm": self.arms[run.arm] if run.arm != BASE_ARM else BASE_ARM,
+            "arm": self.arms[run.arm],
             "rollout": self.rollout,
             "training": self.training,
             "calibration": self.calibration,
-            "calibrated_with": self._sampler_of(self.calibrating_arm(run.experiment)),
+            "calibrated_with": asdict(self.sampler_of(run.experiment)),
             "training_reward": chosen.training_reward,
             "diagnostics": chosen.diagnostics,
             "seed": run.seed,
         }
         return digest_of(parts, without=JUDGING)
-
-    def _sampler_of(self, arm: str) -> dict[str, Any]:
-        """What an arm's samples depend on before anything is trained."""
-        chosen = self.arms[arm].model_dump(mode="json")
-        return {key: chosen[key] for key in ("kernel", "noise_level") if key in chosen}
-
-    def score_digest(self, run: Run) -> str:
-        """Digest of what decides one run's scores: the run, the evaluation and the judges."""
-        parts = {
-            "run": self.run_digest(run),
-            "model": self.model,
-            "evaluation": self.evaluation,
-            "rewards": self.settings_of(self.rewards_of(run.experiment)),
-        }
-        return digest_of(parts)

@@ -10,6 +10,7 @@ stored in bfloat16, and computes what the pipeline does with the adapter loaded.
 from __future__ import annotations
 
 import copy
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +27,7 @@ from bpgo.errors import UserError
 from bpgo.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
 from bpgo.models import lora
 from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index
+from bpgo.models.rotary import use_complex_rotary
 from bpgo.models.schedules import NoiseLevels, noise_levels
 from bpgo.seeding import derive_seed
 
@@ -160,6 +162,12 @@ class PipelinePolicy(ABC):
             lora.add_lora(transformer, self.settings.lora, derive_seed(self.seed, "lora", part))
         if self.settings.gradient_checkpointing:
             transformer.enable_gradient_checkpointing()
+        if problem := use_complex_rotary(transformer, self.dtype):
+            print(
+                f"{self.what}: rotary embedding as one complex product is not used: {problem}",
+                file=sys.stderr,
+                flush=True,
+            )
         return transformer
 
     def codec_reduction(self) -> int:

@@ -12,6 +12,11 @@ from bpgo.config.settings import PromptSettings
 Split = Literal["train", "evaluation"]
 
 
+def other_split(split: Split) -> Split:
+    """The one that a prompt of this split must not be in."""
+    return "evaluation" if split == "train" else "train"
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt; `ambiguity` from 0 (specified) to 1 (open), None where nobody said.

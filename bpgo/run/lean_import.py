@@ -40,13 +40,14 @@ MODULES = {  # of a model's file in bpgo/models, by its kind
 }
 
 
-def import_lean(kind: str) -> None:
-    """Import the classes of one kind of model; does nothing for others, or if diffusers is there.
+def import_lean(*kinds: str) -> None:
+    """Import the classes of some kinds of models; nothing for others, or if diffusers is there.
 
     Args:
-        kind: as in a model's configuration, such as `flux`.
+        kinds: as in a model's configuration, such as `flux`.
     """
-    if "diffusers" in sys.modules or kind not in MODULES:
+    modules = [module for kind in kinds for module in MODULES.get(kind, ())]
+    if "diffusers" in sys.modules or not modules:
         return
     # `torch.compiler.disable` marks functions for a compiler that is not loaded here. The map of
     # all installed files is read for packages whose name differs from their distribution's; none
@@ -59,7 +60,7 @@ def import_lean(kind: str) -> None:
         utils = importlib.import_module("diffusers.utils.import_utils")
         flags = {f"_{name}_available": False for name in LEFT_OUT[1:]}
         with _replaced(utils, **flags), _stand_ins():
-            for module in MODULES[kind]:
+            for module in modules:
                 importlib.import_module(module)
 
 

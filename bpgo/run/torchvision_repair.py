@@ -9,10 +9,11 @@ uses the operators; declaring them is enough for everything else to work.
 from __future__ import annotations
 
 import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False  # that of typing takes longer to import than all else here
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from typing import Any
 
 SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -21,7 +22,7 @@ SCHEMAS = (
 _declared: list[Any] = []  # a library's declarations last as long as the library object
 
 
-class _BeforeTorchvision(MetaPathFinder):
+class _BeforeTorchvision:
     """Runs once, when torchvision is about to be imported; finds nothing itself."""
 
     def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
@@ -39,6 +40,9 @@ def install() -> None:
 
 def declare_missing_operators() -> bool:
     """Declare torchvision's operators if its compiled ones do not load; whether it did."""
+    from importlib.machinery import PathFinder
+    from pathlib import Path
+
     import torch
 
     found = PathFinder.find_spec("torchvision")

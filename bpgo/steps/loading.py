@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from bpgo import registry, rewards
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.core.arm import Arm
 from bpgo.errors import UserError, suggest
-from bpgo.interfaces import Policy, Reward
 from bpgo.records import Calibration
+
+if TYPE_CHECKING:
+    from bpgo.interfaces import Policy, Reward
 
 
 def prepare_process(settings: Settings, threads: int) -> str:
@@ -22,6 +22,8 @@ def prepare_process(settings: Settings, threads: int) -> str:
 
     One thread a job by default: two runs side by side are faster than one run with two threads.
     """
+    import torch
+
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Filling fresh memory with NaN costs time and changes no result.

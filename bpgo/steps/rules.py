@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from bpgo import seeding
-from bpgo.config.offline import groups_digest, members_of, scored_rewards, truth_of
+from bpgo.config.offline import groups_digest, members_of, reference_arm, scored_rewards, truth_of
 from bpgo.config.settings import Settings
 from bpgo.core.arm import Arm
 from bpgo.core.trust import TrustSettings
@@ -125,7 +125,7 @@ def _answers(
 def _base_streams(settings: Settings, root: Path) -> list[Stream]:
     found = []
     for experiment in settings.experiments:
-        arm = settings.calibrating_arm(experiment)
+        arm = reference_arm(settings, experiment)
         names, digest = scored_rewards(settings, arm), groups_digest(settings, arm)
         for seed in settings.trust_groups.seeds:
             path = root / "trust" / "groups" / arm / f"seed_{seed}.parquet"
@@ -192,7 +192,7 @@ def _advantages(
     settings: Settings, stream: Stream, groups: list[GroupRewards], rule: TrustSettings | None
 ) -> Tensor:
     """Advantages of all groups `[N, G]`: the rule sees them batch by batch, as in training."""
-    chosen: Any = settings.arms[settings.calibrating_arm(stream.experiment)]
+    chosen: Any = settings.arms[reference_arm(settings, stream.experiment)]
     arm: Arm = load_arm_class(chosen.algorithm)(chosen.model_copy(update={"trust": rule}))
     found = []
     for batch, each in zip(stream.batches, groups, strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from bpgo.config.jobs import samples_folder
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.rollout import initial_noise, sample
@@ -28,7 +29,7 @@ def sample_run(
     settings: Settings,
     run: Run,
     prompts: Path,
-    trained: Path | None,
+    trained: Path,
     output: Path,
     threads: int = 1,
 ) -> None:
@@ -36,41 +37,62 @@ def sample_run(
 
     The final policy is sampled on all evaluation prompts, each snapshot on the first
     `evaluation.curve_prompts`. The noise is named by (seed, prompt id, sample): equal for every
-    arm and snapshot, so rows of different arms pair. `trained` is the training run's folder, None
-    for the base policy (iteration 0).
+    arm and snapshot, so rows of different arms pair. `trained` is the training run's folder.
+
+    Raises:
+        UserError: for an unknown run, and for the base policy, which `sample_base` samples.
     """
     loading.check_run(settings, run)
-    if (trained is None) != (run.arm == BASE_ARM):
-        raise UserError(f"--run: every arm but '{BASE_ARM}' needs the folder of its training run")
+    if run.arm == BASE_ARM:
+        raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy: `sample-base` samples it")
+    _sample(settings, run.seed, run.folder, prompts, stages_of(settings, trained), output, threads)
+
+
+def sample_base(
+    settings: Settings, seed: int, prompts: Path, output: Path, threads: int = 1
+) -> None:
+    """The same of the base policy (iteration 0), once for every experiment."""
+    title = samples_folder(Run("", BASE_ARM, seed))
+    _sample(settings, seed, title, prompts, [(0, None)], output, threads)
+
+
+def _sample(
+    settings: Settings,
+    seed: int,
+    title: str,
+    prompts: Path,
+    stages: list[tuple[int, Path | None]],
+    output: Path,
+    threads: int,
+) -> None:
+    """`stages` are (iteration, folder of weights), the base policy's without a folder."""
     wanted = settings.evaluation
     batch = read_prompts(prompts, wanted.prompts)[: wanted.prompts]
     if settings.model.makes == "video":
         check_clips(wanted.clip_quality, settings.model.resolution, settings.model.columns)
     device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings, device, run.seed)
+    policy = loading.load_policy(settings, device, seed)
     embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
-    stages = _stages(settings, trained)
     tables = []
-    with Progress(f"{run.folder}: sample", len(stages)) as progress:
+    with Progress(f"{title}: sample", len(stages)) as progress:
         for done, (iteration, folder) in enumerate(stages, start=1):
             if folder is not None:
                 policy.load_trained(folder)
             last = done == len(stages)
             count = wanted.prompts if last else wanted.curve_prompts
             tables.append(
-                _draw(settings, policy, batch[:count], embeddings, run.seed, iteration, output)
+                _draw(settings, policy, batch[:count], embeddings, seed, iteration, output)
             )
             progress.step(done)
     with atomic_path(output / "index.parquet") as path:
         pd.concat(tables, ignore_index=True).to_parquet(path, index=False)
 
 
-def _stages(settings: Settings, trained: Path | None) -> list[tuple[int, Path | None]]:
+def stages_of(settings: Settings, trained: Path) -> list[tuple[int, Path | None]]:
     """(iteration, folder of weights), the final policy last."""
-    if trained is None:
-        return [(0, None)]
     training = settings.training
     every = range(training.snapshot_every, training.iterations, training.snapshot_every)
+    snapshots: list[tuple[int, Path | None]]
     snapshots = [(step, trained / "snapshots" / f"iteration_{step:06d}") for step in every]
     return [*snapshots, (training.iterations, trained / "policy")]
 

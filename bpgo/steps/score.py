@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bpgo.config.jobs import score_digest
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.core.rollout import chunks
@@ -59,7 +60,7 @@ def score_run(
     models = settings.models_of(names)
     torch.set_num_threads(threads)
     stored, size = _stored(settings, samples, index)
-    finished = FinishedScores(output, samples, settings.score_digest(run))
+    finished = FinishedScores(output, samples, score_digest(settings, run, environment))
     parts = chunks(len(index), size)
     failures: dict[str, Exception] = {}
     with Progress(f"{run.folder}: score", len(models) * len(parts)) as progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pandas as pd
-import torch
 
 from bpgo.config.settings import Settings
 from bpgo.records import Calibration
@@ -23,6 +22,8 @@ def with_sums(
     for name in names:
         entry = settings.rewards[name]
         if isinstance(entry, WeightedSumSettings):
+            import torch
+
             parts = {part: table[table.reward == part] for part in entry.parts}
             scores = {part: torch.tensor(rows.score.to_numpy()) for part, rows in parts.items()}
             total = weighted_sum(entry, scores, calibration)

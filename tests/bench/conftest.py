@@ -68,7 +68,7 @@ def found(
         output,
         1,
         arms=["flow_grpo", "dance_grpo"],
-        startup_of=["schema"],
+        startup_of=["schema", "prompts", "draw", "calibrate", "judge", "sample", "sample-base"],
         startup_repeats=1,
     )
     torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tiny_world import make_trainer
 
 from bpgo import cli
 from bpgo.config import resolve as config
-from bpgo.config.runs import Run
+from bpgo.config.runs import Run, Sampler
 from bpgo.errors import UserError
 from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument, iterations_of_two
 from bpgo.tools.bench.measure import Seconds, Stopwatch, summarize, trusted_clock
@@ -39,13 +40,24 @@ def test_parts_add_up(found: Found) -> None:
         assert times["total"]["n"] == 4
     assert set(figures["shares"]) == {"transformer", *PIECES, "everything else"}
     assert sum(value["median"] for value in figures["shares"].values()) == pytest.approx(1, abs=0.3)
+    assert figures["page_faults"]["n"] == 4
+    assert figures["page_faults"]["low"] >= 0
     assert figures["method_over_reference"]["median"] > 0
     assert figures["one_at_a_time_over_batched"]["median"] > 0
-    assert (
-        figures["share_outside_models"]["median"] < figures["share_outside_transformer"]["median"]
-    )
+    outside = figures["share_outside_models"]["median"]
+    assert outside < figures["share_outside_transformer"]["median"]
     assert list(figures["batches"]["by_samples_a_pass"]) == ["96", "24", "3", "1"]
-    assert set(figures["startup"]) == {"schema"}
+    steps = {"draw", "calibrate", "judge", "sample", "sample-base"}  # each reaches its work
+    assert set(figures["startup"]) == {"schema", "prompts"} | steps
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the server needs Linux")
+def test_a_warm_start_takes_less(found: Found) -> None:
+    """Of what is a job in a workflow; the imports of its server are not counted."""
+    figures, _ = found
+    cold = figures["startup"]["prompts"]
+    assert cold["warm"]["cpu_seconds"] < cold["cpu_seconds"]
+    assert "warm" not in figures["startup"]["schema"]
 
 
 def test_report_names_what_was_measured(found: Found) -> None:
@@ -57,6 +69,7 @@ def test_report_names_what_was_measured(found: Found) -> None:
         "reward",
         "update",
         "decode",
+        "Page faults of an iteration",
         "`bpgo` over `grpo`",
         "`schema`",
         "4, as configured",
@@ -72,8 +85,11 @@ def test_report_names_what_was_measured(found: Found) -> None:
 def test_every_command_is_known() -> None:
     commands = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
     assert set(WORK) == set(commands)
-    names = ("configfile", "config", "train", "evaluation", "calibration", "samples", "output")
-    options = options_of({name: Path(name) for name in names}, Run("clear", "grpo", 1))
+    names = ("configfile", "config", "train", "evaluation", "draws", "calibration", "trained")
+    names = (*names, "samples", "output")
+    options = options_of(
+        {name: Path(name) for name in names}, Run("clear", "grpo", 1), Sampler("dance", 0.6)
+    )
     for command, given in options.items():
         required = {p.opts[0] for p in commands[command].params if p.required}
         assert required <= set(given), command

@@ -75,12 +75,19 @@ class Workspace:
     def snakemake(self, *arguments: str, cores: int = 2, extra: Sequence[Path] = ()) -> Outcome:
         """Run Snakemake; `extra` are further configuration files, laid over the first.
 
-        Its jobs are forked too, but with `--use-conda`, where each has a Python of its own.
+        Its jobs are forked too, but with `--use-conda`, where each has a Python of its own. Not by
+        the workflow's own server, which would import everything once for each call.
         """
         files = [str(self.configfile), *map(str, extra)]
-        place = ["--directory", str(self.folder), "--cores", str(cores)]
-        options = {} if "--use-conda" in arguments else {"executable": python_of_jobs()}
-        return run_forked("snakemake", ["--configfile", *files, *place, *arguments], **options)
+        words = ["--configfile", *files, "--directory", str(self.folder), "--cores", str(cores)]
+        if "--use-conda" in arguments:
+            return run_forked("snakemake", [*words, *arguments])
+        if "--config" in arguments:
+            at = arguments.index("--config") + 1
+            words += [*arguments[:at], "warm=false", *arguments[at:]]
+        else:
+            words = ["--config", "warm=false", *words, *arguments]
+        return run_forked("snakemake", words, executable=python_of_jobs())
 
     def bpgo(self, *arguments: str | Path) -> Outcome:
         return run_forked("bpgo", [*map(str, arguments)])

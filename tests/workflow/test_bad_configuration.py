@@ -82,6 +82,7 @@ def test_broken_yaml(workspace: Workspace) -> None:
         ("root=/tmp/elsewhere", "error: root: '/tmp/elsewhere' is not allowed"),
         ("root=results/reference", "error: root: 'results/reference' is not allowed"),
         ("allow_mixed=maybe", "error: allow_mixed: 'maybe' is not allowed"),
+        ("warm=1", "error: warm: '1' is not allowed: it must be true or false"),
     ],
 )
 def test_mistake_in_an_option(workspace: Workspace, option: str, message: str) -> None:

@@ -105,7 +105,7 @@ def hpsv2_pairs() -> list[tuple[Image.Image, str]]:
 
 def write_samples(workspace: Workspace, pairs: list[tuple[Image.Image, str]]) -> None:
     """Samples of the base policy as `bpgo sample` writes them, and older prompts."""
-    folder = workspace.path("results/smoke/samples/ambiguous/base/seed_1")
+    folder = workspace.path("results/smoke/samples/base/seed_1")
     folder.mkdir(parents=True)
     rows = []
     for index, (image, prompt) in enumerate(pairs):

@@ -10,6 +10,7 @@ import yaml
 from harness import REPOSITORY, Outcome, Workspace, run
 
 from bpgo.analysis import COLLECTED
+from bpgo.config.jobs import samples_folder
 from bpgo.config.resolve import load
 
 
@@ -37,7 +38,24 @@ def test_default_scores_the_untrained_policy_and_every_run(plans: dict[str, Outc
     )
     base = {(name, "base", str(seed)) for name in ("ambiguous", "clear") for seed in (1, 2, 3)}
     assert scored == trained | base
-    assert plan.jobs()["sample"] == len(scored)
+    assert plan.jobs()["sample"] == len(trained)
+    assert {job["seed"] for job in plan.wildcards("sample_base")} == {"1", "2", "3"}
+    assert plan.jobs()["sample_base"] == 3, "once a seed, for both experiments"
+
+
+def test_experiments_with_one_sampler_share_what_it_draws(
+    workspace: Workspace, plans: dict[str, Outcome]
+) -> None:
+    assert [job["sampler"] for job in plans["full"].wildcards("draw")] == ["dance_0p6"]
+    for rule in ("calibrate", "judge"):
+        assert {job["experiment"] for job in plans["full"].wildcards(rule)} == {
+            "ambiguous",
+            "clear",
+        }
+    # Without the reference arm an experiment's first one draws.
+    workspace.edit(lambda values: values["experiments"]["clear"].update(arms=["flow_grpo"]))
+    other = workspace.snakemake("--dry-run")
+    assert {job["sampler"] for job in other.wildcards("draw")} == {"dance_0p6", "flow_0p7"}
 
 
 def test_smoke_has_every_step_of_the_default(plans: dict[str, Outcome]) -> None:
@@ -91,7 +109,8 @@ def test_figures_train_and_sample_nothing(workspace: Workspace) -> None:
     settings = load(workspace.path("config/config.yaml"))
     stored = [f"collected/{name}.parquet" for name in COLLECTED]
     samples = [
-        f"samples/{run.folder}/index.parquet" for run in settings.base_runs() + settings.runs()
+        f"samples/{samples_folder(run)}/index.parquet"
+        for run in settings.base_runs() + settings.runs()
     ]
     analysis = {"statistics", "tables", "plots", "report", "figures"}
     for files, jobs in ((stored, analysis), (samples, analysis | {"grids"})):
@@ -111,11 +130,11 @@ def test_a_rule_is_called_like_its_command() -> None:
         name.group(): command.group(1)
         for rule in rules
         if (name := re.match(r"\w+(?=:$)", rule, flags=re.M))
-        and (command := re.search(r"(?:python -m bpgo|\{params.program:q\}) (\w+)", rule))
+        and (command := re.search(r"(?:python -m bpgo|\{params.program:q\}) ([\w-]+)", rule))
     }
     assert len(found) >= 12
     assert found.pop("pretrain_world") == "pretrain"  # a part of it
-    assert all(name == command for name, command in found.items()), found
+    assert all(name.replace("_", "-") == command for name, command in found.items()), found
 
 
 def test_pretrain_and_bench_are_made_on_request_only(
@@ -132,8 +151,8 @@ def test_trust_draws_groups_and_trains_nothing(
 ) -> None:
     """The two worlds share their groups: one sampler, a table for each seed."""
     plan = workspace.snakemake("--dry-run", "trust")
-    jobs = {"prompts": 1, "calibrate": 2, "groups": 2, "rules": 1, "track": 1, "trust": 1}
-    assert plan.jobs() == jobs
+    once = ("prompts", "draw", "rules", "track", "trust")
+    assert plan.jobs() == {"calibrate": 2, "groups": 2} | dict.fromkeys(once, 1)
     drawn = [(job["arm"], job["seed"]) for job in plan.wildcards("groups")]
     assert sorted(drawn) == [("grpo", "1"), ("grpo", "2")]
     assert not {"groups", "rules", "track"} & plans["full"].jobs().keys()

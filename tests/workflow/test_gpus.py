@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from harness import Outcome, Workspace
 
-COMMANDS = ("calibrate", "train", "sample", "score")
+COMMANDS = ("draw", "calibrate", "judge", "train", "sample-base", "sample", "score")
+JOB = r"python -S -m bpgo\.run\.job --benchmark \S+"
 
 
 def commands(text: str) -> dict[str, set[str]]:
     """How each command of `bpgo` is started."""
     found: dict[str, set[str]] = {}
     for start, name in re.findall(
-        r"^Shell command: (.*?python.*?) (train|sample|score|calibrate) --config",
+        rf"^Shell command: {JOB} (python.*?) ({'|'.join(COMMANDS)}) --config",
         text,
         flags=re.MULTILINE,
     ):

@@ -94,8 +94,9 @@ def test_wan22_from_first_frames_to_the_report(overrides: dict[str, Any], tmp_pa
 
 
 def check_clips(root: Path, arms: set[str], shape: tuple[int, ...]) -> None:
-    for arm in [*arms, "base"]:
-        folder = root / "samples" / "videoclip_xl" / arm / "seed_1"
+    samples = root / "samples"
+    for place in (samples / "base", *(samples / "videoclip_xl" / arm for arm in arms)):
+        folder = place / "seed_1"
         for path in pd.read_parquet(folder / "index.parquet")["path"]:
             assert read_clip(folder / path).shape == shape
 

@@ -41,6 +41,7 @@ import yaml
 from bpgo.config.resolve import resolve
 from bpgo.config.runs import Run
 from bpgo.steps.calibrate import calibrate
+from bpgo.steps.draw import draw
 from bpgo.steps.prompts import write_prompts
 from bpgo.steps.train import train
 
@@ -52,8 +53,10 @@ values["training"] |= {"iterations": 1, "snapshot_every": 1, "checkpoint_every":
 values["calibration"]["prompts"] = 8
 settings = resolve(values | {"analysis": {"main_metric": "oracle"}}, Path("config"))
 prompts, calibration = Path("made/train.jsonl"), Path("made/calibration")
+draws = Path("made/draws/draws.json")
 write_prompts(settings, "train", prompts)
-calibrate(settings, "ambiguous", prompts, calibration)
+draw(settings, settings.sampler_of("ambiguous").name, prompts, draws)
+calibrate(settings, "ambiguous", prompts, draws, calibration)
 for name in names:
     run = Run("ambiguous", name, 1)
     train(settings, run, prompts, calibration / "calibration.json", Path("made", name))

@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from harness import REPOSITORY, TIMEOUT, Workspace, digests, workspace_in
+
+from bpgo.run.warm.folder import close_folder, open_folder
 
 pytestmark = pytest.mark.slow
 TIMES = ["seconds", "rollout_seconds", "reward_seconds", "update_seconds"]
@@ -35,19 +38,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace.edit(shrink)
     folder = ["--output", workspace.path("calibration")]
     config, prompts = workspace.path("resolved.yaml"), workspace.path("prompts/train.jsonl")
+    draws = workspace.path("draws/draws.json")
+    given = ["--config", config, "--prompts", prompts]
     for command in (
         ["resolve", "--configfile", workspace.configfile, "--output", config],
         ["prompts", "--config", config, "--split", "train", "--output", prompts],
-        [
-            "calibrate",
-            "--config",
-            config,
-            "--experiment",
-            "ambiguous",
-            "--prompts",
-            prompts,
-            *folder,
-        ],
+        ["draw", *given, "--sampler", "dance_0p6", "--output", draws],
+        ["calibrate", *given, "--experiment", "ambiguous", "--draws", draws, *folder],
         train_command(workspace, "whole"),
     ):
         outcome = workspace.bpgo(*command)
@@ -64,9 +61,22 @@ def train_command(workspace: Workspace, run: str) -> list[str | Path]:
     return [*command, "--output", workspace.path(f"runs/{run}")]
 
 
-def interrupted(workspace: Workspace, run: str, number: signal.Signals) -> tuple[int, str]:
+@pytest.fixture
+def warm() -> Iterator[list[str]]:
+    """What starts a job that a server forks, as in a workflow."""
+    open_folder(["flux"])
+    yield [sys.executable, "-S", "-m", "bpgo.run.job", "python", "-m", "bpgo"]
+    close_folder()
+
+
+COLD = [sys.executable, "-m", "bpgo"]
+
+
+def interrupted(
+    workspace: Workspace, run: str, number: signal.Signals, start: list[str] = COLD
+) -> tuple[int, str]:
     """Start the run and send it a signal once it has its first checkpoint."""
-    command = [sys.executable, "-m", "bpgo", *map(str, train_command(workspace, run))]
+    command = [*start, *map(str, train_command(workspace, run))]
     state = workspace.path(f"runs/{run}/state/iteration_{CHECKPOINT_EVERY:06d}")
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -80,12 +90,14 @@ def interrupted(workspace: Workspace, run: str, number: signal.Signals) -> tuple
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize("kind", ["cold", "warm"])
 def test_resumed_run_equals_an_uninterrupted_one(
-    prepared: Workspace, number: signal.Signals
+    prepared: Workspace, number: signal.Signals, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    run = number.name.lower()
-    code, text = interrupted(prepared, run, number)
-    assert code != 0, text
+    run = f"{kind}_{number.name.lower()}"
+    start = COLD if kind == "cold" else request.getfixturevalue("warm")
+    code, text = interrupted(prepared, run, number, start)
+    assert code == (75 if number == signal.SIGTERM else -number), text
     assert not prepared.path(f"runs/{run}/manifest.json").exists()
     if number == signal.SIGTERM:
         assert "the same command goes on from here" in text

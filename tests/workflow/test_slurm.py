@@ -279,9 +279,12 @@ def test_every_job_goes_through_slurm(campaign: Campaign) -> None:
     base_and_arms = 1 + len(ARMS)
     assert {rule: rules.count(rule) for rule in rules} == {
         "prompts": 2,
+        "draw": 1,
         "calibrate": 1,
+        "judge": 1,
         "train": len(ARMS) + 1,  # the cancelled one twice
-        "sample": base_and_arms,
+        "sample_base": 1,
+        "sample": len(ARMS),
         "score": base_and_arms,
         "analysis": 1,
     }

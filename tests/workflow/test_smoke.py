@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
-from harness import Workspace, workspace_in
+from harness import Workspace, digests, workspace_in
 
 from bpgo.config.resolve import load_resolved
 from bpgo.storage.files import read_json
@@ -82,7 +83,7 @@ def test_other_settings_of_an_arm_rerun_that_arm_only(finished: Workspace) -> No
     assert {job["arm"] for job in plan.wildcards("train")} == {"bpgo"}
     assert {job["arm"] for job in plan.wildcards("sample")} == {"bpgo"}
     assert {job["arm"] for job in plan.wildcards("score")} == {"bpgo"}
-    assert not {"prompts", "calibrate"} & set(plan.jobs())
+    assert not {"prompts", "draw", "calibrate", "judge", "sample_base"} & set(plan.jobs())
     assert set(plan.jobs()) >= ANALYSIS
 
 
@@ -134,6 +135,25 @@ def test_snakemake_report(finished: Workspace, tmp_path: Path) -> None:
     outcome = finished.snakemake("--report", str(page), "--", "smoke")
     assert outcome.code == 0, outcome.text
     assert page.stat().st_size > 10_000
+
+
+def test_a_further_judge_trains_nothing(finished: Workspace) -> None:
+    """Its scores join those of the runs that are there, and the test of the premise."""
+    folder, new = finished.path(f"{ROOT}/runs"), "scenes_clear_a"
+    before = digests(folder)
+    experiments = yaml.safe_load(finished.configfile.read_text())["experiments"]
+    experiments["ambiguous"]["judges"].append(new)
+    with changed(finished, "config", experiments=experiments):
+        outcome = finished.snakemake("smoke")
+        assert outcome.code == 0, outcome.text
+        # An earlier test has trained a run again, which may be sampled.
+        assert set(outcome.jobs()) - {"sample"} == {"judge", "score", "collect", "smoke"} | ANALYSIS
+    assert digests(folder) == before
+    collected = finished.path(f"{ROOT}/collected")
+    for name in ("scores", "calibration"):
+        table = pd.read_parquet(collected / f"{name}.parquet")
+        assert "ambiguous" in set(table[table["reward"] == new]["experiment"])
+    assert read_json(collected / "runs.json")["missing"] == []
 
 
 def use_smoke_values(values: dict) -> None:

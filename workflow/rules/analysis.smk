@@ -15,7 +15,8 @@ rule statistics:
         digest=analysis_digest,
         folder=lambda wildcards: collected_folder(wildcards.root),
     shell:
-        "python -m bpgo statistics --config {params.config:q} --collected {params.folder:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo statistics --config {params.config:q} --collected {params.folder:q}"
         " --output {output:q} >> {log:q} 2>&1"
 
 
@@ -42,7 +43,8 @@ rule tables:
         digest=analysis_digest,
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m bpgo tables --config {params.config:q} --statistics {input:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo tables --config {params.config:q} --statistics {input:q}"
         " --output {params.folder:q} >> {log:q} 2>&1"
 
 
@@ -71,7 +73,8 @@ rule plots:
         collected=lambda wildcards: collected_folder(wildcards.root),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m bpgo plots --config {params.config:q} --statistics {input.statistics:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo plots --config {params.config:q} --statistics {input.statistics:q}"
         " --collected {params.collected:q} --output {params.folder:q} >> {log:q} 2>&1"
 
 
@@ -95,7 +98,8 @@ rule grids:
         samples=lambda wildcards: f"{wildcards.root}/samples",
         digest=analysis_digest,
     shell:
-        "python -m bpgo grids --config {params.config:q} --samples-root {params.samples:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo grids --config {params.config:q} --samples-root {params.samples:q}"
         " --output {output:q} >> {log:q} 2>&1"
 
 
@@ -123,6 +127,7 @@ rule report:
         figures=lambda wildcards: f"{wildcards.root}/figures",
         grids=lambda wildcards, input: ["--grids", str(input.grids)] if input.grids else [],
     shell:
-        "python -m bpgo report --config {params.config:q} --statistics {input.statistics:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo report --config {params.config:q} --statistics {input.statistics:q}"
         " --tables {params.tables:q} --figures {params.figures:q} {params.grids:q}"
         " --root {wildcards.root:q} --output {output:q} >> {log:q} 2>&1"

@@ -6,27 +6,25 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from shlex import quote
 
 from bpgo.analysis import COLLECTED, FIGURES, TABLES
-from bpgo.config import offline
-from bpgo.config.resolve import (
-    WORKFLOW_OPTIONS,
-    load,
-    load_resolved,
-    load_rules,
-    resolve,
-    save_resolved,
-)
-from bpgo.config.digests import JUDGING, digest_of
+from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
+from bpgo.config import jobs
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.run import machine
+from bpgo.run.allocator import allocator_variables
+from bpgo.run.warm import folder as warm_folder
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
 
-# Two options belong to the workflow, not to the settings:
-# --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code.
-ROOT, ALLOW_MIXED = (str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items())
+# Three options belong to the workflow, not to the settings:
+# --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code;
+# warm=false starts every job from nothing.
+ROOT, ALLOW_MIXED, WARM = (
+    str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items()
+)
 SMOKE = f"{ROOT}/smoke"
 # The embedded video world: a configuration and a results folder for each task.
 VIDEO = {
@@ -53,12 +51,6 @@ EVERY_CORE = 1024  # Snakemake takes no more than --cores
 os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", os.defpath)])
 )
-# A cluster that ends a job early sends SIGTERM to all of its processes. The shell must outlive its
-# command, which saves what it has; otherwise the job counts as ended and the command is killed.
-shell.prefix(
-    "set -euo pipefail; trap : TERM;"
-    " export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
-)
 
 
 def fail(message):
@@ -70,8 +62,9 @@ def check_options():
     """The workflow's own options."""
     if not re.fullmatch(r"results(/(?!reference)[a-z0-9_]+)*", ROOT):
         fail(f"root: '{ROOT}' is not allowed: it must be results or a folder of your own below it")
-    if ALLOW_MIXED.lower() not in ("true", "false"):
-        fail(f"allow_mixed: '{ALLOW_MIXED}' is not allowed: it must be true or false")
+    for name, value in {"allow_mixed": ALLOW_MIXED, "warm": WARM}.items():
+        if value.lower() not in ("true", "false"):
+            fail(f"{name}: '{value}' is not allowed: it must be true or false")
 
 
 @cache
@@ -132,6 +125,17 @@ check_options()
 for checked in (ROOT, SMOKE):  # a mistake shows before any job
     settings_of(checked)
 
+# Without GPUs the C library keeps the memory that a job frees. Beside a GPU it would keep the host's
+# copy of a model that has moved there.
+ALLOCATOR, ALLOCATOR_PROBLEM = ({}, "") if settings_of(ROOT).machine.gpus else allocator_variables()
+EXPORTS = "".join(f" export {name}={quote(value)};" for name, value in ALLOCATOR.items())
+# A cluster that ends a job early sends SIGTERM to all of its processes. The shell must outlive its
+# command, which saves what it has; otherwise the job counts as ended and the command is killed.
+shell.prefix(
+    "set -euo pipefail; trap : TERM;{EXPORTS}"
+    " export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
+)
+
 
 def settings_path(root):
     """Where the resolved settings of `root` lie: named by their digest, never overwritten."""
@@ -177,21 +181,18 @@ def program(wildcards, resources):
     return [*slots, *launch, "-m", "bpgo"]
 
 
-def calibration_digest(wildcards):
+def draw_digest(wildcards):
     settings = settings_of(wildcards.root)
-    experiment = settings.experiments[wildcards.experiment]
-    rewards = settings.settings_of(
-        [*settings.rewards_of(wildcards.experiment), *experiment.diagnostics]
-    )
-    return digest_of(
-        settings.model,
-        settings.prompts,
-        settings.rollout,
-        settings.calibration,
-        experiment.training_reward,
-        rewards,
-        without=JUDGING,
-    )
+    [sampler] = [each for each in settings.samplers() if each.name == wildcards.sampler]
+    return jobs.draw_digest(settings, sampler)
+
+
+def calibration_digest(wildcards):
+    return jobs.calibration_digest(settings_of(wildcards.root), wildcards.experiment)
+
+
+def judging_digest(wildcards):
+    return jobs.judging_digest(settings_of(wildcards.root), wildcards.experiment)
 
 
 def run_of(wildcards):
@@ -203,12 +204,17 @@ def run_digest(wildcards):
 
 
 def sample_digest(wildcards):
-    settings = settings_of(wildcards.root)
-    return digest_of(run_digest(wildcards), settings.model, settings.evaluation)
+    return jobs.sample_digest(settings_of(wildcards.root), run_of(wildcards))
+
+
+def base_digest(wildcards):
+    run = Run("", BASE_ARM, int(wildcards.seed))
+    return jobs.sample_digest(settings_of(wildcards.root), run)
 
 
 def score_digest(wildcards):
-    return settings_of(wildcards.root).score_digest(run_of(wildcards))
+    settings = settings_of(wildcards.root)
+    return jobs.score_digest(settings, run_of(wildcards), wildcards.environment)
 
 
 def from_stored_scores():
@@ -216,22 +222,36 @@ def from_stored_scores():
     return "figures" in workflow.dag_settings.targets
 
 
+def draws_of(wildcards):
+    """The base policy's samples of training prompts that an experiment is calibrated on."""
+    sampler = settings_of(wildcards.root).sampler_of(wildcards.experiment)
+    return f"{wildcards.root}/draws/{sampler.name}/draws.json"
+
+
 def policy_of(wildcards):
-    """A trained run's manifest, written when the run is whole; the untrained policy needs none."""
+    """A trained run's manifest, written when the run is whole."""
     if from_stored_scores():
         return NEVER_MADE
-    if wildcards.arm == BASE_ARM:
-        return []
     return f"{wildcards.root}/runs/{run_of(wildcards).folder}/manifest.json"
 
 
+def evaluation_prompts(wildcards):
+    """What the untrained policy is sampled on."""
+    return NEVER_MADE if from_stored_scores() else f"{wildcards.root}/prompts/evaluation.jsonl"
+
+
+def samples_of(wildcards):
+    """A run's samples; those of the untrained policy serve every experiment."""
+    return f"{wildcards.root}/samples/{jobs.samples_folder(run_of(wildcards))}/index.parquet"
+
+
 def scales_of(wildcards):
-    """The calibration, where a reward of this environment is a sum of standardized ones."""
+    """The parts' scales, where a reward of this environment is a sum of standardized ones."""
     settings = settings_of(wildcards.root)
     names = settings.in_environment(wildcards.experiment, wildcards.environment)
     if not any(settings.rewards[name].needs_calibration for name in names):
         return []
-    return f"{wildcards.root}/calibration/{wildcards.experiment}/calibration.json"
+    return f"{wildcards.root}/calibration/{wildcards.experiment}/scales.json"
 
 
 def collectable(wildcards):
@@ -251,27 +271,6 @@ def collectable(wildcards):
             f"{root}/calibration/{name}/samples.parquet" for name in settings.experiments
         ],
     }
-
-
-def groups_of(wildcards):
-    """Every table of groups: of each reference arm's sampler and each seed."""
-    settings = settings_of(wildcards.root)
-    return [
-        f"{wildcards.root}/trust/groups/{arm}/seed_{seed}.parquet"
-        for arm in offline.reference_arms(settings)
-        for seed in settings.trust_groups.seeds
-    ]
-
-
-@cache
-def rules_digest(root):
-    """What the rules answer with: all settings, theirs too, and their code with what calls it."""
-    settings = settings_of(root)
-    known = load_rules(configfile_of(root), settings.scale)
-    folders = [Path(workflow.basedir, "bpgo", name) for name in ("trust", "core", "steps")]
-    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    code = text_digest("".join(file.read_text() for file in files))
-    return f"{settings.digest()} {digest_of(known)} {code}"
 
 
 @cache
@@ -305,7 +304,8 @@ def scored_runs(root):
 
 def sample_files(root):
     """The index of every run's samples."""
-    return [f"{root}/samples/{run.folder}/index.parquet" for run in scored_runs(root)]
+    folders = dict.fromkeys(jobs.samples_folder(run) for run in scored_runs(root))
+    return [f"{root}/samples/{folder}/index.parquet" for folder in folders]
 
 
 def has_grids(root):
@@ -341,13 +341,42 @@ def roots_of_jobs():
     return {job.wildcards_dict.get("root") for job in workflow.dag.jobs}
 
 
+def benchmark_file(name):
+    """Where a job writes what it took: a `Path`, as `settings_file`.
+
+    Not by Snakemake's `benchmark:`, which would not see the process that does the job.
+    """
+    return lambda wildcards: Path(f"{{root}}/benchmarks/{name}.tsv".format(**dict(wildcards)))
+
+
+def start_warm():
+    """Let the jobs that this process starts find a server; its start is the first one's."""
+    if WARM.lower() == "false" or not workflow.is_main_process or workflow.non_local_exec:
+        return
+    jobs = [settings_of(root) for root in {*OWN, *REBUILT} & roots_of_jobs()]
+    full = all(settings.training.parameters == "full" for settings in jobs)
+    kinds = {settings.model.kind for settings in jobs} if full else set()
+    try:
+        warm_folder.open_folder(sorted(kinds))
+    except warm_folder.ColdError as error:
+        print(f"no warm start, each job imports all by itself: {error}", file=sys.stderr)
+
+
 onstart:
     for root in set(OWN) & roots_of_jobs():
         if not settings_path(root).exists():
             save_resolved(settings_of(root), settings_path(root))
+    if ALLOCATOR_PROBLEM and workflow.is_main_process:
+        print(ALLOCATOR_PROBLEM, file=sys.stderr)
+    start_warm()
+
+
+onerror:
+    warm_folder.close_folder()
 
 
 onsuccess:
+    warm_folder.close_folder()
     for root in sorted({*OWN, *REBUILT} & roots_of_jobs()):
         for page in (f"{root}/report/index.html", f"{root}/trust/index.html"):
             if Path(page).exists():

@@ -11,8 +11,6 @@ rule sample:
         "{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
     log:
         "{root}/logs/sample/{experiment}/{arm}/seed_{seed}.log",
-    benchmark:
-        "{root}/benchmarks/sample/{experiment}/{arm}/seed_{seed}.tsv"
     priority: 10
     conda:
         "../envs/main.yaml"
@@ -21,28 +19,52 @@ rule sample:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("sample/{experiment}/{arm}/seed_{seed}"),
         config=settings_file,
         digest=sample_digest,
-        policy=lambda wildcards, input: (
-            ["--run", os.path.dirname(input.policy)] if input.policy else []
-        ),
+        policy=subpath(input.policy, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "{params.program:q} sample --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} sample --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
-        " {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
+        " --run {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
+
+
+# The untrained policy, once for all experiments.
+rule sample_base:
+    input:
+        evaluation_prompts,
+    output:
+        "{root}/samples/base/seed_{seed}/index.parquet",
+    log:
+        "{root}/logs/sample/base/seed_{seed}.log",
+    priority: 10
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        benchmark=benchmark_file("sample/base/seed_{seed}"),
+        config=settings_file,
+        digest=base_digest,
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} sample-base --config {params.config:q} --seed {wildcards.seed:q}"
+        " --prompts {input:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
 
 
 rule score:
     input:
-        samples="{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
+        samples=samples_of,
         calibration=scales_of,
     output:
         "{root}/scores/{experiment}/{arm}/seed_{seed}/{environment}.parquet",
     log:
         "{root}/logs/score/{experiment}/{arm}/seed_{seed}/{environment}.log",
-    benchmark:
-        "{root}/benchmarks/score/{experiment}/{arm}/seed_{seed}/{environment}.tsv"
     priority: 20
     conda:
         "../envs/{environment}.yaml"
@@ -51,6 +73,7 @@ rule score:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("score/{experiment}/{arm}/seed_{seed}/{environment}"),
         config=settings_file,
         digest=score_digest,
         calibration=lambda wildcards, input: (
@@ -58,7 +81,8 @@ rule score:
         ),
         folder=subpath(input.samples, parent=True),
     shell:
-        "{params.program:q} score --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} score --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --samples {params.folder:q}"
         " --environment {wildcards.environment:q} {params.calibration:q} --output {output:q}"
         " --threads {threads}"
@@ -81,5 +105,6 @@ rule collect:
         mixed=["--allow-mixed"] if ALLOW_MIXED.lower() == "true" else [],
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m bpgo collect --config {params.config:q} --root {wildcards.root:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo collect --config {params.config:q} --root {wildcards.root:q}"
         " {params.mixed:q} --output {params.folder:q} >> {log:q} 2>&1"

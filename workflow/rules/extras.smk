@@ -13,7 +13,8 @@ rule pretrain_world:
         "../envs/main.yaml"
     threads: 1
     shell:
-        "python -m bpgo pretrain --world {wildcards.world:q} --output {output:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo pretrain --world {wildcards.world:q} --output {output:q}"
         " --threads {threads} >> {log:q} 2>&1"
 
 
@@ -29,7 +30,8 @@ rule pretrain:
     params:
         parts=lambda wildcards, input: [word for part in input for word in ("--part", part)],
     shell:
-        "python -m bpgo pretrain --output {output:q} {params.parts:q} >> {log:q} 2>&1"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo pretrain --output {output:q} {params.parts:q} >> {log:q} 2>&1"
 
 
 # Takes every core, so that nothing else disturbs its timings.

@@ -1,4 +1,4 @@
-"""Prompts, the base policy's rewards, and training."""
+"""Prompts, the base policy's samples of them and its rewards, and training."""
 
 
 rule prompts:
@@ -10,22 +10,21 @@ rule prompts:
         "../envs/main.yaml"
     params:
         config=settings_file,
-        digest=lambda wildcards: digest_of(settings_of(wildcards.root).prompts),
+        digest=lambda wildcards: jobs.prompts_digest(settings_of(wildcards.root), wildcards.split),
     shell:
-        "python -m bpgo prompts --config {params.config:q} --split {wildcards.split:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo prompts --config {params.config:q} --split {wildcards.split:q}"
         " --output {output:q} >> {log:q} 2>&1"
 
 
-rule calibrate:
+# Once for all experiments whose reference arms have the same sampler.
+rule draw:
     input:
         "{root}/prompts/train.jsonl",
     output:
-        samples="{root}/calibration/{experiment}/samples.parquet",
-        calibration="{root}/calibration/{experiment}/calibration.json",
+        "{root}/draws/{sampler}/draws.json",
     log:
-        "{root}/logs/calibrate/{experiment}.log",
-    benchmark:
-        "{root}/benchmarks/calibrate/{experiment}.tsv"
+        "{root}/logs/draw/{sampler}.log",
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -33,12 +32,70 @@ rule calibrate:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("draw/{sampler}"),
+        config=settings_file,
+        digest=draw_digest,
+    shell:
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} draw --config {params.config:q} --sampler {wildcards.sampler:q}"
+        " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
+
+
+# What training needs, and no more: its digest knows no judges. The scores are kept for `judge`.
+rule calibrate:
+    input:
+        prompts="{root}/prompts/train.jsonl",
+        draws=draws_of,
+    output:
+        scores="{root}/calibration/{experiment}/scores.parquet",
+        calibration="{root}/calibration/{experiment}/calibration.json",
+    log:
+        "{root}/logs/calibrate/{experiment}.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        benchmark=benchmark_file("calibrate/{experiment}"),
         config=settings_file,
         digest=calibration_digest,
         folder=subpath(output.calibration, parent=True),
     shell:
-        "{params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
-        " --prompts {input:q} --output {params.folder:q} --threads {threads}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --prompts {input.prompts:q} --draws {input.draws:q} --output {params.folder:q}"
+        " --threads {threads} >> {log:q} 2>&1"
+
+
+rule judge:
+    input:
+        prompts="{root}/prompts/train.jsonl",
+        draws=draws_of,
+        scores="{root}/calibration/{experiment}/scores.parquet",
+        calibration="{root}/calibration/{experiment}/calibration.json",
+    output:
+        samples="{root}/calibration/{experiment}/samples.parquet",
+        scales="{root}/calibration/{experiment}/scales.json",
+    log:
+        "{root}/logs/judge/{experiment}.log",
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        benchmark=benchmark_file("judge/{experiment}"),
+        config=settings_file,
+        digest=judging_digest,
+        folder=subpath(output.scales, parent=True),
+    shell:
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} judge --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --prompts {input.prompts:q} --draws {input.draws:q}"
+        " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"
 
 
@@ -55,8 +112,6 @@ rule train:
         rollouts="{root}/runs/{experiment}/{arm}/seed_{seed}/rollouts.parquet",
     log:
         "{root}/logs/train/{experiment}/{arm}/seed_{seed}.log",
-    benchmark:
-        "{root}/benchmarks/train/{experiment}/{arm}/seed_{seed}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -64,11 +119,13 @@ rule train:
         gpu=training_gpus,
     params:
         program=program,
+        benchmark=benchmark_file("train/{experiment}/{arm}/seed_{seed}"),
         config=settings_file,
         digest=run_digest,
         folder=subpath(output.manifest, parent=True),
     shell:
-        "{params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"

@@ -1,5 +1,8 @@
 """Trust rules judged without training: groups of the base policy, then each rule's answer."""
 
+from bpgo.config import offline
+from bpgo.config.resolve import load_rules
+
 
 rule groups:
     input:
@@ -8,8 +11,6 @@ rule groups:
         "{root}/trust/groups/{arm}/seed_{seed}.parquet",
     log:
         "{root}/logs/groups/{arm}/seed_{seed}.log",
-    benchmark:
-        "{root}/benchmarks/groups/{arm}/seed_{seed}.tsv"
     conda:
         "../envs/main.yaml"
     threads: 1
@@ -17,17 +18,23 @@ rule groups:
         gpu=one_gpu,
     params:
         program=program,
+        benchmark=benchmark_file("groups/{arm}/seed_{seed}"),
         config=settings_file,
         digest=lambda wildcards: offline.groups_digest(settings_of(wildcards.root), wildcards.arm),
     shell:
-        "{params.program:q} groups --config {params.config:q} --arm {wildcards.arm:q}"
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} groups --config {params.config:q} --arm {wildcards.arm:q}"
         " --seed {wildcards.seed:q} --prompts {input:q} --output {output:q} --threads {threads}"
         " >> {log:q} 2>&1"
 
 
 rule rules:
     input:
-        groups=groups_of,
+        groups=lambda wildcards: [
+            f"{wildcards.root}/trust/groups/{arm}/seed_{seed}.parquet"
+            for arm in offline.reference_arms(settings_of(wildcards.root))
+            for seed in settings_of(wildcards.root).trust_groups.seeds
+        ],
         calibrations=lambda wildcards: [
             f"{wildcards.root}/calibration/{name}/calibration.json"
             for name in settings_of(wildcards.root).experiments
@@ -41,9 +48,13 @@ rule rules:
     params:
         config=settings_file,
         file=lambda wildcards: configfile_of(wildcards.root),
-        digest=lambda wildcards: rules_digest(wildcards.root),
+        digest=lambda wildcards: offline.rules_digest(
+            settings_of(wildcards.root),
+            load_rules(configfile_of(wildcards.root), settings_of(wildcards.root).scale),
+        ),
     shell:
-        "python -m bpgo rules --config {params.config:q} --configfile {params.file:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo rules --config {params.config:q} --configfile {params.file:q}"
         " --root {wildcards.root:q} --output {output:q} >> {log:q} 2>&1"
 
 
@@ -67,5 +78,6 @@ rule track:
         digest=analysis_digest,
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m bpgo track --config {params.config:q} --judged {input:q}"
+        "python -S -m bpgo.run.job"
+        " python -m bpgo track --config {params.config:q} --judged {input:q}"
         " --output {params.folder:q} >> {log:q} 2>&1"

@@ -31,17 +31,32 @@ CELLS = GRID * GRID
 VALID_RESIDUAL = 0.15
 """An object is well drawn below this RMS residual of its cell (pixel noise of 0.1 passes)."""
 
+CLEAR = 0.001
+"""Mean squared residual of a cell by which a reading is clearly worse than another: half of what
+tells the two closest objects of different looks apart."""
+
+HALF_DRAWN = VALID_RESIDUAL**2
+"""Mean squared residual at which an object counts half."""
+
 _UNSTATED = -1
+# Where the values of shape, colour and size begin among those that `Parsed.value_residual` lists.
+_STARTS = (0, len(SHAPES), len(SHAPES) + len(COLOURS))
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What images hold: indices per cell [B, 9], -1 where empty; residual RMS per cell [B, 9]."""
+    """What images hold: indices per cell [B, 9], -1 where empty; residual RMS per cell [B, 9].
+
+    Mean squared residuals of each cell: `empty_residual` [B, 9] if it were empty, `value_residual`
+    [B, 9, 10] of the nearest object with each shape, colour and size.
+    """
 
     shape: Tensor
     colour: Tensor
     size: Tensor
     residual: Tensor
+    empty_residual: Tensor
+    value_residual: Tensor
 
     @property
     def present(self) -> Tensor:
@@ -55,12 +70,16 @@ class Judgement:
 
     Attributes:
         soft: share of caption atoms met (count, each object's stated attributes, relation), [0, 1].
+        graded: the same, each atom by how far it is met: how much better an object with the stated
+            value fits the cell than others do, how well it is drawn, how far the number of objects
+            is off, [0, 1]. 1 for an image that the renderer makes.
         strict: 1 where all atoms are met, else 0.
         quality: share of objects well drawn, 0 where there is none.
         artefact: RMS of what no template explains, over the whole image.
     """
 
     soft: Tensor
+    graded: Tensor
     strict: Tensor
     quality: Tensor
     artefact: Tensor
@@ -98,11 +117,27 @@ def parse_images(images: Tensor) -> Parsed:
     cells = images.detach().to("cpu", torch.float32).reshape(batch, 3, GRID, CELL, GRID, CELL)
     flat = cells.permute(0, 2, 4, 1, 3, 5).reshape(batch * CELLS, -1)
     # |x - t|^2 = |x|^2 - 2 x.t + |t|^2; |x|^2 does not change which template is nearest.
-    distance, nearest = ((templates**2).sum(1) - 2 * flat @ templates.T).min(dim=1)
-    squared = (distance + (flat**2).sum(1)).clamp_min(0)
-    residual = (squared / flat.shape[1]).sqrt().reshape(batch, CELLS)
+    distances = (templates**2).sum(1) - 2 * flat @ templates.T
+    distance, nearest = distances.min(dim=1)
+
+    def mean_squared(distance: Tensor) -> Tensor:
+        found = (distance + (flat**2).sum(1)).clamp_min(0) / flat.shape[1]
+        return found.reshape(batch, CELLS)
+
     shape, colour, size = labels[nearest].reshape(batch, CELLS, 3).unbind(-1)
-    return Parsed(shape, colour, size, residual)
+    by_value = [
+        mean_squared(distances[:, labels[:, attribute] == value].amin(dim=1))
+        for attribute, options in enumerate((SHAPES, COLOURS, SIZES))
+        for value in range(len(options))
+    ]
+    return Parsed(
+        shape,
+        colour,
+        size,
+        mean_squared(distance).sqrt(),
+        mean_squared(distances[:, 0]),
+        torch.stack(by_value, dim=-1),
+    )
 
 
 @cache
@@ -152,16 +187,18 @@ def judge(images: Tensor, texts: Sequence[str]) -> Judgement:
 def judge_parsed(parsed: Parsed, texts: Sequence[str]) -> Judgement:
     """As :func:`judge`, on images that :func:`parse_images` has read."""
     codes = [_caption_codes(text) for text in texts]
-    met = torch.zeros(len(texts))
+    met, graded = torch.zeros(len(texts)), torch.zeros(len(texts))
     for count in sorted({len(wanted) for wanted, _, _ in codes}):
         rows = [i for i, (wanted, _, _) in enumerate(codes) if len(wanted) == count]
-        met[rows] = _atoms_met(parsed, torch.tensor(rows), [codes[i] for i in rows], count)
+        given = torch.tensor(rows), [codes[i] for i in rows], count
+        met[rows], graded[rows] = _atoms_met(parsed, *given), _atoms_graded(parsed, *given)
     atoms = torch.tensor([float(code[2]) for code in codes])
     present = parsed.present
     objects = present.sum(1)
     good = (present & (parsed.residual < VALID_RESIDUAL)).sum(1)
     return Judgement(
         soft=met / atoms,
+        graded=graded / atoms,
         strict=(met == atoms).float(),
         quality=good / objects.clamp_min(1),
         artefact=(parsed.residual**2).mean(1).sqrt(),
@@ -176,16 +213,58 @@ def _atoms_met(
 ) -> Tensor:
     """Most atoms met over all ways to match phrases with cells, [len(rows)]."""
     wanted = torch.tensor([code[0] for code in codes])  # [R, count, 3]
-    relation = torch.tensor([code[1] for code in codes])  # [R]
     found = torch.stack((parsed.shape, parsed.colour, parsed.size), -1)[rows]  # [R, 9, 3]
     present = parsed.present[rows]
     hits = (wanted[:, :, None] == found[:, None]) & (wanted[:, :, None] != _UNSTATED)
-    per_cell = hits.sum(-1).float()  # [R, count, 9]; an empty cell (-1) never hits
+    # An empty cell (-1) never hits.
+    total = _best_match(hits.sum(-1).float(), present.float(), codes, count)
+    return total + (present.sum(1) == count)
+
+
+def _atoms_graded(
+    parsed: Parsed,
+    rows: Tensor,
+    codes: list[tuple[tuple[tuple[int, int, int], ...], int, int]],
+    count: int,
+) -> Tensor:
+    """As `_atoms_met`, each atom between 0 and 1.
+
+    A cell holds an object as far as one fits better than the empty cell and is well drawn; the
+    object has a stated value as far as none with another value fits better.
+    """
+    wanted = torch.tensor([code[0] for code in codes])  # [R, count, 3]
+    residual = parsed.value_residual[rows]  # [R, 9, 10]
+    best = residual.amin(-1)
+    better = (parsed.empty_residual[rows] - best) / CLEAR
+    drawn = 0.5 ** (best / HALF_DRAWN)
+    held = better.sigmoid()  # [R, 9]
+    values = (wanted.clamp_min(0) + torch.tensor(_STARTS))[:, :, None].expand(-1, -1, CELLS, -1)
+    stated = residual[:, None].expand(-1, count, -1, -1).gather(3, values)  # [R, count, 9, 3]
+    fits = torch.exp(-(stated - best[:, None, :, None]) / CLEAR) * (wanted[:, :, None] != _UNSTATED)
+    credit = fits.sum(-1) * (held * drawn)[:, None]
+    total = _best_match(credit, held * drawn, codes, count)
+    number = held.sum(1)
+    well = (held * drawn).sum(1) / number.clamp_min(1e-6)
+    return total + (1 - (number - count).abs()).clamp_min(0) * well
+
+
+def _best_match(
+    per_cell: Tensor,
+    present: Tensor,
+    codes: list[tuple[tuple[tuple[int, int, int], ...], int, int]],
+    count: int,
+) -> Tensor:
+    """The most that phrases matched with cells meet [R]: attributes, and the relation.
+
+    `per_cell` [R, count, 9]: what a phrase's object meets in each cell; `present` [R, 9]: how far a
+    cell holds an object.
+    """
+    relation = torch.tensor([code[1] for code in codes])  # [R]
     cells = _assignments(count)  # [N, count]
     total = sum(per_cell[:, slot][:, cells[:, slot]] for slot in range(count))  # [R, N]
     assert isinstance(total, Tensor)
     if count == 2:
         holds = _relation_table()[relation.clamp_min(0)][:, cells[:, 0], cells[:, 1]]
-        both = present[:, cells[:, 0]] & present[:, cells[:, 1]]
-        total = total + (holds & both & (relation >= 0)[:, None])
-    return total.max(dim=1).values + (present.sum(1) == count)
+        both = torch.minimum(present[:, cells[:, 0]], present[:, cells[:, 1]])
+        total = total + both * (holds & (relation >= 0)[:, None])
+    return total.max(dim=1).values

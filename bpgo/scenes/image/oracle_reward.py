@@ -16,7 +16,8 @@ class OracleSettings(RewardSettings):
     """Keys of a `scenes_oracle` reward."""
 
     kind: Literal["scenes_oracle"] = "scenes_oracle"
-    output: Literal["soft", "strict"] = "soft"  # share of the caption's facts met, or all of them
+    # The share of the caption's facts that are met, the same by how far each is, or all of them.
+    output: Literal["soft", "graded", "strict"] = "soft"
 
 
 class ScenesOracle:
@@ -37,7 +38,8 @@ class ScenesOracle:
         from bpgo.scenes.image.oracle import judge
 
         judged = judge(samples.pixels, samples.texts)
-        return judged.soft if self.settings.output == "soft" else judged.strict
+        found: Tensor = getattr(judged, self.settings.output)
+        return found
 
 
 REWARD = ScenesOracle

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
-from bpgo.prompts.sets import Prompt, PromptList, Split
+from bpgo.prompts.sets import Prompt, PromptList, Split, other_split
 
 
 class ScenesPromptSettings(PromptSettings):
@@ -18,6 +18,10 @@ class ScenesPromptSettings(PromptSettings):
     def knows_ambiguity(self) -> bool:
         """The grammar knows."""
         return True
+
+    def decides(self, split: Split) -> dict[str, Any]:
+        """The grammar keeps the splits apart: how many prompts the other has does not matter."""
+        return self.model_dump(mode="json", exclude={str(other_split(split))})
 
 
 class ScenesPrompts:

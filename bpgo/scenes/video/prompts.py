@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
-from bpgo.prompts.sets import Prompt, PromptList, Split
+from bpgo.prompts.sets import Prompt, PromptList, Split, other_split
 
 if TYPE_CHECKING:
     from bpgo.scenes.video.captions import Caption
@@ -28,6 +28,10 @@ class ScenesVideoPromptSettings(PromptSettings):
     def knows_ambiguity(self) -> bool:
         """The grammar knows."""
         return True
+
+    def decides(self, split: Split) -> dict[str, Any]:
+        """The grammar keeps the splits apart: how many prompts the other has does not matter."""
+        return self.model_dump(mode="json", exclude={str(other_split(split))})
 
 
 class ScenesVideoPrompts:

@@ -8,6 +8,7 @@ from typing import Any
 from bpgo.core.layout import Layout
 from bpgo.core.trainer import Trainer
 from bpgo.records import Plan
+from bpgo.run.allocator import keeps_memory
 from bpgo.run.progress import Progress
 from bpgo.tools.bench import iteration as iterations
 from bpgo.tools.bench.iteration import PARTS, PIECES, Instrument, mean_passes, passes_made
@@ -85,11 +86,12 @@ def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
     """Both arms' iterations: their parts, the transformer's share, and the ratio of the two."""
     clock = trusted_clock(trainers[0].policy.device)
     reference, method = instruments = [Instrument(trainer) for trainer in trainers]
-    measured, made, deviation = [], [], 0.0
+    measured, made, faults, deviation = [], [], [], 0.0
     with Progress("bench: iterations", pairs) as progress:
         for pair in iterations.iterations_of_two(reference, method, pairs):
             measured.append(pair)
             made.append(passes_made(reference.entry))
+            faults.append(reference.page_faults)
             deviation = max(deviation, *(arm.entry["ratio_deviation"] for arm in instruments))
             progress.step(len(measured))
     first = [pair[0] for pair in measured]
@@ -106,6 +108,8 @@ def iteration_figures(trainers: list[Trainer], pairs: int) -> dict[str, Any]:
         "share_outside_transformer": summarize(outside),
         "share_outside_models": summarize([_share_outside_models(each, clock) for each in first]),
         "shares": _shares(first, clock),
+        "page_faults": summarize(faults),
+        "keeps_memory": keeps_memory(),
         "ratio_deviation": deviation,
         "passes_made": mean_passes(made),
         "method_over_reference": summarize(

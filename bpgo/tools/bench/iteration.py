@@ -19,6 +19,7 @@ from bpgo.core.layout import Layout
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
 from bpgo.records import Passes
+from bpgo.run.allocator import page_faults
 from bpgo.run.determinism import repeatable
 from bpgo.seeding import generator
 from bpgo.tools.bench.measure import Seconds, Stopwatch
@@ -90,6 +91,7 @@ class Instrument:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.entry: dict[str, Any] = {}  # what `metrics.jsonl` would say of the last iteration
+        self.page_faults = 0  # of the last iteration
         self.rows: dict[str, int] = {}  # of the calls replayed last, by `REPLAYED`
         self.watch = watch = Stopwatch(trainer.policy.device)
         self.calls = TransformerCalls(trainer.policy.transformer)
@@ -111,7 +113,9 @@ class Instrument:
         self.watch.reset()
         self.calls.calls.clear()
         self.calls.recording = replay
+        faults = page_faults()
         self.entry = self.trainer.iterate(iteration)
+        self.page_faults = page_faults() - faults
         self.calls.recording = False
         start, rolled, scored, end = self.watch.readings
         found = {

@@ -21,7 +21,9 @@ from bpgo.run.manifest import manifest
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
 from bpgo.steps.calibrate import calibrate
+from bpgo.steps.draw import draw
 from bpgo.steps.prompts import read_prompts, write_prompts
+from bpgo.steps.sample import stages_of
 from bpgo.steps.train import build_trainer
 from bpgo.storage.files import write_json, write_text
 from bpgo.tools.bench.arms import arm_figures, settings_by_arm
@@ -59,7 +61,7 @@ def run_bench(
         arms: whose iterations are compared with what their forward passes predict; by default all
             of the folder `arms` that the first experiment can train.
         startup_of: the commands whose start-up is timed.
-        startup_repeats: fresh processes for each of them.
+        startup_repeats: fresh processes for each of them, and warm jobs.
 
     Returns:
         What `bench.json` holds.
@@ -90,9 +92,10 @@ def run_bench(
         }
         found["arms"] = arm_figures(reference, each, PAIRS_OF_AN_ARM * repeats)
         found["arms_left_out"] = skipped
-        options = options_of(files, runs[0])
+        options = options_of(files, runs[0], settings.sampler_of(experiment))
         with Progress("bench: start-up", 1) as progress:
-            found["startup"] = startup_seconds(startup_of, options, startup_repeats)
+            kinds = [settings.model.kind] if settings.training.parameters == "full" else []
+            found["startup"] = startup_seconds(startup_of, options, startup_repeats, kinds)
             progress.step(1)
     write_json(output / "bench.json", found)
     write_text(output / "bench.md", markdown(found))
@@ -108,12 +111,13 @@ def _prepare(
         "config": folder / "config.yaml",
         "train": folder / "prompts" / "train.jsonl",
         "evaluation": folder / "prompts" / "evaluation.jsonl",
+        "draws": folder / "draws" / "draws.json",
         "calibration": folder / "calibration" / "calibration.json",
+        "trained": folder / "trained",
         "samples": folder / "samples",
         "runs": folder / "runs",
         "output": folder / "output",
     }
-    config.save_resolved(settings, files["config"])
     for split in ("train", "evaluation"):
         write_prompts(settings, split, files[split])
     # One batch of the calibration is enough: its numbers change no cost. But every prompt has a
@@ -121,19 +125,20 @@ def _prepare(
     few = settings.calibration.model_copy(
         update={"prompts": settings.rollout.prompts_per_iteration}
     )
-    calibrate(
-        settings.model_copy(update={"calibration": few}),
-        experiment,
-        files["train"],
-        files["calibration"].parent,
-        threads,
-    )
+    small = settings.model_copy(update={"calibration": few})
+    config.save_resolved(small, files["config"])
+    train, draws = files["train"], files["draws"]
+    draw(small, small.sampler_of(experiment).name, train, draws, threads)
+    calibrate(small, experiment, train, draws, files["calibration"].parent, threads)
     known = Calibration.load(files["calibration"])
     priors = dict.fromkeys(read_prompts(files["train"]).ids, known.mean) | known.prompt_means
     replace(known, prompt_means=priors).save(files["calibration"])
     policy = loading.load_policy(settings, device, SEED)
     prompts = read_prompts(files["evaluation"])[: settings.evaluation.prompts]
     prompt_embeddings(policy, prompts, loading.embedding_cache(files["evaluation"]))
+    _, first = stages_of(settings, files["trained"])[0]
+    assert first is not None  # it is a trained policy's
+    policy.save(first)
     files["samples"].mkdir()
     row = {
         "prompt_id": "p",

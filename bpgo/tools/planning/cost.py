@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bpgo.config.settings import Settings
 from bpgo.tools.planning.model import GB, ModelSize
 from bpgo.tools.planning.rates import SIDE_BY_SIDE, Rates
-from bpgo.tools.planning.work import Jobs, Work
+from bpgo.tools.planning.work import Jobs, Work, drawn
 
 # Measured on the embedded default's published run and its smoke run.
 ROLLOUT_BYTES = 60  # of one training sample in `rollouts.*` and `metrics.*`
@@ -33,7 +33,7 @@ class Time:
     @property
     def device_hours(self) -> float:
         """Hours of one device, the rules that compute."""
-        computing = ("calibrate", "train", "sample", "score")
+        computing = ("draw", "calibrate", "judge", "train", "sample_base", "sample", "score")
         return sum(self.by_rule.get(rule, 0.0) for rule in computing) / 3600
 
 
@@ -111,6 +111,7 @@ def disk_of(settings: Settings, work: Work, size: ModelSize, parallel: int) -> D
         {
             "runs": policies / GB,
             "samples": work.total("files") * image / GB,
+            "draws": work.jobs["draw"] * drawn(settings) * size.latent_bytes / GB,
             "embeddings": work.texts * size.embedding_bytes / GB,
             "scores": 2 * scores * SCORE_BYTES / GB,
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 from bpgo.config.settings import Settings
 from bpgo.core.arm import BASE, Arm
@@ -89,6 +90,7 @@ class ModelSize:
     pixels: int  # of an image, or of all frames of a clip
     condition: int  # values that a first frame adds to a text's embeddings
     bytes: int  # of a value of the computation
+    latents: int  # values of one sample's latents
 
     @property
     def update_flops(self) -> float:
@@ -99,6 +101,11 @@ class ModelSize:
     def policy_bytes(self) -> int:
         """Of a trained policy's file."""
         return 4 * self.trained
+
+    @property
+    def latent_bytes(self) -> int:
+        """Of one sample's latents in a file."""
+        return 4 * self.latents
 
     @property
     def embedding_bytes(self) -> int:
@@ -148,6 +155,7 @@ def size_of(settings: Settings, found: Architecture) -> ModelSize:
         pixels=model.resolution * model.columns * model.frames,
         condition=_condition(settings, found),
         bytes=BYTES[model.dtype],
+        latents=prod(latents) * int(found.vae.get("latent_channels") or found.vae.get("z_dim", 16)),
     )
 
 

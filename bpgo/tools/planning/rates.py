@@ -39,9 +39,9 @@ class Rates:
     startup: dict[str, float] = field(default_factory=dict)  # seconds by command
     loading: float = 0.0  # seconds of a job for its model's files
 
-    def start(self, command: str) -> float:
-        """Seconds before a command works."""
-        return self.startup.get(command, STARTUP_SECONDS)
+    def start(self, rule: str) -> float:
+        """Seconds before the command of a rule works."""
+        return self.startup.get(rule.replace("_", "-"), STARTUP_SECONDS)
 
 
 def bench_folder() -> Path:

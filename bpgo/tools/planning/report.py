@@ -15,9 +15,11 @@ from bpgo.tools.planning.run import Plan, as_json, check_scale, make_plan
 from bpgo.tools.screen import duration, gigabytes, show, table
 
 RULES = {
-    "calibrate": "base policy's rewards",
+    "draw": "base policy",
+    "calibrate": "its rewards",
     "train": "training runs",
-    "sample": "samples of every policy",
+    "sample_base": "base policy",
+    "sample": "trained policies",
     "score": "scores of the samples",
 }
 

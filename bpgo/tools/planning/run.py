@@ -121,7 +121,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "jobs": work.jobs,
         "runs": len(plan.settings.runs()),
         "forwards": {
-            rule: work.total("forwards", rule) for rule in ("calibrate", "train", "sample")
+            rule: work.total("forwards", rule)
+            for rule in ("draw", "train", "sample_base", "sample")
         },
         "updates": work.total("updates"),
         "images": work.total("decoded"),

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from bpgo.config.jobs import calibrated_rewards
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, MAIN, Settings
 from bpgo.core.arm import Arm
@@ -73,8 +74,11 @@ class Work:
 def work_of(settings: Settings) -> Work:
     """Count everything that `snakemake` would do from nothing."""
     groups = [Jobs("prompts", "prompts", 2)]
+    groups += [_draw(settings, sampler.name) for sampler in settings.samplers()]
     groups += [_calibrate(settings, name) for name in settings.experiments]
-    groups += _runs(settings)
+    # It completes scores that the calibration has.
+    groups += [Jobs("judge", name, 1) for name in settings.experiments]
+    groups += [_sample_base(settings), *_runs(settings)]
     texts = settings.prompts.train + settings.evaluation.prompts
     unguided = 1 if passes(settings, settings.rollout.guidance_scale) > 1 else 0
     target = "all" if settings.scale == "full" else settings.scale
@@ -134,14 +138,34 @@ def snapshots(settings: Settings) -> int:
     return len(range(training.snapshot_every, training.iterations, training.snapshot_every))
 
 
+def drawn(settings: Settings) -> int:
+    """Images of one calibration."""
+    return settings.calibration.prompts * settings.calibration.samples_per_prompt
+
+
+def _draw(settings: Settings, sampler: str) -> Jobs:
+    """Once for all experiments with the same sampler."""
+    each = settings.rollout.steps * passes(settings, settings.rollout.guidance_scale)
+    return Jobs("draw", sampler, 1, forwards=drawn(settings) * each)
+
+
 def _calibrate(settings: Settings, experiment: str) -> Jobs:
-    wanted, rollout = settings.calibration, settings.rollout
-    images = wanted.prompts * wanted.samples_per_prompt
-    rewarded = dict.fromkeys(settings.models_of(settings.in_environment(experiment, MAIN)), images)
-    each = rollout.steps * passes(settings, rollout.guidance_scale)
-    return Jobs(
-        "calibrate", experiment, 1, forwards=images * each, decoded=images, rewarded=rewarded
-    )
+    images = drawn(settings)
+    judges = settings.in_environment(experiment, MAIN)
+    models = settings.models_of([*judges, *calibrated_rewards(settings, experiment)])
+    return Jobs("calibrate", experiment, 1, decoded=images, rewarded=dict.fromkeys(models, images))
+
+
+def _sample_base(settings: Settings) -> Jobs:
+    """Once a seed, for all experiments."""
+    seeds = len({run.seed for run in settings.base_runs()})
+    return _sample(settings, "sample_base", BASE_ARM, seeds, _evaluated(settings, False))
+
+
+def _sample(settings: Settings, rule: str, name: str, count: int, images: int) -> Jobs:
+    """Jobs that sample so many images each."""
+    each = settings.evaluation.steps * passes(settings, settings.judging_guidance)
+    return Jobs(rule, name, count, forwards=images * each, decoded=images, files=images)
 
 
 def _runs(settings: Settings) -> list[Jobs]:
@@ -149,13 +173,10 @@ def _runs(settings: Settings) -> list[Jobs]:
     groups = []
     for (experiment, arm), seeds in _by_arm(settings.base_runs() + settings.runs()).items():
         name, trained = f"{experiment}/{arm}", arm != BASE_ARM
+        images = _evaluated(settings, trained)
         if trained:
             groups.append(_train(settings, experiment, arm, name, seeds))
-        images = _evaluated(settings, trained)
-        each = settings.evaluation.steps * passes(settings, settings.judging_guidance)
-        groups.append(
-            Jobs("sample", name, seeds, forwards=images * each, decoded=images, files=images)
-        )
+            groups.append(_sample(settings, "sample", name, seeds, images))
         for environment in settings.environments_of(experiment):
             rewards = settings.models_of(settings.in_environment(experiment, environment))
             rewarded = dict.fromkeys(rewards, images)

@@ -177,6 +177,25 @@ def test_runs_without_calibration_still_compare(tiny):
     assert len(pd.read_parquet(folder / "statistics" / "differences.parquet"))
 
 
+def test_a_further_judge_belongs_to_the_runs_that_are_there(tiny):
+    """Their digest knows no judges; until it has scored, its scores are named as missing."""
+    settings, folder = tiny
+    entry = settings.experiments["ambiguous"]
+    rewards = settings.rewards | {"new": settings.rewards["oracle"]}
+    more = entry.model_copy(update={"judges": [*entry.judges, "new"]})
+    changed = settings.model_copy(update={"experiments": {"ambiguous": more}, "rewards": rewards})
+    collect(changed, folder, folder / "collected")
+    missing = read_json(folder / "collected" / "runs.json")["missing"]
+    assert {entry["reason"] for entry in missing} == {"no scores by new"}
+    for run in [*changed.base_runs(), *changed.runs()]:
+        path = folder / "scores" / run.folder / "main.parquet"
+        scores = pd.read_parquet(path)
+        new = scores[scores["reward"] == "oracle"].assign(reward="new")
+        pd.concat([scores, new], ignore_index=True).to_parquet(path)
+    collect(changed, folder, folder / "collected")
+    assert read_json(folder / "collected" / "runs.json")["missing"] == []
+
+
 def test_a_run_that_ended_early_counts_as_missing(tmp_path):
     settings = synthetic.make_settings(**TINY)
     synthetic.write_root(settings, tmp_path)

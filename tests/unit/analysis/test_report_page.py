@@ -19,6 +19,7 @@ from bpgo.analysis.figures.make import CAPTIONS, DRAW, make_figures
 from bpgo.analysis.grids import choose_prompts, make_grids
 from bpgo.analysis.report import facts, make_report
 from bpgo.analysis.tables.make import make_tables
+from bpgo.config.jobs import samples_folder
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.storage.clips import write_clip
@@ -38,8 +39,8 @@ def samples(settings, root):
     for run in [*settings.base_runs(), *settings.runs()]:
         if run.arm not in ("base", "grpo", "bpgo") or run == Run("ambiguous", "bpgo", 2):
             continue
-        folder = root / "samples" / run.folder
-        (folder / "images").mkdir(parents=True)
+        folder = root / "samples" / samples_folder(run)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
         rows = []
         for k in range(12):
             colour = (40 * run.seed, 20 * k, 200)
@@ -203,7 +204,7 @@ def clips(settings, root, tmp_path_factory):
     for run in [*settings.base_runs(), *settings.runs()]:
         if run.arm not in colours or run == Run("ambiguous", "bpgo", 2):
             continue
-        place = folder / "samples" / run.folder
+        place = folder / "samples" / samples_folder(run)
         rows = []
         for k in range(3):
             clip = np.full((5, 3, 24, 32), 255, np.uint8)
@@ -272,7 +273,7 @@ def test_large_clips_are_coded_within_bounds(settings, clips, tmp_path, monkeypa
     sizes = {}
     for name, quality in (("first", grids.QUALITIES), ("best", grids.QUALITIES[:1])):
         monkeypatch.setattr(grids, "QUALITIES", quality)
-        place = tmp_path / "samples" / "ambiguous" / "base" / "seed_1"
+        place = tmp_path / "samples" / "base" / "seed_1"
         write_clip(place / "0.mp4", noise)
         row = {"prompt_id": "e0", "text": "noise", "ambiguity": np.nan, "sample": 0}
         pd.DataFrame([row | {"iteration": 0, "path": "0.mp4"}]).to_parquet(place / "index.parquet")

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from bpgo import registry
+from bpgo.config import jobs
 from bpgo.config import resolve as config
 from bpgo.config.runs import Run
-from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.config.settings import BASE_ARM, MAIN, Settings
 from bpgo.errors import UserError
 
 
@@ -240,9 +241,10 @@ def test_resolved_file_gives_the_same_settings(
     loaded = config.load_resolved(tmp_path / "resolved.yaml")
     assert loaded == settings
     assert loaded.digest() == settings.digest()
-    for run in settings.runs() + settings.base_runs():
+    for run in settings.runs():
         assert loaded.run_digest(run) == settings.run_digest(run)
-        assert loaded.score_digest(run) == settings.score_digest(run)
+    for run in settings.runs() + settings.base_runs():
+        assert jobs.score_digest(loaded, run, MAIN) == jobs.score_digest(settings, run, MAIN)
 
 
 def test_an_unresolved_file_is_named(folder: Path) -> None:
@@ -340,13 +342,6 @@ def test_run_digest_hears_the_arm_and_the_seed(values: dict[str, Any], folder: P
     same = {"trust": {"base": "bpgo_ras", "alpha": 0.5}, "title": "Renamed"}
     path.write_text(yaml.safe_dump(config.read_yaml(path) | same))
     assert digest(config.resolve(values, folder)) == digest(settings)
-
-
-def test_score_digest_hears_the_judges(values: dict[str, Any], folder: Path) -> None:
-    before = config.resolve(values, folder)
-    after = config.resolve(spoil(values, "experiments.ambiguous.judges", ["oracle"]), folder)
-    run = Run("ambiguous", "grpo", 1)
-    assert after.score_digest(run) != before.score_digest(run)
 
 
 def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:

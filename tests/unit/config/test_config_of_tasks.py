@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bpgo.config import resolve as config
+from bpgo.config.jobs import score_digest
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
@@ -81,7 +82,7 @@ def test_noise_levels_of_judging_train_nothing_again(values: dict[str, Any], fol
         return settings.run_digest(Run("ambiguous", "grpo", 1))
 
     def score(settings: Settings) -> str:
-        return settings.score_digest(Run("ambiguous", "grpo", 1))
+        return score_digest(settings, Run("ambiguous", "grpo", 1), "main")
 
     before = resolved()
     judged = resolved(evaluation_schedule="static", evaluation_flow_shift=3.0)

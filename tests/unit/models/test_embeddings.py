@@ -6,15 +6,17 @@ import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny_world import CAPTIONS, model_settings, tiny_policy
+from wan_cases import I2V, T2V, WanFolders
 
 from bpgo.interfaces import PromptEmbeddings
-from bpgo.models import embeddings
+from bpgo.models import embeddings, parts
 from bpgo.models.embeddings import encoder_key, prompt_embeddings
 from bpgo.models.flux import FluxPolicy
 from bpgo.models.stable_diffusion_3 import StableDiffusion3Policy
@@ -204,3 +206,43 @@ def test_of_two_at_once_one_encodes(
         ]
         assert_equal(*(result.result() for result in results))
     assert sum(policy.runs for policy in policies) == 1
+
+
+@pytest.mark.parametrize("kind", ["flux", "stable_diffusion_3", "wan t2v", "wan i2v"])
+def test_where_all_is_cached_no_encoder_is_loaded(
+    kind: str,
+    tiny_folder: Path,
+    tiny_sd3_folder: Path,
+    wan_folders: WanFolders,
+    first_frames: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even imported, whatever else a job loads: encoders are larger than many a transformer."""
+
+    def policy() -> Any:
+        if kind == "flux":
+            return FluxPolicy(model_settings(tiny_folder))
+        if kind == "stable_diffusion_3":
+            return StableDiffusion3Policy(model_settings(tiny_sd3_folder, kind=kind))
+        case = I2V if kind == "wan i2v" else T2V
+        return case.policy(wan_folders(case))
+
+    loaded: list[str] = []
+    real = parts._class
+
+    def watched(name: str) -> Any:
+        loaded.append(name)
+        return real(name)
+
+    monkeypatch.setattr(parts, "_class", watched)
+    prompts = batch(CAPTIONS[:2])
+    if kind == "wan i2v":
+        prompts = replace(prompts, first_frames=first_frames[:2])
+    first = prompt_embeddings(policy(), prompts, tmp_path)
+    assert any(name.startswith("transformers:") for name in loaded)
+    loaded.clear()
+    second = prompt_embeddings(policy(), prompts, tmp_path)
+    assert loaded, "the transformer and the codec"
+    assert all(name.startswith("diffusers.") for name in loaded)
+    assert torch.equal(first.tokens, second.tokens)

@@ -16,7 +16,7 @@ from bpgo.models.flux import FluxPolicy
 from bpgo.models.wan import WanPolicy
 from bpgo.steps import loading
 from bpgo.steps.prompts import write_prompts
-from bpgo.steps.sample import sample_run
+from bpgo.steps.sample import sample_base
 from bpgo.steps.train import build_trainer
 
 LORA = {"parameters": "lora", "iterations": 2, "snapshot_every": 2}
@@ -125,5 +125,5 @@ def test_sampling_asks_for_the_runs_seed(
     monkeypatch.setattr("bpgo.steps.loading.load_policy", noted)
     prompts = tmp_path / "prompts" / "evaluation.jsonl"
     write_prompts(settings, "evaluation", prompts)
-    sample_run(settings, Run("tiny", "base", 7), prompts, None, tmp_path / "samples")
+    sample_base(settings, 7, prompts, tmp_path / "samples")
     assert seeds == [7]

@@ -15,11 +15,10 @@ from tiny_world import tiny_settings
 from torch import Tensor
 from wan_cases import T2V, WAN_CASES, WanFolders
 
-from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.models import pipeline
 from bpgo.steps.prompts import write_prompts
-from bpgo.steps.sample import sample_run
+from bpgo.steps.sample import sample_base
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "cases"
 
@@ -150,7 +149,7 @@ def test_samples_are_judged_on_their_own_noise_levels(tiny_folder: Path, tmp_pat
         prompts = tmp_path / name / "prompts" / "evaluation.jsonl"
         write_prompts(settings, "evaluation", prompts)
         output = tmp_path / name / "samples"
-        sample_run(settings, Run("tiny", "base", 1), prompts, None, output)
+        sample_base(settings, 1, prompts, output)
         paths = pd.read_parquet(output / "index.parquet").path
         return b"".join((output / path).read_bytes() for path in paths)
 

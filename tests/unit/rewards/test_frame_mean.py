@@ -13,6 +13,7 @@ from tiny_video_rewards import clips
 from torch import Tensor
 
 from bpgo.config import resolve as config
+from bpgo.config.jobs import score_digest
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
@@ -97,7 +98,7 @@ def test_digests_cover_the_inner_reward(library: dict[str, Any], tmp_path: Path)
     other = found.model_copy(update={"rewards": {**found.rewards, "oracle": strict}})
     run = Run("ambiguous", "grpo", 1)
     assert other.run_digest(run) != found.run_digest(run)
-    assert other.score_digest(run) != found.score_digest(run)
+    assert score_digest(other, run, "main") != score_digest(found, run, "main")
 
 
 def test_configurations_that_are_refused(library: dict[str, Any], tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from calibrated import draw_calibrate_judge
 from tiny_world import make_trainer, redness, tiny_settings
 from torch import Tensor
 
 from bpgo.config import resolve as config
+from bpgo.config.jobs import score_digest
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
@@ -21,9 +23,8 @@ from bpgo.records import Calibration
 from bpgo.rewards.weighted_sum import WeightedSum, WeightedSumSettings
 from bpgo.run.progress import read_lines
 from bpgo.steps import loading
-from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import write_prompts
-from bpgo.steps.sample import sample_run
+from bpgo.steps.sample import sample_base
 from bpgo.steps.score import score_run
 from bpgo.steps.train import train
 from bpgo.storage.files import repository_root
@@ -97,12 +98,13 @@ def root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompts = {name: root / "prompts" / f"{name}.jsonl" for name in ("train", "evaluation")}
     for name, path in prompts.items():
         write_prompts(settings, name, path)
-    calibrate(settings, "tiny", prompts["train"], root / "calibration")
+    draw_calibrate_judge(settings, "tiny", prompts["train"], root / "calibration")
     calibration = root / "calibration" / "calibration.json"
     train(settings, Run("tiny", "grpo", 1), prompts["train"], calibration, root / "run")
-    sample_run(settings, Run("tiny", "base", 1), prompts["evaluation"], None, root / "samples")
+    sample_base(settings, 1, prompts["evaluation"], root / "samples")
     files = (root / "samples", "main", root / "scores.parquet")
-    score_run(settings, Run("tiny", "base", 1), *files, calibration=calibration)
+    scales = root / "calibration" / "scales.json"
+    score_run(settings, Run("tiny", "base", 1), *files, calibration=scales)
     return root
 
 
@@ -186,7 +188,7 @@ def test_digests_cover_the_parts(settings: Settings) -> None:
     other = settings.model_copy(update={"rewards": changed})
     run = Run("tiny", "grpo", 1)
     assert other.run_digest(run) != settings.run_digest(run)
-    assert other.score_digest(run) != settings.score_digest(run)
+    assert score_digest(other, run, "main") != score_digest(settings, run, "main")
 
 
 @pytest.fixture

@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from calibrated import draw_calibrate_judge
 from tiny_world import make_trainer, redness, same, tiny_settings, trained, weights
 from torch import Tensor
 
-from bpgo.config.runs import Run
 from bpgo.errors import OutOfMemoryError
 from bpgo.models.flux import FluxPolicy
 from bpgo.records import Samples
 from bpgo.run import memory
 from bpgo.run.memory import fitting_batch_size, largest_batch
-from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import write_prompts
-from bpgo.steps.sample import sample_run
+from bpgo.steps.sample import sample_base
 from bpgo.storage.files import read_json
 
 
@@ -191,7 +190,7 @@ def test_calibration_and_sampling_say_their_own_keys(
     settings = tiny_settings(tiny_folder, rollout={"batch_size": "auto"})
     for split in ("train", "evaluation"):
         write_prompts(settings, split, tmp_path / f"{split}.jsonl")
-    calibrate(settings, "tiny", tmp_path / "train.jsonl", tmp_path / "calibration")
+    draw_calibrate_judge(settings, "tiny", tmp_path / "train.jsonl", tmp_path / "calibration")
     real = FluxPolicy.velocity
 
     def velocity(self: Any, latents: Tensor, *arguments: Any) -> Tensor:
@@ -201,8 +200,6 @@ def test_calibration_and_sampling_say_their_own_keys(
 
     monkeypatch.setattr(FluxPolicy, "velocity", velocity)
     with pytest.raises(OutOfMemoryError, match=r"calibration.* Set rollout\.batch_size to 1"):
-        calibrate(settings, "tiny", tmp_path / "train.jsonl", tmp_path / "again")
+        draw_calibrate_judge(settings, "tiny", tmp_path / "train.jsonl", tmp_path / "again")
     with pytest.raises(OutOfMemoryError, match=r"sampling.* Set evaluation\.batch_size to 1"):
-        sample_run(
-            settings, Run("tiny", "base", 1), tmp_path / "evaluation.jsonl", None, tmp_path / "s"
-        )
+        sample_base(settings, 1, tmp_path / "evaluation.jsonl", tmp_path / "s")

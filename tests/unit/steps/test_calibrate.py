@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from calibrated import draw_calibrate_judge
 from tiny_world import ARMS, tiny_settings
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from bpgo.config.settings import Settings
 from bpgo.errors import NonFiniteError, UserError
 from bpgo.records import Calibration, Samples
 from bpgo.scenes.image import oracle_reward as scenes_oracle
-from bpgo.steps import calibrate as module
+from bpgo.steps import draw as module
 from bpgo.steps.calibrate import calibrate, summary
 from bpgo.steps.prompts import read_prompts, write_prompts
 
@@ -32,7 +33,7 @@ def root(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def calibrated(settings: Settings, root: Path, name: str) -> pd.DataFrame:
-    calibrate(settings, "tiny", root / "prompts" / "train.jsonl", root / name)
+    draw_calibrate_judge(settings, "tiny", root / "prompts" / "train.jsonl", root / name)
     return pd.read_parquet(root / name / "samples.parquet")
 
 
@@ -138,7 +139,8 @@ def test_too_few_prompts(root: Path, tiny_folder: Path) -> None:
 
 def test_unknown_experiment(root: Path, tiny_folder: Path) -> None:
     with pytest.raises(UserError, match=r"'tinny' is unknown\. Did you mean 'tiny'\?"):
-        calibrate(tiny_settings(tiny_folder), "tinny", root / "prompts" / "train.jsonl", root)
+        prompts, draws = root / "prompts" / "train.jsonl", root / "first" / "draws" / "draws.json"
+        calibrate(tiny_settings(tiny_folder), "tinny", prompts, draws, root)
 
 
 def test_a_score_that_is_not_finite_names_the_prompt(
@@ -154,5 +156,5 @@ def test_a_score_that_is_not_finite_names_the_prompt(
     monkeypatch.setattr(scenes_oracle.ScenesOracle, "__call__", spoilt)
     with pytest.raises(NonFiniteError, match="reward 'oracle' gives nan for prompt 'train-00000'"):
         calibrated(tiny_settings(tiny_folder), root, "spoilt")
-    assert not (root / "spoilt").exists()
+    assert not list((root / "spoilt").glob("*.*"))
     assert torch.get_num_threads() >= 1

@@ -22,7 +22,7 @@ from bpgo.models.flux import FluxPolicy
 from bpgo.records import Samples
 from bpgo.steps import saved_samples, score, stored_samples
 from bpgo.steps.prompts import write_prompts
-from bpgo.steps.sample import sample_run
+from bpgo.steps.sample import sample_base
 from bpgo.steps.saved_samples import save_samples
 from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError
 from bpgo.storage import clips
@@ -54,9 +54,7 @@ def root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FluxPolicy, "TASKS", ("t2v",))
         patch.setattr(FluxPolicy, "decode", lambda self, latents: moving(decode(self, latents)))
-        sample_run(
-            settings, Run("tiny", "base", 1), root / "evaluation.jsonl", None, root / "samples"
-        )
+        sample_base(settings, 1, root / "evaluation.jsonl", root / "samples")
     return root
 
 
@@ -157,10 +155,10 @@ def test_what_is_missing_shows_before_anything_is_sampled(
     prompts = root / "evaluation.jsonl"
     monkeypatch.setattr("av.codecs_available", set())
     with pytest.raises(UserError, match="encoder libx264rgb"):
-        sample_run(settings, Run("tiny", "base", 1), prompts, None, tmp_path / "out")
+        sample_base(settings, 1, prompts, tmp_path / "out")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match="need the package av"):
-        sample_run(settings, Run("tiny", "base", 1), prompts, None, tmp_path / "out")
+        sample_base(settings, 1, prompts, tmp_path / "out")
     with pytest.raises(UnreadableSampleError, match="need the package av"):
         StoredSamples(root, ["clip.mp4"]).read(slice(0, 1))
     assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from calibrated import draw_calibrate_judge
 from tiny_world import redness, tiny_settings
 
 from bpgo.config.offline import groups_digest, members_of, scored_rewards, truth_of
@@ -16,7 +17,6 @@ from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.scenes.image.oracle_reward import ScenesOracle
-from bpgo.steps.calibrate import calibrate
 from bpgo.steps.group_table import read_groups, read_rollouts, save_groups
 from bpgo.steps.groups import groups
 from bpgo.steps.prompts import write_prompts
@@ -53,7 +53,7 @@ def root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_first_groups_are_a_run_s_own(settings: Settings, root: Path) -> None:
     """Before anything is learned: same prompts, same noise, same scores, to the bit."""
-    calibrate(settings, "tiny", root / "prompts" / "train.jsonl", root / "calibration")
+    draw_calibrate_judge(settings, "tiny", root / "prompts" / "train.jsonl", root / "calibration")
     run, folder = Run("tiny", "grpo", 5), root / "runs" / "tiny" / "grpo" / "seed_5"
     anchor = root / "calibration" / "calibration.json"
     train(settings, run, root / "prompts" / "train.jsonl", anchor, folder)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from calibrated import draw_calibrate_judge
 from tiny_world import tiny_settings
 
 from bpgo.config.resolve import save_resolved
 from bpgo.config.runs import Run
 from bpgo.run.progress import read_lines
 from bpgo.steps import train as training
-from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import write_prompts
 from bpgo.storage.files import read_json
 
@@ -44,7 +44,7 @@ def root(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = tiny_settings(tiny_folder)
     for split in ("train", "evaluation"):
         write_prompts(settings, split, root / "prompts" / f"{split}.jsonl")
-    calibrate(settings, "tiny", root / "prompts" / "train.jsonl", root / "calibration")
+    draw_calibrate_judge(settings, "tiny", root / "prompts" / "train.jsonl", root / "calibration")
     save_resolved(settings, root / "short.yaml")
     long = {"iterations": 500, "checkpoint_every": 500, "snapshot_every": 500}
     save_resolved(tiny_settings(tiny_folder, training=long), root / "long.yaml")

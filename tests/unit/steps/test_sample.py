@@ -15,7 +15,7 @@ from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.steps.prompts import read_prompts, write_prompts
-from bpgo.steps.sample import sample_run
+from bpgo.steps.sample import sample_base, sample_run
 
 COLUMNS = ["prompt_id", "text", "ambiguity", "sample", "seed", "iteration", "path"]
 
@@ -41,9 +41,11 @@ def root(settings: Settings, tiny_folder: Path, tmp_path_factory: pytest.TempPat
 
 
 def sampled(settings: Settings, root: Path, arm: str, name: str, seed: int = 1) -> pd.DataFrame:
-    run = None if arm == "base" else root / "run"
     prompts = root / "prompts" / "evaluation.jsonl"
-    sample_run(settings, Run("tiny", arm, seed), prompts, run, root / name)
+    if arm == "base":
+        sample_base(settings, seed, prompts, root / name)
+    else:
+        sample_run(settings, Run("tiny", arm, seed), prompts, root / "run", root / name)
     return pd.read_parquet(root / name / "index.parquet")
 
 
@@ -128,11 +130,10 @@ def test_a_missing_policy_is_named(settings: Settings, root: Path, tmp_path: Pat
     assert not (tmp_path / "out" / "index.parquet").exists()
 
 
-def test_base_needs_no_run_and_others_do(settings: Settings, root: Path) -> None:
+def test_only_trained_runs_are_sampled_as_runs(settings: Settings, root: Path) -> None:
     prompts = root / "prompts" / "evaluation.jsonl"
-    for arm, run in (("base", root / "run"), ("grpo", None)):
-        with pytest.raises(UserError, match="--run"):
-            sample_run(settings, Run("tiny", arm, 1), prompts, run, root / "never")
+    with pytest.raises(UserError, match="--arm: 'base' is the untrained policy: `sample-base`"):
+        sample_run(settings, Run("tiny", "base", 1), prompts, root / "run", root / "never")
     with pytest.raises(UserError, match=r"'gpro' is unknown\. Did you mean 'grpo'\?"):
         sample_run(settings, Run("tiny", "gpro", 1), prompts, root / "run", root / "never")
     assert not (root / "never").exists()

@@ -24,7 +24,7 @@ from bpgo.rewards import load_reward
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.steps import stored_samples
 from bpgo.steps.prompts import write_prompts
-from bpgo.steps.sample import sample_run
+from bpgo.steps.sample import sample_base
 from bpgo.steps.score import score_run
 
 COLUMNS = {
@@ -50,7 +50,7 @@ def samples(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Pat
     root = tmp_path_factory.mktemp("score")
     write_prompts(settings, "evaluation", root / "prompts" / "evaluation.jsonl")
     prompts = root / "prompts" / "evaluation.jsonl"
-    sample_run(settings, Run("tiny", "base", 1), prompts, None, root / "samples")
+    sample_base(settings, 1, prompts, root / "samples")
     return root / "samples"
 
 

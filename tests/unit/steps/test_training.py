@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from calibrated import draw_calibrate_judge
 from tiny_world import ARMS, tiny_settings
 from torch import Tensor
 
@@ -21,9 +22,8 @@ from bpgo.records import Samples
 from bpgo.run.progress import read_lines
 from bpgo.scenes.image import oracle_reward as scenes_oracle
 from bpgo.steps import train as training
-from bpgo.steps.calibrate import calibrate
 from bpgo.steps.prompts import read_prompts, write_prompts
-from bpgo.steps.sample import sample_run
+from bpgo.steps.sample import sample_base, sample_run
 from bpgo.steps.score import score_run
 from bpgo.storage.files import read_json, sha256
 
@@ -72,7 +72,7 @@ def root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("training")
     for split in ("train", "evaluation"):
         write_prompts(settings, split, root / "prompts" / f"{split}.jsonl")
-    calibrate(settings, "tiny", root / "prompts" / "train.jsonl", root / "calibration")
+    draw_calibrate_judge(settings, "tiny", root / "prompts" / "train.jsonl", root / "calibration")
     train(settings, root, "bpgo")
     return root
 
@@ -237,8 +237,10 @@ def test_a_finished_run_may_be_made_again_with_other_settings(
 
 def test_a_run_can_be_sampled_and_scored(settings: Settings, root: Path) -> None:
     prompts = root / "prompts" / "evaluation.jsonl"
-    for arm, run in (("base", None), ("bpgo", root / "runs" / "bpgo")):
-        sample_run(settings, Run("tiny", arm, 1), prompts, run, root / "samples" / arm)
+    sample_base(settings, 1, prompts, root / "samples" / "base")
+    trained = root / "runs" / "bpgo"
+    sample_run(settings, Run("tiny", "bpgo", 1), prompts, trained, root / "samples" / "bpgo")
+    for arm in ("base", "bpgo"):
         score_run(
             settings,
             Run("tiny", arm, 1),

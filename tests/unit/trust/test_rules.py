@@ -227,6 +227,33 @@ def test_true_reliability_and_its_mirror_by_hand() -> None:
         judged(rule(**inner), GroupRewards(rewards, ["a", "b", "c"]))
 
 
+def test_rewards_that_are_the_truth() -> None:
+    truth = rows([0.0, 0.5, 1.0])
+    groups = GroupRewards(rows([3.0, 2.0, 1.0]), ["a"], reference={"oracle": truth})
+    found = judged(rule("true_reward", reward="oracle"), groups)
+    assert found.rewards is not None
+    assert torch.equal(found.rewards, truth.double())
+    assert found.weights is None
+    with pytest.raises(UserError, match="'oracle' is not among"):
+        judged(rule("true_reward", reward="oracle"), GroupRewards(truth, ["a"]))
+
+
+def test_rewards_that_say_nothing() -> None:
+    """They follow the generator, and nothing of the groups but their number."""
+    many = GroupRewards(torch.arange(40_000.0).view(40, 1000), ["p"] * 40)
+    first, again, other = (
+        judged(rule("random_reward"), replace(many, rewards=scale * many.rewards), seed).rewards
+        for scale, seed in ((1, 3), (-5, 3), (1, 4))
+    )
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, other).all(1).any()
+    assert abs(float(first.mean())) < 0.02
+    assert float(first.std()) == pytest.approx(1, abs=0.02)
+
+
 def test_no_weight_falls_below_0_in_the_mirror() -> None:
     groups = GroupRewards(rows([0.0, 9.0], [1.0, 1.0], [1.0, 1.0]), ["a", "b", "c"])
     found = judged(rule("anti", of={"rule": "deviation"}), groups)

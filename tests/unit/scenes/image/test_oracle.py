@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bpgo.scenes.captions import CaptionError, parse, sample_captions
-from bpgo.scenes.image.oracle import judge, parse_images
+from bpgo.scenes.image.oracle import CLEAR, _templates, judge, parse_images
 from bpgo.scenes.image.render import (
     COLOURS,
     SHAPES,
@@ -80,6 +80,7 @@ def test_rendered_scenes_are_right(scenes):
     captions, _, images = scenes
     judged = judge(images, [caption.text for caption in captions])
     assert judged.soft.min() == 1
+    assert judged.graded.min() > 0.999
     assert judged.strict.min() == 1
     assert judged.quality.min() == 1
     assert judged.artefact.max() < 0.01
@@ -100,6 +101,7 @@ def test_shuffled_captions_are_near_chance(scenes):
     texts = [caption.text for caption in captions]
     judged = judge(images, texts[1:] + texts[:1])
     assert 0.3 < judged.soft.mean() < 0.6
+    assert float(judged.graded.mean()) == pytest.approx(float(judged.soft.mean()), abs=0.02)
     assert judged.strict.mean() < 0.15
 
 
@@ -109,6 +111,7 @@ def test_pure_noise_is_no_object(scenes):
     judged = judge(noise, [caption.text for caption in captions])
     assert judged.strict.mean() < 0.02
     assert judged.quality.mean() < 0.01
+    assert judged.graded.mean() < 0.02
     assert judged.artefact.mean() > 0.3
 
 
@@ -145,6 +148,62 @@ def test_soft_score_by_hand(text, soft):
     judged = judge(image, [text])
     assert float(judged.soft[0]) == pytest.approx(soft)
     assert float(judged.strict[0]) == float(soft == 1)
+
+
+def test_rendered_images_are_graded_as_they_are_counted(scenes):
+    """What is drawn well is met or not, whatever was changed."""
+    captions, made, _ = scenes
+    texts = [caption.text for caption in captions]
+    draws = np.random.default_rng(1)
+    images = render_batch([mutate_scene(scene, 1, draws) for scene in made])
+    judged = judge(torch.from_numpy(images), texts)
+    assert float((judged.strict == 0).float().mean()) > 0.3
+    assert float((judged.graded - judged.soft).abs().mean()) < 0.01
+
+
+def test_what_is_drawn_worse_is_worth_less():
+    """A paler object, a tinted one, a smaller one, on its way to another shape, blurred."""
+    red = _image(SceneObject("circle", "red", "large", 1, 1, 0, 0))
+    empty = _image()
+    others = {
+        "paler": empty,
+        "tinted": _image(SceneObject("circle", "blue", "large", 1, 1, 0, 0)),
+        "smaller": _image(SceneObject("circle", "red", "small", 1, 1, 1, 1)),
+        "another shape": _image(SceneObject("square", "red", "large", 1, 1, 0, 0)),
+    }
+    text = ["a large red circle"]
+    for name, other in others.items():
+        found = [
+            float(judge((1 - share) * red + share * other, text).graded)
+            for share in (0.0, 0.1, 0.2, 0.4)
+        ]
+        assert found[0] > 0.999, name
+        assert sorted(found, reverse=True) == found, name
+        assert len(set(found)) == len(found), name
+        assert found[-1] < 0.98, name
+    box = torch.nn.functional.avg_pool2d(red, 3, 1, 1, count_include_pad=False)
+    assert 0.3 < float(judge(box, text).graded) < 0.95
+
+
+def test_a_half_drawn_object_is_counted_in_part():
+    one = _image(SceneObject("circle", "red", "large", 0, 0, 0, 0))
+    both = _image(
+        SceneObject("circle", "red", "large", 0, 0, 0, 0),
+        SceneObject("square", "blue", "large", 2, 2, 0, 0),
+    )
+    shares = torch.linspace(0, 1, 11)[:, None, None, None]
+    found = judge((1 - shares) * one + shares * both, ["two things"] * 11).graded
+    assert found[0] < 0.01
+    assert found[-1] > 0.999
+    assert (found.diff() >= 0).all()
+    assert ((found > 0.05) & (found < 0.95)).sum() >= 2
+
+
+def test_a_reading_is_clearly_worse_at_half_the_smallest_difference():
+    templates, labels = _templates()
+    apart = torch.cdist(templates.double(), templates.double()).square() / templates.shape[1]
+    other = (labels[:, None] != labels[None]).any(-1)
+    assert pytest.approx(float(apart[other].min()), rel=0.1) == 2 * CLEAR
 
 
 def test_each_image_is_judged_alone(scenes):

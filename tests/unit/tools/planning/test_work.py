@@ -12,7 +12,7 @@ from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
 from bpgo.registry import load_arm_class
 from bpgo.seeding import generator
-from bpgo.steps.sample import _stages
+from bpgo.steps.sample import stages_of
 from bpgo.tools.planning.work import Jobs, Work, arm_passes, passes, snapshots, work_of
 
 
@@ -27,17 +27,14 @@ def group(work: Work, rule: str, name: str) -> Jobs:
 
 
 def test_the_published_run(default: Settings) -> None:
-    """README: 131 jobs, 36 runs, 42 samplings and scorings."""
+    """README: 131 jobs, 36 runs, 39 samplings and 42 scorings."""
     work = work_of(default)
     assert sum(work.jobs.values()) == 131
-    assert {rule: work.jobs[rule] for rule in ("train", "sample", "score", "calibrate")} == {
-        "train": 36,
-        "sample": 42,
-        "score": 42,
-        "calibrate": 2,
-    }
-    # 36 runs of 4 snapshots x 128 and 512 images, 6 untrained policies of 512
-    assert work.total("files") == 36 * (4 * 128 + 512) + 6 * 512
+    wanted = {"draw": 1, "calibrate": 2, "judge": 2, "train": 36}
+    wanted |= {"sample_base": 3, "sample": 36, "score": 42}
+    assert {rule: work.jobs[rule] for rule in wanted} == wanted
+    # 36 runs of 4 snapshots x 128 and 512 images, 3 seeds of the untrained policy of 512
+    assert work.total("files") == 36 * (4 * 128 + 512) + 3 * 512
     assert work.texts == 512 + 512
 
 
@@ -53,9 +50,13 @@ def test_one_run(default: Settings) -> None:
 
 
 def test_calibration_draws_each_sample_once(default: Settings) -> None:
-    jobs = group(work_of(default), "calibrate", "clear")
-    assert jobs.forwards == 256 * 12 * 8
+    work = work_of(default)
+    assert work.jobs["draw"] == 1, "both experiments have the reference arm's"
+    assert group(work, "draw", "dance_0p6").forwards == 256 * 12 * 8
+    jobs = group(work, "calibrate", "clear")
+    assert jobs.forwards == 0
     assert jobs.decoded == 256 * 12
+    assert group(work, "judge", "clear").reward_calls == 0, "it completes what is there"
     assert jobs.rewarded["scenes_clear_a"] == jobs.rewarded["oracle"] == 256 * 12
 
 
@@ -78,7 +79,7 @@ def test_snapshots_are_those_that_are_sampled(default: Settings) -> None:
     for iterations in (10, 11, 20, 21):
         training = default.training.model_copy(update={"iterations": iterations})
         settings = default.model_copy(update={"training": training})
-        assert snapshots(settings) + 1 == len(_stages(settings, Path("run")))
+        assert snapshots(settings) + 1 == len(stages_of(settings, Path("run")))
 
 
 def test_a_kl_term_adds_the_reference_policy(default: Settings) -> None:
