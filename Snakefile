@@ -37,6 +37,8 @@ localrules:
     video_smoke,
     figures,
     reference,
+    trust,
+    trust_smoke,
 
 
 rule all:
@@ -59,6 +61,16 @@ rule video_smoke:
         lambda wildcards: products(*VIDEO_SMOKE),
 
 
+rule trust:
+    input:
+        f"{ROOT}/trust/index.html",
+
+
+rule trust_smoke:
+    input:
+        f"{SMOKE}/trust/index.html",
+
+
 rule figures:
     input:
         lambda wildcards: stored_products("figures", ROOT, ROOT),
@@ -73,3 +85,4 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
 include: "workflow/rules/extras.smk"
+include: "workflow/rules/trust.smk"

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from bpgo import cli_trust
 from bpgo.analysis import commands
 from bpgo.errors import RunError, StoppedElsewhereError, UserError
 from bpgo.tools.bench.command import bench
@@ -313,6 +314,9 @@ def pretrain(
 
 
 app.command()(bench)
+
+
+cli_trust.add_to(app)
 
 
 @app.command()

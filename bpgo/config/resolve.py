@@ -42,6 +42,7 @@ __all__ = [
     "load_arm",
     "load_prompts",
     "load_resolved",
+    "load_rules",
     "load_trust",
     "read_yaml",
     "resolve",
@@ -126,6 +127,22 @@ def load_prompts(name: str, folder: Path) -> PromptSettings:
 def load_arm(name: str, folder: Path) -> Any:
     """The settings of `folder`/arms/`name`.yaml, with its whole trust rule: an `ArmSettings`."""
     return _arm(name, library(Path(folder), {}, str(folder)), str(folder), "arms")
+
+
+def load_rules(configfile: Path, scale: str = "full") -> dict[str, Any]:
+    """Every rule of the folder `trust` beside a configuration file, by name: `TrustSettings`.
+
+    What the configuration overrides in a rule counts.
+    """
+    file, folder = str(configfile), Path(configfile).parent
+    values = read_yaml(configfile)
+    if scale == "smoke":
+        values = merge(values, mapping(values.get("smoke") or {}, "smoke", file))
+    files = library(folder, values.get("overrides") or {}, file)
+    return {
+        path.stem: _rule_settings(_rule_values(path.stem, files, file, "trust"), str(path), "")
+        for path in sorted((folder / "trust").glob("*.yaml"))
+    }
 
 
 def load_trust(name: str, folder: Path) -> Any:

@@ -25,6 +25,7 @@ from bpgo.config.fields import (
     Strict,
     Task,
 )
+from bpgo.config.groups import GroupSettings
 from bpgo.config.paper import PaperSettings
 from bpgo.config.runs import Run, Sampler, in_a_name
 from bpgo.storage.files import text_digest
@@ -300,6 +301,7 @@ class Settings(Strict):
     calibration: CalibrationSettings
     analysis: AnalysisSettings
     machine: MachineSettings = MachineSettings()
+    trust_groups: GroupSettings = GroupSettings()
 
     @property
     def sharded(self) -> bool:

@@ -16,7 +16,17 @@ from bpgo.core.dpm_solver import DpmSolver
 from bpgo.core.layout import Layout, Pass
 from bpgo.core.sde import LogProbForm, Transition, log_prob, transition
 from bpgo.interfaces import Guidance, Policy, PromptEmbeddings
-from bpgo.records import Plan, Rollout
+from bpgo.records import Plan, PromptBatch, Rollout
+
+
+def prompts_of(prompts: PromptBatch, size: int, seed: int, iteration: int) -> PromptBatch:
+    """The `size` prompts of a training iteration, numbered from 1.
+
+    Each epoch is a permutation of all, incomplete batches left out.
+    """
+    epoch, place = divmod(iteration - 1, len(prompts) // size)
+    order = seeding.numpy_generator(seed, "prompts", epoch).permutation(len(prompts))
+    return prompts[order[place * size : (place + 1) * size].tolist()]
 
 
 def initial_noise(

@@ -18,7 +18,7 @@ from bpgo.config.settings import Settings
 from bpgo.core.arm import BASE, Arm
 from bpgo.core.averages import JUDGED, averages_of, velocity_of
 from bpgo.core.report import UpdateReport
-from bpgo.core.rollout import fresh_noise, rollout, rollout_noise
+from bpgo.core.rollout import fresh_noise, prompts_of, rollout, rollout_noise
 from bpgo.core.run_state import RunState
 from bpgo.core.scoring import PART, Scored, group_rewards, score_batch
 from bpgo.core.update import Updater
@@ -143,7 +143,8 @@ class Trainer:
         processes = self.processes
         self.choose_batch_size()
         start = self.clock()
-        chosen = self._prompts_of(iteration)
+        size = self.settings.rollout.prompts_per_iteration
+        chosen = prompts_of(self.prompts, size, self.seed, iteration)
         own = chosen[processes.part(len(chosen))]
         prompts = self._embeddings_of(own)
         whole = self.plan(iteration)
@@ -252,13 +253,6 @@ class Trainer:
         """A full memory is told in one message, with what would fit."""
         size, measure = self.updater.batch_size, self.sharded is None
         return memory.explained(what, size, self._trial(gradient), self._rows, measure)
-
-    def _prompts_of(self, iteration: int) -> PromptBatch:
-        """The iteration's P prompts: each epoch is a permutation, incomplete batches left out."""
-        size = self.settings.rollout.prompts_per_iteration
-        epoch, place = divmod(iteration - 1, len(self.prompts) // size)
-        order = seeding.numpy_generator(self.seed, "prompts", epoch).permutation(len(self.prompts))
-        return self.prompts[order[place * size : (place + 1) * size].tolist()]
 
     def _embeddings_of(self, chosen: PromptBatch) -> PromptEmbeddings:
         """`[B, ...]` on the policy's device: each prompt's embedding, once per sample.

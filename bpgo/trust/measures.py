@@ -44,6 +44,19 @@ def spearman(left: Tensor, right: Tensor) -> Tensor:
     return found.clamp(-1, 1).where(size > 0, size.new_zeros(()))
 
 
+def goodman_kruskal(left: Tensor, right: Tensor) -> Tensor:
+    """(C - D) / (C + D) along the last dimension, in [-1, 1]; C, D: pairs in like, unlike order.
+
+    Pairs that are tied on either side do not count (Goodman and Kruskal 1954); NaN without others.
+    """
+    first, second = (
+        (values[..., None, :] - values[..., :, None]).double().sign() for values in (left, right)
+    )
+    product = first * second
+    counted = product.abs().sum(dim=(-2, -1))
+    return product.sum(dim=(-2, -1)) / counted.masked_fill(counted == 0, float("nan"))
+
+
 def mean_one(weights: Tensor) -> Tensor:
     """Weights `[P]` >= 0 divided by their mean, so in [0, P]; all 1 where all are 0."""
     mean = weights.mean()

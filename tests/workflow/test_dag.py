@@ -146,6 +146,18 @@ def test_pretrain_and_bench_are_made_on_request_only(
         assert workspace.snakemake("--dry-run", target).jobs() == jobs
 
 
+def test_trust_draws_groups_and_trains_nothing(
+    workspace: Workspace, plans: dict[str, Outcome]
+) -> None:
+    """The two worlds share their groups: one sampler, a table for each seed."""
+    plan = workspace.snakemake("--dry-run", "trust")
+    once = ("prompts", "draw", "rules", "track", "trust")
+    assert plan.jobs() == {"calibrate": 2, "groups": 2} | dict.fromkeys(once, 1)
+    drawn = [(job["arm"], job["seed"]) for job in plan.wildcards("groups")]
+    assert sorted(drawn) == [("grpo", "1"), ("grpo", "2")]
+    assert not {"groups", "rules", "track"} & plans["full"].jobs().keys()
+
+
 def test_snakemake_finds_nothing_to_lint() -> None:
     outcome = run([sys.executable, "-m", "snakemake", "--lint"])
     assert outcome.code == 0, outcome.text

@@ -83,6 +83,11 @@ def settings_of(root):
         fail(error)
 
 
+def configfile_of(root):
+    """The configuration file of `root`, as a `Path`; its folder holds the named files."""
+    return {**VIDEO, **VIDEO_SMOKE}.get(root, Path(workflow.configfiles[0]))
+
+
 def check_gpus(wildcards):
     """No file, but an end before any job where GPUs are too few or too small for a training run.
 
@@ -373,7 +378,9 @@ onerror:
 onsuccess:
     warm_folder.close_folder()
     for root in sorted({*OWN, *REBUILT} & roots_of_jobs()):
-        print(f"Report: {root}/report/index.html", file=sys.stderr)
+        for page in (f"{root}/report/index.html", f"{root}/trust/index.html"):
+            if Path(page).exists():
+                print(f"Report: {page}", file=sys.stderr)
         for pattern in ("tables/*.md", "figures/*.png", "grids/*.png", "grids/*.webp"):
             for file in sorted(Path(root).glob(pattern)):
                 print(f"  {file}", file=sys.stderr)

@@ -7,7 +7,7 @@ import torch
 
 from bpgo.errors import UserError
 from bpgo.records import GroupRewards
-from bpgo.trust.measures import average_ranks, mean_one, members, spearman
+from bpgo.trust.measures import average_ranks, goodman_kruskal, mean_one, members, spearman
 
 
 def test_ranks_are_shared_by_equal_values() -> None:
@@ -20,6 +20,15 @@ def test_spearman_by_hand() -> None:
     right = torch.tensor([[1.0, 10.0, 99.0], [3.0, 2.0, 1.0], [7.0, 7.0, 7.0], [1.0, 2.0, 3.0]])
     found = spearman(left, right)
     assert found.tolist() == pytest.approx([1.0, -1.0, 0.0, 3**0.5 / 2])
+
+
+def test_goodman_kruskal_by_hand() -> None:
+    """Of three pairs: all alike; one tied, the others alike; two of three unlike; all tied."""
+    left = torch.tensor([[1.0, 2.0, 3.0]] * 4)
+    right = torch.tensor([[1.0, 10.0, 99.0], [1.0, 1.0, 2.0], [2.0, 3.0, 1.0], [7.0, 7.0, 7.0]])
+    found = goodman_kruskal(left, right)
+    assert found[:3].tolist() == pytest.approx([1.0, 1.0, -1 / 3])
+    assert found[3].isnan()
 
 
 def test_mean_one() -> None:

@@ -1,0 +1,67 @@
+"""The commands of the offline track of trust rules; `bpgo.cli` adds them to its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[Path, typer.Option("--config", help="Resolved configuration (from `resolve`).")]
+Output = Annotated[Path, typer.Option("--output", help="Where to write.")]
+
+
+def groups(
+    config: Config,
+    arm: Annotated[str, typer.Option("--arm", help="An experiment's reference arm.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="As of a training run.")],
+    prompts: Annotated[Path, typer.Option("--prompts", help="Prompt set, JSONL.")],
+    output: Output,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="torch threads.")] = 1,
+) -> None:
+    """Draw and score groups of the base policy, as training would see them."""
+    from bpgo.config.resolve import load_resolved
+
+    settings = load_resolved(config)
+    from bpgo.steps.groups import groups as body
+
+    body(settings, arm, seed, prompts, output, threads)
+
+
+def rules(
+    config: Config,
+    configfile: Annotated[
+        Path, typer.Option("--configfile", help="Its folder has the rules, in trust/.")
+    ],
+    root: Annotated[Path, typer.Option("--root", help="Folder of trust/groups and calibration.")],
+    output: Output,
+    run: Annotated[
+        list[Path] | None, typer.Option("--run", help="A trained run, whose groups join.")
+    ] = None,
+) -> None:
+    """Give every trust rule the stored groups; nothing is trained."""
+    from bpgo.config.resolve import load_resolved, load_rules
+
+    settings = load_resolved(config)
+    known = load_rules(configfile, settings.scale)
+    from bpgo.steps.rules import rules as body
+
+    body(settings, known, root, run or [], output)
+
+
+def track(
+    config: Config,
+    judged: Annotated[Path, typer.Option("--judged", help="Folder that `rules` wrote.")],
+    output: Output,
+) -> None:
+    """How good each rule's update is and how well it tells right groups: table, figure, page."""
+    from bpgo.analysis.track import make_track
+    from bpgo.config.resolve import load_resolved
+
+    make_track(load_resolved(config), judged, output)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make them commands of `app`."""
+    for command in (groups, rules, track):
+        app.command()(command)

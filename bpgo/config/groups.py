@@ -1,0 +1,16 @@
+"""Which groups of the base policy trust rules are judged on without training."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bpgo.config.fields import Count, Strict
+
+
+class GroupSettings(Strict):
+    """Groups as a training run with each seed would draw them, if nothing were learned."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default=[1, 2])
+    iterations: Count = 64  # of each seed; prompts and group size are those of `rollout`
