@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, SerializeAsAny
 
+from bpgo.config.declared import AnalysisSettings
 from bpgo.config.digests import JUDGING, digest_of
 from bpgo.config.fields import (
     Count,
@@ -223,32 +224,6 @@ class CalibrationSettings(Strict):
     samples_per_prompt: Annotated[int, Field(ge=2)]
     # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
     # of the reward, as published weights are, and all arms and seeds share its samples.
-    seed: int = 0
-
-
-class PrimaryContrast(Strict):
-    """The one difference that an experiment is made to decide: `arm` minus `reference`."""
-
-    arm: Name
-    reference: Name  # an arm, or `base`
-    metric: Name  # a reward's name
-
-
-class AnalysisSettings(Strict):
-    """Declared before looking at results."""
-
-    main_metric: Name  # a reward's name
-    reference_arm: Name = "grpo"
-    primary: dict[Name, PrimaryContrast] = Field(default={})  # at most one an experiment
-    # A difference that lies within +- this does not matter, and arms may be called equivalent.
-    # In standard deviations of the base policy's scores within a prompt.
-    equivalence_margin: NonNegative = 0.1
-    # Arms whose seeds vary by a measure of their own, as with random rewards; the other arms' seed
-    # variance is pooled.
-    own_variance: list[Name] = Field(default=[])
-    second_run: str | None = None  # another results folder, whose agreement the report shows
-    bootstrap_samples: Count = 2000
-    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
     seed: int = 0
 
 

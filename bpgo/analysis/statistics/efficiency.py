@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bpgo.config.settings import AnalysisSettings
+from bpgo.config.declared import AnalysisSettings
 from bpgo.errors import UserError
 from bpgo.seeding import numpy_generator
 

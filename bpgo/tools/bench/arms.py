@@ -97,6 +97,7 @@ def _with_arm(configfile: Path, experiment: str, reference: str, name: str) -> S
     entry = values["experiments"][experiment] | {"arms": list(dict.fromkeys((reference, name)))}
     values = {k: v for k, v in values.items() if k not in ("sweeps", *config.WORKFLOW_OPTIONS)}
     values["experiments"] = {experiment: entry}
+    values["analysis"] = {k: v for k, v in values["analysis"].items() if k != "primary"}
     return config.resolve(values, configfile.parent, configfile.name)
 
 

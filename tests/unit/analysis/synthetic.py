@@ -8,15 +8,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from bpgo.config.declared import AnalysisSettings, PrimaryContrast
 from bpgo.config.fields import Strict
 from bpgo.config.paper import PaperMetric, PaperSettings
 from bpgo.config.settings import (
-    AnalysisSettings,
     CalibrationSettings,
     EvaluationSettings,
     ExperimentSettings,
     ModelSettings,
-    PrimaryContrast,
     PromptSettings,
     RewardSettings,
     RolloutSettings,

@@ -380,48 +380,6 @@ def test_run_digest_hears_the_arm_and_the_seed(values: dict[str, Any], folder: P
     assert digest(config.resolve(values, folder)) == digest(settings)
 
 
-def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:
-    changes = {
-        "models": {"scenes": {"path": "/elsewhere"}},
-        "rewards": {"oracle": {"output": "strict"}},
-        "arms": {"dance_grpo": {"advantage": {"clip": 4.0}}},
-    }
-    plain = config.resolve(values, folder)
-    changed = config.resolve({**values, "overrides": changes}, folder)
-    assert changed.model == plain.model.model_copy(update={"path": "/elsewhere"})
-    assert changed.rewards["oracle"].model_dump()["output"] == "strict"
-    advantage = changed.arms["dance_grpo"].model_dump()["advantage"]
-    assert advantage == {**plain.arms["dance_grpo"].model_dump()["advantage"], "clip": 4.0}
-    assert changed.arms["grpo"] == plain.arms["grpo"]
-    assert not hasattr(changed, "overrides")
-
-
-def test_overrides_at_smoke_scale_only(values: dict[str, Any], folder: Path) -> None:
-    smoke = {**values["smoke"], "overrides": {"models": {"scenes": {"resolution": 16}}}}
-    values = {**values, "smoke": smoke}
-    assert config.resolve(values, folder).model.resolution == 24
-    assert config.resolve(values, folder, scale="smoke").model.resolution == 16
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"model": {}}, ["overrides.model", "unknown key", "Did you mean 'models'?"]),
-        ({"rewards": {"orakle": {}}}, ["overrides.rewards", "orakle", "Did you mean 'oracle'?"]),
-        ({"rewards": {"oracle": 3}}, ["overrides.rewards.oracle", "must be a mapping", "3"]),
-        (
-            {"rewards": {"oracle": {"outputt": "soft"}}},
-            ["oracle.yaml (with my.yaml: overrides.rewards.oracle)", "Did you mean 'output'?"],
-        ),
-    ],
-)
-def test_bad_overrides(
-    changes: Any, words: list[str], values: dict[str, Any], folder: Path
-) -> None:
-    message = refusal({**values, "overrides": changes}, folder)
-    assert all(word in message for word in words), message
-
-
 def test_the_papers_metrics_belong_to_rewards_that_score(
     values: dict[str, Any], folder: Path
 ) -> None:

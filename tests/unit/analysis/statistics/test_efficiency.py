@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from bpgo.analysis.statistics.efficiency import AreaUnderCurve, efficiency, track_statistics
-from bpgo.config.settings import AnalysisSettings
+from bpgo.config.declared import AnalysisSettings
 from bpgo.errors import UserError
 
 OPTIONS = AnalysisSettings(main_metric="oracle", bootstrap_samples=400)

@@ -89,6 +89,17 @@ def test_the_declared_contrast_is_judged_by_its_own_interval(settings, frames, b
     assert list(changed["verdict"]) == ["equivalent"]
 
 
+def test_a_declared_contrast_that_was_not_run_says_so(settings, frames, account):
+    declared = settings.analysis.primary["ambiguous"].model_copy(update={"arm": "bpgo_crt"})
+    analysis = settings.analysis.model_copy(update={"primary": {"clear": declared}})
+    changed = settings.model_copy(update={"analysis": analysis})
+    lost = primary(changed, frames["differences"])
+    assert lost.empty
+    built = {t.name: t for t in build_tables(changed, {**frames, "primary": lost}, account)}
+    [row] = built["primary"].blocks[0].rows
+    assert [cell.text for cell in row[2:]] == ["0", *["not run"] * 5]
+
+
 def test_collapsed_runs_are_named(settings, frames, account):
     gains = frames["gains"].copy()
     assert not gains["collapsed"].any()

@@ -1,0 +1,35 @@
+"""What is declared before looking at results: the metric, the contrasts, the margin."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from bpgo.config.fields import Count, Name, NonNegative, Number, Strict
+
+
+class PrimaryContrast(Strict):
+    """The one difference that an experiment is made to decide: `arm` minus `reference`."""
+
+    arm: Name
+    reference: Name  # an arm, or `base`
+    metric: Name  # a reward's name
+
+
+class AnalysisSettings(Strict):
+    """Declared before looking at results."""
+
+    main_metric: Name  # a reward's name
+    reference_arm: Name = "grpo"
+    primary: dict[Name, PrimaryContrast] = Field(default={})  # at most one an experiment
+    # A difference that lies within +- this does not matter, and arms may be called equivalent.
+    # In standard deviations of the base policy's scores within a prompt.
+    equivalence_margin: NonNegative = 0.1
+    # Arms whose seeds vary by a measure of their own, as with random rewards; the other arms' seed
+    # variance is pooled.
+    own_variance: list[Name] = Field(default=[])
+    second_run: str | None = None  # another results folder, whose agreement the report shows
+    bootstrap_samples: Count = 2000
+    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
+    seed: int = 0

@@ -1,0 +1,66 @@
+"""`overrides`: single values of the files that a configuration names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bpgo.config import resolve as config
+from bpgo.errors import UserError
+
+
+@pytest.fixture
+def folder() -> Path:
+    return config.default_configfile().parent
+
+
+@pytest.fixture
+def values(folder: Path) -> dict[str, Any]:
+    return config.read_yaml(folder / "config.yaml")
+
+
+def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:
+    changes = {
+        "models": {"scenes": {"path": "/elsewhere"}},
+        "rewards": {"oracle": {"output": "strict"}},
+        "arms": {"dance_grpo": {"advantage": {"clip": 4.0}}},
+    }
+    plain = config.resolve(values, folder)
+    changed = config.resolve({**values, "overrides": changes}, folder)
+    assert changed.model == plain.model.model_copy(update={"path": "/elsewhere"})
+    assert changed.rewards["oracle"].model_dump()["output"] == "strict"
+    advantage = changed.arms["dance_grpo"].model_dump()["advantage"]
+    assert advantage == {**plain.arms["dance_grpo"].model_dump()["advantage"], "clip": 4.0}
+    assert changed.arms["grpo"] == plain.arms["grpo"]
+    assert not hasattr(changed, "overrides")
+
+
+def test_overrides_at_smoke_scale_only(values: dict[str, Any], folder: Path) -> None:
+    smoke = {**values["smoke"], "overrides": {"models": {"scenes": {"resolution": 16}}}}
+    values = {**values, "smoke": smoke}
+    assert config.resolve(values, folder).model.resolution == 24
+    assert config.resolve(values, folder, scale="smoke").model.resolution == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": {}}, ["overrides.model", "unknown key", "Did you mean 'models'?"]),
+        ({"rewards": {"orakle": {}}}, ["overrides.rewards", "orakle", "Did you mean 'oracle'?"]),
+        ({"rewards": {"oracle": 3}}, ["overrides.rewards.oracle", "must be a mapping", "3"]),
+        (
+            {"rewards": {"oracle": {"outputt": "soft"}}},
+            ["oracle.yaml (with my.yaml: overrides.rewards.oracle)", "Did you mean 'output'?"],
+        ),
+    ],
+)
+def test_bad_overrides(
+    changes: Any, words: list[str], values: dict[str, Any], folder: Path
+) -> None:
+    with pytest.raises(UserError) as caught:
+        config.resolve({**values, "overrides": changes}, folder, "my.yaml")
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert all(word in message for word in words), message
