@@ -12,15 +12,16 @@ from bpgo.analysis.tables.trust import ranked
 
 LOOKS = (*style.REWARD_LOOKS, ("#CC79A7", "s"), ("#E69F00", "<"))  # of the worlds
 ROW = 0.085  # inches for each world in a rule's row
-PANELS = {
-    "efficiency": ("efficiency of the update (no rule: 1)", 1.0),
-    "auroc": ("AUROC of the weight for a right ranking", 0.5),
+PANELS = {  # label, what no rule has, what is shown
+    "efficiency": ("efficiency of the update (no rule: 1)", 1.0, (0.5, 1.75)),
+    "auroc": ("AUROC of the weight for a right ranking", 0.5, (-0.03, 1.03)),
 }
 CAPTION = (
     "Every trust rule on stored groups. Left: how much its update raises the oracle to first order,"
     " at equal length, relative to no rule. Right: the probability that a group whose ranking is"
-    " right has a larger weight than one whose ranking is not. Bars: intervals over prompts. A rule"
-    " without markers needs what the groups do not have."
+    " right has a larger weight than one whose ranking is not. Bars: intervals over prompts. A"
+    " number at the edge: beyond what is shown. A rule without markers needs what the"
+    " groups do not have."
 )
 
 
@@ -33,7 +34,7 @@ def trust_rules(frame: pd.DataFrame) -> Figure:
     grid = figure.subplots(1, 2, sharey=True)
     place = {name: row for row, name in enumerate(names)}
     spread = 0.62 * (np.arange(len(worlds)) - (len(worlds) - 1) / 2) / max(1, len(worlds))
-    for axes, (value, (label, even)) in zip(grid, PANELS.items(), strict=True):
+    for axes, (value, (label, even, shown)) in zip(grid, PANELS.items(), strict=True):
         for number, world in enumerate(worlds):
             keep = (frame["experiment"] == world[0]) & (frame["source"] == world[1])
             part = frame[keep & np.isfinite(frame[value])]
@@ -41,6 +42,7 @@ def trust_rules(frame: pd.DataFrame) -> Figure:
             _points(axes, part, value, at, number, world)
         axes.axvline(even, color=style.GREY, linewidth=0.9, zorder=1)
         axes.set_xlabel(label)
+        axes.set_xlim(shown)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         for row in range(0, len(names), 2):
@@ -71,7 +73,14 @@ def _points(
     world: tuple[str, str],
 ) -> None:
     colour, marker = LOOKS[number % len(LOOKS)]
+    lowest, highest = PANELS[value][2]
     middle = part[value].to_numpy(float)
+    for row, found in zip(at, middle, strict=True):
+        if not lowest <= found <= highest:
+            low = found < lowest
+            text = f"◂ {found:.2f}" if low else f"{found:.2f} ▸"
+            edge, side = (lowest, "left") if low else (highest, "right")
+            axes.text(edge, row, text, color=colour, fontsize=6, ha=side, va="center")
     reach = [middle - part[f"{value}_low"], part[f"{value}_high"] - middle]
     axes.errorbar(
         middle,

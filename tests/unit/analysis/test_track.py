@@ -122,4 +122,6 @@ def test_a_figure_of_many_rules_and_worlds_keeps_them_apart() -> None:
         places = container[0].get_ydata()
         assert np.abs(places - np.round(places)).max() < 0.5
         assert sorted(np.round(places)) == list(range(len(order)))
+    frame["efficiency"] = 3.12
+    assert "3.12 ▸" in [text.get_text() for text in trust_rules(frame).axes[0].texts]
     assert len({tuple(container[0].get_ydata()) for container in left.containers}) == 5
