@@ -284,8 +284,7 @@ def test_every_job_goes_through_slurm(campaign: Campaign) -> None:
         "calibrate": 1,
         "judge": 1,
         "train": len(ARMS) + 1,  # the cancelled one twice
-        "sample_base": 1,
-        "sample": len(ARMS),
+        "sample": base_and_arms,
         "score": base_and_arms,
         "analysis": 1,
     }

@@ -34,8 +34,8 @@ def agreement(settings: Settings, rows: pd.DataFrame, names: tuple[str, str]) ->
         for reward, (colour, marker) in _looks(settings, experiment).items():
             for row in part[part["reward"] == reward].to_dict("records"):
                 x, y = row["difference_sd_first"], row["difference_sd_second"]
-                across = [[x - row["low_sd_first"]], [row["high_sd_first"] - x]]
-                up = [[y - row["low_sd_second"]], [row["high_sd_second"] - y]]
+                across = style.reach(x, row["low_sd_first"], row["high_sd_first"])
+                up = style.reach(y, row["low_sd_second"], row["high_sd_second"])
                 faint = {"color": colour, "lw": 0.6, "alpha": 0.45, "fmt": "none"}
                 axes.errorbar(x, y, xerr=across, yerr=up, **faint)
                 fill = colour if row["first_outside"] or row["second_outside"] else "white"

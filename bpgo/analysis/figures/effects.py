@@ -186,8 +186,7 @@ def _sweep_panel(
             entry = part.loc[arm]
             middle = entry["difference_sd"]
             low, high = entry["simultaneous_low_sd"], entry["simultaneous_high_sd"]
-            reach = (middle - low, high - middle)
-            points.append((value, middle, *np.nan_to_num(reach)))
+            points.append((value, middle, *style.reach(middle, low, high).flatten()))
     if points:
         x, y, down, up = np.array(points).T
         axes.errorbar(x, y, yerr=[down, up], color="#0072B2", marker="o", elinewidth=1, lw=1)

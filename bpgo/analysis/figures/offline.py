@@ -81,11 +81,10 @@ def _points(
             text = f"◂ {found:.2f}" if low else f"{found:.2f} ▸"
             edge, side = (lowest, "left") if low else (highest, "right")
             axes.text(edge, row, text, color=colour, fontsize=6, ha=side, va="center")
-    reach = [middle - part[f"{value}_low"], part[f"{value}_high"] - middle]
     axes.errorbar(
         middle,
         at,
-        xerr=np.clip(np.nan_to_num(np.asarray(reach, dtype=float)), 0, None),
+        xerr=style.reach(middle, part[f"{value}_low"], part[f"{value}_high"]),
         linestyle="none",
         color=colour,
         marker=marker,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -107,11 +106,10 @@ def _line(
     axes: object, x: pd.Series, part: pd.DataFrame, colour: str, marker: str, label: str
 ) -> None:
     middle = part["mean"].to_numpy()
-    reach = [middle - part["low"].to_numpy(), part["high"].to_numpy() - middle]
     axes.errorbar(  # type: ignore[attr-defined]
         x,
         middle,
-        yerr=np.nan_to_num(reach),
+        yerr=style.reach(middle, part["low"], part["high"]),
         color=colour,
         marker=marker,
         elinewidth=0.8,

@@ -14,11 +14,13 @@ from textwrap import wrap
 from typing import Any, cast
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
 
 from bpgo.config.settings import BASE_ARM
 from bpgo.storage.files import atomic_path
@@ -91,6 +93,15 @@ def new_figure(height: float, width: float = WIDE) -> Figure:
 def width_for(panels: int) -> float:
     """The width of a figure with so many panels in a row, in inches: their titles stay apart."""
     return max(WIDE, PANEL * panels)
+
+
+def reach(middle: ArrayLike, low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
+    """How far intervals reach below and above `[2, N]`, as `errorbar` takes it; unknown ends: 0.
+
+    Where all values are equal an end may lie beyond the middle by their rounding.
+    """
+    centre, below, above = (np.atleast_1d(np.asarray(v, float)) for v in (middle, low, high))
+    return np.nan_to_num(np.stack([centre - below, above - centre])).clip(min=0)
 
 
 def zero_line(axes: Axes, vertical: bool = False) -> None:

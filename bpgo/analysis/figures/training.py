@@ -80,7 +80,7 @@ def _gain_line(axes: Axes, arm: str, curve: pd.DataFrame) -> Any:
     spread = (curve["iteration"].max() - curve["iteration"].min()) * 0.006
     x = curve["iteration"] + spread * curve["place"]
     middle = curve["gain_sd"]
-    bars = [(middle - curve["gain_sd_low"]).fillna(0), (curve["gain_sd_high"] - middle).fillna(0)]
+    bars = style.reach(middle, curve["gain_sd_low"], curve["gain_sd_high"])
     drawn = axes.errorbar(
         x, middle, yerr=bars, color=colour, marker=marker, elinewidth=0.7, capsize=0, lw=1.2
     )
