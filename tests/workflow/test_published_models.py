@@ -85,7 +85,8 @@ def test_the_full_scale_is_planned(paths: dict[str, Any], tmp_path: Path) -> Non
     plan = workspace.with_config("flux_t2i").snakemake("--dry-run", extra=[mine])
     assert plan.code == 0, plan.text
     jobs = plan.jobs()
-    assert (jobs["train"], jobs["sample"], jobs["score"]) == (15, 18, 18)
+    assert (jobs["train"], jobs["sample"], jobs["score"]) == (15, 15, 18)
+    assert jobs["sample_base"] == 3
 
 
 def test_weights_that_are_not_here_are_named_before_training(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ WORK = {
     "schema": "bpgo.config.settings:Settings.model_json_schema",
 }
 
+# Given by hand, or only by `snakemake trust`.
+NOT_TIMED = ("groups", "rules", "track", "power", "agree", "simulate")
+
 
 def startup_seconds(
     commands: Iterable[str],
