@@ -9,30 +9,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.config.fields import Fraction, Name
-from bpgo.core.trust import Reads, Trust, Trusted, TrustSettings
-from bpgo.errors import UserError, suggest
+from bpgo.config.fields import Fraction
+from bpgo.core.trust import Trust, Trusted
 from bpgo.records import GroupRewards
 from bpgo.trust.measures import spearman
+from bpgo.trust.truth import TruthSettings, truth_of
 
 if TYPE_CHECKING:
     from torch import Generator
 
 
-class TrueReliabilitySettings(TrustSettings):
+class TrueReliabilitySettings(TruthSettings):
     """Keys of a rule with `rule: true_reliability`."""
 
     rule: Literal["true_reliability"] = "true_reliability"
-    reward: Name  # one of the experiment's diagnostics
     alpha: Fraction
-
-    def reads(self) -> set[Reads]:
-        """A reward that no arm may see."""
-        return {"reference"}
-
-    def reference_rewards(self) -> list[str]:
-        """The diagnostic that is taken for the truth."""
-        return [self.reward]
 
 
 class TrueReliability(Trust):
@@ -47,13 +38,7 @@ class TrueReliability(Trust):
         generator: Generator,  # noqa: ARG002 (nothing is drawn)
     ) -> Trusted:
         """Weights `[P]`. Column `reliability`: rho. `UserError` if the diagnostic is not given."""
-        name = self.settings.reward
-        if name not in groups.reference:
-            raise UserError(
-                f"trust.reward: '{name}' is not among the experiment's diagnostics."
-                f"{suggest(name, groups.reference)}"
-            )
-        rho = spearman(groups.rewards.double(), groups.reference[name].double())
+        rho = spearman(groups.rewards.double(), truth_of(groups, self.settings.reward))
         weights = 1 + self.settings.alpha * rho
         return Trusted(weights, columns={"weight": weights, "reliability": rho})
 

@@ -8,32 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.config.fields import Name
-from bpgo.core.trust import Effect, Reads, Trust, Trusted, TrustSettings
-from bpgo.errors import UserError, suggest
+from bpgo.core.trust import Effect, Trust, Trusted
 from bpgo.records import GroupRewards
+from bpgo.trust.truth import TruthSettings, truth_of
 
 if TYPE_CHECKING:
     from torch import Generator
 
 
-class TrueRewardSettings(TrustSettings):
+class TrueRewardSettings(TruthSettings):
     """Keys of a rule with `rule: true_reward`."""
 
     rule: Literal["true_reward"] = "true_reward"
-    reward: Name  # one of the experiment's diagnostics
 
     def effects(self) -> set[Effect]:
         """Other rewards."""
         return {"rewards"}
-
-    def reads(self) -> set[Reads]:
-        """A reward that no arm may see."""
-        return {"reference"}
-
-    def reference_rewards(self) -> list[str]:
-        """The diagnostic that is taken for the truth."""
-        return [self.reward]
 
 
 class TrueReward(Trust):
@@ -48,13 +38,7 @@ class TrueReward(Trust):
         generator: Generator,  # noqa: ARG002 (nothing is drawn)
     ) -> Trusted:
         """Rewards `[P, G]`; `UserError` if the diagnostic is not given."""
-        name = self.settings.reward
-        if name not in groups.reference:
-            raise UserError(
-                f"trust.reward: '{name}' is not among the experiment's diagnostics."
-                f"{suggest(name, groups.reference)}"
-            )
-        return Trusted(rewards=groups.reference[name].double())
+        return Trusted(rewards=truth_of(groups, self.settings.reward))
 
 
 TRUST = TrueReward
