@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -363,13 +365,19 @@ def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> N
         write_text(output, text)
 
 
+@cache
+def all_commands() -> Callable[[], None]:
+    """The commands with their options; the server of warm jobs has them made before it forks."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Run a command; a user's mistake becomes one message and exit code 2."""
     # Imports make a million objects that stay. Looking for garbage among them less often saves a
     # tenth of the start-up.
     gc.set_threshold(100_000, 50, 100)
     try:
-        app()
+        all_commands()()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -33,6 +33,10 @@ FORBIDDEN_CALLS = {
     "yaml.load": "may build objects; use yaml.safe_load",
     "yaml.full_load": "may build objects; use yaml.safe_load",
     "yaml.unsafe_load": "builds objects; use yaml.safe_load",
+    **{
+        f"yaml.{name}Loader": "may build objects; use yaml.SafeLoader"
+        for name in ("", "Full", "Unsafe", "C", "CFull", "CUnsafe")
+    },
     "pandas.read_pickle": "unpickles",
     "pd.read_pickle": "unpickles",
 }
@@ -94,6 +98,7 @@ def test_no_code_from_data(file: Path) -> None:
         "eval('1')",
         "torch.load(path)",
         "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.CUnsafeLoader(text).get_data()",
         "np.load(path, allow_pickle=True)",
         "subprocess.run('ls', shell=True)",
         "Model.from_pretrained(name, trust_remote_code=True)",

@@ -10,9 +10,10 @@ from importlib import import_module
 from bpgo import registry
 
 LEAN = "bpgo.run.lean_import"
+COMMAND_LINE = "bpgo.cli"
 # Settings are read first, with the classes of all that they may name.
 SETTINGS = (
-    "bpgo.cli",
+    COMMAND_LINE,
     "bpgo.config.resolve",
     *(
         module
@@ -39,6 +40,7 @@ COMMANDS = {
     "plots": (*STATISTICS, "bpgo.analysis.figures.make"),
     "grids": (*TABLES, "bpgo.analysis.grids"),
     "report": (*STATISTICS, "bpgo.analysis.figures.make", "bpgo.analysis.report"),
+    # Imports all of diffusers and transformers, for seconds and with threads, and works for hours.
     "pretrain": (),
 }
 
@@ -56,11 +58,15 @@ def modules_of(words: list[str]) -> tuple[str, ...]:
 def load(module: str, kinds: tuple[str, ...]) -> None:
     """Import a module; with the lean import, the classes of these kinds of models.
 
+    The command line's is left with all commands made.
+
     Args:
         module: one of `modules_of`.
         kinds: see `bpgo.run.lean_import`; with none, diffusers is left to the jobs.
     """
     found = import_module(module)
+    if module == COMMAND_LINE:
+        found.all_commands()
     if module == LEAN and kinds:
         found.import_lean(*kinds)
         for kind in kinds:
