@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bpgo.interfaces import Guidance, PromptEmbeddings
-from bpgo.models.pipeline import PipelinePolicy, one_scale
+from bpgo.models.guidance import one_scale
+from bpgo.models.pipeline import PipelinePolicy
 from bpgo.models.text import CLIP, T5, encode
 
 

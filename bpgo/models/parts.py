@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -129,6 +131,27 @@ def load_model(kind: str, folder: Path, part: str, dtype: torch.dtype) -> Any:
         reason = f"{len(missing)} tensors are missing, such as {missing[0]}"
         raise _not_loaded(folder / part, chosen.__name__, reason)
     return model.eval()
+
+
+def without_weights(kind: str, folder: Path, part: str) -> Any:
+    """Only the `config` of one model of the pipeline, with its class's defaults.
+
+    Takes a hundredth of the time of `load_model`, and no memory.
+
+    Raises:
+        UserError: if it is of another class, or cannot be read.
+    """
+    from diffusers.configuration_utils import FrozenDict
+
+    chosen = _class(kind)
+    config = read_config(folder, part)
+    try:
+        _check_class(folder / part / "config.json", chosen.__name__)
+    except ValueError as error:
+        raise _not_loaded(folder / part, chosen.__name__, str(error)) from None
+    arguments = signature(chosen.__init__).parameters.values()
+    defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
+    return SimpleNamespace(config=FrozenDict(defaults | config))
 
 
 def load_scheduler(folder: Path, kinds: Sequence[str] = (EULER,)) -> Any:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,9 +24,16 @@ from torch import Tensor
 from bpgo.config.fields import Schedule, Task
 from bpgo.config.settings import ModelSettings
 from bpgo.errors import UserError
-from bpgo.interfaces import OF_PROMPTS, Guidance, PromptEmbeddings
+from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models import lora
-from bpgo.models.parts import EULER, find_pipeline, load_model, load_scheduler, read_index
+from bpgo.models.parts import (
+    EULER,
+    find_pipeline,
+    load_model,
+    load_scheduler,
+    read_index,
+    without_weights,
+)
 from bpgo.models.rotary import use_complex_rotary
 from bpgo.models.schedules import NoiseLevels, noise_levels
 from bpgo.seeding import derive_seed
@@ -57,6 +64,8 @@ class PipelinePolicy(ABC):
         device: of the transformer and the codec.
         modules: instead of those in the folder `settings.path`, which then need not exist.
         seed: the run's; an adapter's first weights follow from it.
+        decodes_only: of the transformer nothing but the configuration is read; all that a policy
+            then can do is to `decode`.
 
     Raises:
         UserError: if the pipeline or a part is missing, gated, partial or of another class, or the
@@ -82,8 +91,10 @@ class PipelinePolicy(ABC):
         device: str = "cpu",
         modules: Modules | None = None,
         seed: int = 0,
+        decodes_only: bool = False,
     ) -> None:
         self.settings, self.parameters, self.seed = settings, parameters, seed
+        self.decodes_only = decodes_only
         self.device = torch.device(device)
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
         self._check_task()
@@ -142,6 +153,8 @@ class PipelinePolicy(ABC):
 
     def load_transformer(self, part: str) -> Any:
         """One transformer; weights that are all trained are float32."""
+        if self.decodes_only:
+            return without_weights(self.TRANSFORMER, self.folder, part)
         dtype = torch.float32 if self.parameters == "full" else self.dtype
         return load_model(self.TRANSFORMER, self.folder, part, dtype)
 
@@ -156,6 +169,8 @@ class PipelinePolicy(ABC):
         seed start from the same one. Two experts get different draws, as where one generator draws
         one after the other; equal ones would tie their adapters together for no reason.
         """
+        if self.decodes_only:
+            return transformer
         transformer = transformer.to(place).eval()
         transformer.requires_grad_(self.parameters == "full")
         if self.parameters == "lora":
@@ -318,69 +333,3 @@ class PipelinePolicy(ABC):
                 f"{self.what}: width: {settings.columns}: images are square here; leave it out, or"
                 f" set it to the resolution, {settings.resolution}"
             )
-
-
-def one_scale(guidance_scale: Guidance) -> float:
-    """The guidance scale of a model that has no two experts."""
-    if isinstance(guidance_scale, list):
-        raise UserError(
-            f"guidance_scale: {guidance_scale} is for two experts; this model has one transformer:"
-            " give one number"
-        )
-    return guidance_scale
-
-
-def guided(
-    predict: Callable[[Tensor, Tensor, PromptEmbeddings], Tensor],
-    latents: Tensor,
-    sigma: Tensor,
-    prompts: PromptEmbeddings,
-    guidance_scale: float,
-    gradient: Literal["both", "conditional"] = "both",
-) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598); plain at a scale <= 1.
-
-    `v = v(empty) + scale * (v(prompt) - v(empty))`, in float32. One doubled batch, the empty
-    prompt's half first, as in the pipelines.
-
-    With `gradient="conditional"` no gradient goes through `v(empty)` (as TeleBoost trains Wan). Its
-    pass then is one of its own, also where no gradient is wanted: rollout and update make the same
-    calls, so the first ratios are exactly 1.
-    """
-    if guidance_scale <= 1:
-        return predict(latents, sigma, prompts)
-    unprompted = _unprompted(prompts)
-    if gradient == "conditional":
-        with torch.no_grad():
-            empty = predict(latents, sigma, unprompted).float()
-        prompted = predict(latents, sigma, prompts).float()
-    else:
-        output = predict(
-            torch.cat([latents, latents]), torch.cat([sigma, sigma]), _joined(unprompted, prompts)
-        )
-        empty, prompted = output.float().chunk(2)
-    return empty + guidance_scale * (prompted - empty)
-
-
-def _unprompted(prompts: PromptEmbeddings) -> PromptEmbeddings:
-    """The empty prompt's embeddings for each row, `[B, ...]`; images stay."""
-    if prompts.negative_tokens is None:
-        raise ValueError("guidance needs the empty prompt's embeddings")
-    found = {}
-    for name in OF_PROMPTS:
-        value = getattr(prompts, name)
-        if value is not None:
-            empty = getattr(prompts, f"negative_{name}", None)
-            found[name] = value if empty is None else empty.expand_as(value)
-    return PromptEmbeddings(**found)
-
-
-def _joined(first: PromptEmbeddings, second: PromptEmbeddings) -> PromptEmbeddings:
-    """The rows of both, `[2B, ...]`."""
-    return PromptEmbeddings(
-        **{
-            name: torch.cat([getattr(first, name), getattr(second, name)])
-            for name in OF_PROMPTS
-            if getattr(first, name) is not None
-        }
-    )

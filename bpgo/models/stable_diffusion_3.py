@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from bpgo.interfaces import Guidance, PromptEmbeddings
+from bpgo.models.guidance import guided, one_scale
 from bpgo.models.parts import has_part
-from bpgo.models.pipeline import PipelinePolicy, guided, one_scale
+from bpgo.models.pipeline import PipelinePolicy
 from bpgo.models.text import CLIP_WITH_PROJECTION, T5, encode
 
 

@@ -14,8 +14,9 @@ from bpgo.config.fields import Task
 from bpgo.errors import UserError
 from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models import lora
+from bpgo.models.guidance import guided, one_scale
 from bpgo.models.parts import EULER, find_pipeline, names_part, read_config, read_index
-from bpgo.models.pipeline import Modules, PipelinePolicy, guided, one_scale
+from bpgo.models.pipeline import Modules, PipelinePolicy
 from bpgo.models.text import UMT5, cleaned, encode
 from bpgo.models.wan_condition import (
     Codec,
@@ -91,6 +92,7 @@ class WanPolicy(PipelinePolicy):
             return
         self.boundary = self.settings.boundary or modules.index["boundary_ratio"]
         offload = self.settings.offload_expert and self.device.type != "cpu"
+        offload = offload and not self.decodes_only
         place = torch.device("cpu") if offload else self.device
         self.transformer = self.prepared("transformer", modules.transformer, place)
         self.transformer_2 = self.prepared("transformer_2", modules.transformer_2, place)

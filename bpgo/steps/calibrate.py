@@ -55,7 +55,7 @@ def calibrate(
     drawn = draw_digest(settings, settings.sampler_of(experiment))
     samples = open_draws(draws, drawn, everything[: wanted.prompts], wanted.samples_per_prompt)
     device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings, device, wanted.seed)
+    policy = loading.load_decoder(settings, device)
     names = calibrated_rewards(settings, experiment)
     # Other environments' rewards only judge.
     judges = settings.in_environment(experiment, MAIN)

@@ -61,7 +61,7 @@ def _scored(
 ) -> Scores:
     """Scores by the rewards `names`."""
     device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings, device, settings.calibration.seed)
+    policy = loading.load_decoder(settings, device)
     rewards = loading.load_rewards(settings, names, device)
     with Progress(f"{experiment}: judge", settings.calibration.prompts) as progress:
         return score_draws(policy, samples, rewards, progress)

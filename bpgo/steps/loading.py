@@ -48,6 +48,13 @@ def load_policy(settings: Settings, device: str, seed: int) -> Policy:
     return policy
 
 
+def load_decoder(settings: Settings, device: str) -> Policy:
+    """The base policy without its transformer's weights: it can `decode`, and nothing else."""
+    kind = registry.load_model_class(settings.model.kind)
+    policy: Policy = kind(settings.model, settings.training.parameters, device, decodes_only=True)
+    return policy
+
+
 def load_arm(settings: Settings, name: str) -> Arm:
     """An arm, as it is before the first iteration."""
     chosen: Any = settings.arms[name]

@@ -267,7 +267,7 @@ def test_judging_takes_the_scores_that_are_there(
     copy: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, before = counted(monkeypatch), (copy / "samples.parquet").read_bytes()
-    monkeypatch.setattr(loading, "load_policy", None)  # nothing is decoded
+    monkeypatch.setattr(loading, "load_decoder", None)  # nothing is decoded
     (copy / "draws" / "part_00000.safetensors").unlink()
     judge(settings, "tiny", prompts_of(copy), index_of(copy), copy / "calibration.json", copy)
     assert loaded == []
