@@ -47,16 +47,14 @@ def check_sizes(settings: Settings, file: str) -> None:
 
 
 def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
-    """Primary contrasts are of experiments, arms and metrics that exist.
+    """Primary contrasts are of arms and metrics that exist.
 
     `arms` are those that have a file. One that its experiment does not run is no mistake: others
     may be left out for a while, and tables say that the contrast was not run.
     """
-    options, known = settings.analysis, list(dict.fromkeys([*settings.arms, *sorted(arms)]))
-    for name, primary in options.primary.items():
-        key = f"{file}: analysis.primary.{name}"
-        if name not in settings.experiments:
-            _known(key, "an experiment", name, list(settings.experiments))
+    known = list(dict.fromkeys([*settings.arms, *sorted(arms)]))
+    for name, primary in settings.primary_contrasts().items():
+        key = f"{file}: experiments.{name}.primary"
         for word, arm in (("arm", primary.arm), ("reference", primary.reference)):
             if arm not in (BASE_ARM, *known):
                 _known(f"{key}.{word}", "an arm", arm, [BASE_ARM, *known])
@@ -65,7 +63,7 @@ def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
         rewards = settings.rewards_of(name)
         if primary.metric not in rewards:
             _known(f"{key}.metric", "a reward of the experiment", primary.metric, rewards)
-    for arm in options.own_variance:
+    for arm in settings.analysis.own_variance:
         if arm not in known:
             _known(f"{file}: analysis.own_variance", "an arm", arm, known)
 

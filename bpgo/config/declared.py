@@ -22,7 +22,6 @@ class AnalysisSettings(Strict):
 
     main_metric: Name  # a reward's name
     reference_arm: Name = "grpo"
-    primary: dict[Name, PrimaryContrast] = Field(default={})  # at most one an experiment
     # A difference that lies within +- this does not matter, and arms may be called equivalent.
     # In standard deviations of the base policy's scores within a prompt.
     equivalence_margin: NonNegative = 0.1

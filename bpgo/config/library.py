@@ -18,6 +18,8 @@ Model = TypeVar("Model", bound=BaseModel)
 NAMED = ("arms", "models", "prompts", "rewards", "trust")
 # A file there may say `base: NAME`, another file of its folder, and then what differs.
 WITH_BASE = ("arms", "trust")
+# Keys that older configurations have, and where their values are now.
+MOVED = {"analysis.primary": "experiments.NAME.primary"}
 NOT_INHERITED = ("title", "source")
 # libyaml's, where PyYAML has it, is ten times as fast: 60 ms of the start of each job.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -147,9 +149,8 @@ def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> s
 
 def unknown_key(file: str, key: str, word: str, allowed: list[str]) -> str:
     """The message."""
-    return (
-        f"{file}: {key}: unknown key.{suggest(word, allowed)} Allowed: {', '.join(sorted(allowed))}"
-    )
+    hint = f" It is {MOVED[key]} now." if key in MOVED else suggest(word, allowed)
+    return f"{file}: {key}: unknown key.{hint} Allowed: {', '.join(sorted(allowed))}"
 
 
 def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:

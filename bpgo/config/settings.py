@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, SerializeAsAny
 
-from bpgo.config.declared import AnalysisSettings
+from bpgo.config.declared import AnalysisSettings, PrimaryContrast
 from bpgo.config.digests import JUDGING, digest_of
 from bpgo.config.fields import (
     Count,
@@ -233,11 +233,11 @@ class ExperimentSettings(Strict):
     title: str
     training_reward: Name
     judges: Annotated[list[Name], Field(min_length=1)]
-    diagnostics: list[Name] = Field(
-        default=[]
-    )  # scored on training rollouts for analysis; no arm sees them
+    # Scored on training rollouts for analysis; no arm sees them.
+    diagnostics: list[Name] = Field(default=[])
     arms: Annotated[list[Name], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    primary: PrimaryContrast | None = None  # what it is to decide
     paper: PaperSettings | None = None  # where the paper reports the same model and rewards
 
 
@@ -337,6 +337,10 @@ class Settings(Strict):
         """Names of the rewards that score an experiment: the training reward, then the judges."""
         chosen = self.experiments[experiment]
         return list(dict.fromkeys([chosen.training_reward, *chosen.judges]))
+
+    def primary_contrasts(self) -> dict[str, PrimaryContrast]:
+        """By experiment, where one is declared."""
+        return {name: e.primary for name, e in self.experiments.items() if e.primary is not None}
 
     def models_of(self, names: Iterable[str]) -> list[str]:
         """What must be loaded to know the rewards `names`: of a sum its parts, not the sum."""

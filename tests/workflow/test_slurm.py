@@ -177,7 +177,6 @@ def shrink(values: dict) -> None:
     """One experiment, two arms, one seed, few of everything."""
     smoke = values["smoke"]
     values["experiments"] = {"ambiguous": values["experiments"]["ambiguous"]}
-    del values["analysis"]["primary"]
     smoke["experiments"] = {"ambiguous": {"arms": list(ARMS), "seeds": [1]}}
     del values["sweeps"], smoke["sweeps"]
     values["rollout"].update(prompts_per_iteration=4, group_size=4)

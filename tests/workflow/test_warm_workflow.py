@@ -25,7 +25,6 @@ def shrink(values: dict[str, Any]) -> None:
     """One experiment, two arms, one seed, few of everything."""
     smoke = values["smoke"]
     values["experiments"] = {"ambiguous": values["experiments"]["ambiguous"]}
-    del values["analysis"]["primary"]  # one is of the other experiment
     smoke["experiments"] = {"ambiguous": {"arms": ["grpo", "bpgo"], "seeds": [1]}}
     del values["sweeps"], smoke["sweeps"]
     values["rollout"].update(prompts_per_iteration=4, group_size=4)

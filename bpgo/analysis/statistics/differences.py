@@ -132,13 +132,13 @@ def _signed(interval: Interval, sign: int) -> Interval:
 
 
 def primary(settings: Settings, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `differences` that were declared in `analysis.primary`, judged by themselves.
+    """The rows of `differences` that were declared as `primary`, judged by themselves.
 
     `verdict` and `significant` follow the interval that holds for one difference.
     """
     margin = settings.analysis.equivalence_margin
     rows: list[Row] = []
-    for experiment, wanted in settings.analysis.primary.items():
+    for experiment, wanted in settings.primary_contrasts().items():
         keys = {"experiment": experiment, "arm": wanted.arm}
         keys |= {"reference": wanted.reference, "reward": wanted.metric}
         chosen = np.logical_and.reduce([frame[key] == value for key, value in keys.items()])

@@ -108,7 +108,7 @@ def _collapsed(settings: Settings, gains: pd.DataFrame) -> str:
 def primary(settings: Settings, frames: Frames, lost: str) -> Table:
     """The contrasts that were declared beforehand, each judged by itself."""
     rows, found = [], records(frames["primary"], "experiment")
-    for experiment, declared in settings.analysis.primary.items():
+    for experiment, declared in settings.primary_contrasts().items():
         names = f"{arm_title(settings, declared.arm)} − {arm_title(settings, declared.reference)}"
         cells = [Cell(settings.experiments[experiment].title)]
         cells.append(Cell(f"{names}, {reward_title(settings, declared.metric)}"))
@@ -130,7 +130,7 @@ def primary(settings: Settings, frames: Frames, lost: str) -> Table:
     header = ["Experiment", "Contrast", "Seeds", "Difference (within-prompt base sd)"]
     header += ["Difference (reward's unit)", "Check", "p", "Verdict"]
     note = (
-        "One difference an experiment, declared in `analysis.primary` before looking; so it is"
+        "One difference an experiment, declared as its `primary` before looking; so it is"
         f" judged by itself. {settings.analysis.confidence:.0%} intervals by repeated measures"
         f" (variance of seeds pooled over arms, t). {how_verdicts(settings)} Check:"
         f" {how_intervals(settings)}.{lost}"

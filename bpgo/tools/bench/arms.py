@@ -94,10 +94,11 @@ def settings_by_arm(
 def _with_arm(configfile: Path, experiment: str, reference: str, name: str) -> Settings:
     """The configuration with one experiment, and this arm beside the reference arm."""
     values = config.read_yaml(configfile)
-    entry = values["experiments"][experiment] | {"arms": list(dict.fromkeys((reference, name)))}
+    # A declared contrast may be of an arm that a sweep makes.
+    changed = {"arms": list(dict.fromkeys((reference, name))), "primary": None}
+    entry = values["experiments"][experiment] | changed
     values = {k: v for k, v in values.items() if k not in ("sweeps", *config.WORKFLOW_OPTIONS)}
     values["experiments"] = {experiment: entry}
-    values["analysis"] = {k: v for k, v in values["analysis"].items() if k != "primary"}
     return config.resolve(values, configfile.parent, configfile.name)
 
 

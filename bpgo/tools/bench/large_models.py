@@ -181,7 +181,7 @@ def settings_of(sizes: Sizes, parameters: str, batch_size: int) -> Settings:
             }
         },
     }
-    values["analysis"] |= {"main_metric": chosen.oracle, "primary": {}}
+    values["analysis"] |= {"main_metric": chosen.oracle}
     values["rollout"] |= experiment["rollout"] | {
         "prompts_per_iteration": sizes.prompts,
         "group_size": sizes.group_size,

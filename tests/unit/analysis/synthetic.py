@@ -83,6 +83,9 @@ def make_settings(
 ) -> Settings:
     """A configuration in the form of the embedded default; without an oracle, of a real one."""
 
+    metric = "oracle" if oracle else "scenes_ambiguous_b"
+    declared = PrimaryContrast(arm="bpgo", reference="grpo", metric=metric)
+
     def experiment(world: str, names: tuple[str, ...]) -> ExperimentSettings:
         rewards = [f"scenes_{world}_{pool}" for pool in "abc"]
         paper = PaperSettings(
@@ -97,6 +100,7 @@ def make_settings(
             diagnostics=["oracle"] if oracle else rewards[1:],
             arms=list(names),
             seeds=list(seeds),
+            primary=declared if world == "ambiguous" else None,
             paper=None if oracle else paper,
         )
 
@@ -148,14 +152,7 @@ def make_settings(
             samples_per_prompt=12,
         ),
         analysis=AnalysisSettings(
-            main_metric="oracle" if oracle else "scenes_ambiguous_b",
-            primary={
-                "ambiguous": PrimaryContrast(
-                    arm="bpgo",
-                    reference="grpo",
-                    metric="oracle" if oracle else "scenes_ambiguous_b",
-                )
-            },
+            main_metric=metric,
             bootstrap_samples=bootstrap_samples,
         ),
     )

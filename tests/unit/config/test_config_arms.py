@@ -46,7 +46,6 @@ def resolved(
         (folder / "arms" / "mine.yaml").write_text(yaml.safe_dump(content))
         entry["arms"] = [*entry["arms"], "mine"]
     values["experiments"] = {"ambiguous": entry}
-    del values["analysis"]["primary"]
     for key, change in changes.items():
         values[key] = {**values.get(key, {}), **change} if isinstance(change, dict) else change
     return config.resolve(values, folder, "my.yaml")

@@ -55,6 +55,9 @@ CASES: list[tuple[dict[str, Any], set[str]]] = [
     ({"experiments.ambiguous.seeds": [1, 2, 3, 4]}, set()),
     ({"experiments.ambiguous.judges": JUDGES}, {"judge", "score", "score base"}),
     ({"experiments.ambiguous.diagnostics": ["oracle", "oracle_strict"]}, TRAINED),
+    ({"experiments.ambiguous.primary": None}, set()),
+    ({"experiments.ambiguous.primary.arm": "bpgo_ras"}, set()),
+    ({"experiments.ambiguous.primary.metric": "oracle_strict"}, set()),
     ({"analysis.reference_arm": "bpgo"}, set()),  # it has the same sampler
     ({"analysis.reference_arm": "flow_grpo"}, PREMISE | TRAINED),
     ({"evaluation.prompts": 400}, JUDGED),

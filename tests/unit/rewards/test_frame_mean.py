@@ -68,7 +68,7 @@ def library(tmp_path: Path) -> dict[str, Any]:
     values = config.read_yaml(tmp_path / "config" / "config.yaml")
     values["sweeps"] = {}
     values["experiments"] = {"ambiguous": values["experiments"]["ambiguous"]}
-    del values["analysis"]["primary"]
+    del values["experiments"]["ambiguous"]["primary"]
     values["experiments"]["ambiguous"].update(training_reward="mine", judges=["mine"])
     values["experiments"]["ambiguous"].update(diagnostics=[], arms=["grpo"])
     values["analysis"]["main_metric"] = "mine"

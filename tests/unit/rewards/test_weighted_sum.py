@@ -200,7 +200,6 @@ def library(tmp_path: Path) -> dict[str, Any]:
     values = config.read_yaml(tmp_path / "config" / "config.yaml")
     values["sweeps"] = {}
     values["experiments"] = {"ambiguous": values["experiments"]["ambiguous"]}
-    del values["analysis"]["primary"]
     values["experiments"]["ambiguous"]["training_reward"] = "mine"
     return values
 

@@ -90,9 +90,13 @@ def test_the_declared_contrast_is_judged_by_its_own_interval(settings, frames, b
 
 
 def test_a_declared_contrast_that_was_not_run_says_so(settings, frames, account):
-    declared = settings.analysis.primary["ambiguous"].model_copy(update={"arm": "bpgo_crt"})
-    analysis = settings.analysis.model_copy(update={"primary": {"clear": declared}})
-    changed = settings.model_copy(update={"analysis": analysis})
+    declared = settings.experiments["ambiguous"].primary.model_copy(update={"arm": "bpgo_crt"})
+    entries = {"ambiguous": None, "clear": declared}
+    experiments = {
+        name: settings.experiments[name].model_copy(update={"primary": entry})
+        for name, entry in entries.items()
+    }
+    changed = settings.model_copy(update={"experiments": experiments})
     lost = primary(changed, frames["differences"])
     assert lost.empty
     built = {t.name: t for t in build_tables(changed, {**frames, "primary": lost}, account)}

@@ -51,7 +51,6 @@ def large(
     file = write_configuration(folder, model, training={"parameters": parameters})
     values = config.read_yaml(file) | {"sweeps": {}, "machine": {"gpus": gpus}}
     values["experiments"], values["smoke"] = experiments, {}
-    values["analysis"].pop("primary")  # of experiments that are not here
     return config.resolve(values, file.parent)
 
 
