@@ -17,6 +17,7 @@ from bpgo import seeding
 from bpgo.config.settings import Settings
 from bpgo.core.arm import BASE, Arm
 from bpgo.core.averages import JUDGED, averages_of, velocity_of
+from bpgo.core.layout import Layout
 from bpgo.core.report import UpdateReport
 from bpgo.core.rollout import fresh_noise, prompts_of, rollout, rollout_noise
 from bpgo.core.run_state import RunState
@@ -149,10 +150,11 @@ class Trainer:
         prompts = self._embeddings_of(own)
         whole = self.plan(iteration)
         plan = whole.part(processes.part(len(whole.trained)))
+        layout = self.updater.layout(plan, self.settings.rollout.group_size)
         # Sharded weights are gathered inside: there a process cannot leave the others alone.
         alone = nullcontext() if self.sharded else processes.together()
         with alone, self._memory(f"rollout of iteration {iteration}", gradient=False):
-            batch = self._rollout(iteration, own, prompts, plan)
+            batch = self._rollout(iteration, own, prompts, plan, layout)
         rolled = self.clock()
         with processes.together(), memory.reward_explained(f"iteration {iteration}"):
             scored_here = self._score(iteration, batch, own)
@@ -173,7 +175,7 @@ class Trainer:
             _check_finite(result, iteration)
         update = f"update of iteration {iteration}"
         self.updater.guard = lambda: self._memory(update, gradient=True)
-        report = self.updater.update(batch, prompts, result, plan)
+        report = self.updater.update(batch, prompts, result, plan, layout)
         for average in self.averages.values():
             if not average.by_step:
                 average.update(len(report.gradient_norms))
@@ -267,7 +269,12 @@ class Trainer:
         return moved.select(rows.repeat_interleave(self.settings.rollout.group_size))
 
     def _rollout(
-        self, iteration: int, chosen: PromptBatch, prompts: PromptEmbeddings, plan: Plan
+        self,
+        iteration: int,
+        chosen: PromptBatch,
+        prompts: PromptEmbeddings,
+        plan: Plan,
+        layout: Layout,
     ) -> Rollout:
         sizes, arm = self.settings.rollout, self.arm
         shape = self.policy.latent_shape
@@ -282,7 +289,7 @@ class Trainer:
                 arm.kernel,
                 arm.noise_level,
                 plan,
-                self.updater.layout(plan, sizes.group_size),
+                layout,
                 sizes.guidance_scale,
                 self.policy.channel_dimension if arm.per_site else None,
             )

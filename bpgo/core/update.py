@@ -79,12 +79,18 @@ class Updater:
         return self.settings.ratio_tolerance or CLIP_SHARE * clip_range
 
     def update(
-        self, rollout: Rollout, prompts: PromptEmbeddings, advantages: AdvantageResult, plan: Plan
+        self,
+        rollout: Rollout,
+        prompts: PromptEmbeddings,
+        advantages: AdvantageResult,
+        plan: Plan,
+        layout: Layout,
     ) -> UpdateReport:
         """Make the batch's optimizer steps.
 
         `rollout`, `prompts` and `plan` hold this process's rows of the batch, `advantages` all of
-        them. The forward passes have the rollout's size, so that the first ratios are exactly 1.
+        them. `layout` is the rollout's: with forward passes of its size, the first ratios are
+        exactly 1.
 
         Raises:
             RatioError: if a first ratio is off by more than the tolerance, or the boundary of two
@@ -100,8 +106,6 @@ class Updater:
             return report
         own = self.processes.part(len(active))
         batch = _Batch(rollout, prompts, plan, *_own_part(advantages, own))
-        group_size = advantages.terms[0].advantage.shape[1]
-        layout = self.layout(plan, group_size)
         turns = layout.turns(
             plan.trained, active[own], keep_all=self.sharded, stored=not self.arm.noised_again
         )

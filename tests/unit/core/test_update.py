@@ -91,7 +91,11 @@ class Case:
 
     def update(self, advantages: AdvantageResult | None = None) -> UpdateReport:
         return self.updater.update(
-            self.batch, self.prompts, advantages or self.advantages, self.plan
+            self.batch,
+            self.prompts,
+            advantages or self.advantages,
+            self.plan,
+            self.updater.layout(self.plan, GROUP),
         )
 
     def disturb(self, amount: float = 1e-3) -> None:
