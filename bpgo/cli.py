@@ -16,6 +16,17 @@ import typer
 
 from bpgo import cli_trust
 from bpgo.analysis import commands
+from bpgo.cli_options import (
+    Arm,
+    Calibration,
+    Config,
+    Draws,
+    Experiment,
+    Output,
+    Prompts,
+    Seed,
+    Threads,
+)
 from bpgo.errors import RunError, StoppedElsewhereError, UserError
 from bpgo.tools.bench.command import bench
 
@@ -27,16 +38,6 @@ app = typer.Typer(
 )
 
 app.add_typer(commands.app)
-
-Config = Annotated[Path, typer.Option("--config", help="Resolved configuration (from `resolve`).")]
-Experiment = Annotated[str, typer.Option("--experiment", help="Name of the experiment.")]
-Arm = Annotated[str, typer.Option("--arm", help="Name of the arm.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Run seed.")]
-Prompts = Annotated[Path, typer.Option("--prompts", help="Prompt set, JSONL.")]
-Draws = Annotated[Path, typer.Option("--draws", help="draws.json of `draw`.")]
-Output = Annotated[Path, typer.Option("--output", help="Where to write.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="torch threads.")]
-Folder = Annotated[Path, typer.Option()]
 
 
 @app.command()
@@ -118,7 +119,7 @@ def judge(
     experiment: Experiment,
     prompts: Prompts,
     draws: Draws,
-    calibration: Annotated[Path, typer.Option("--calibration")],
+    calibration: Calibration,
     output: Output,
     threads: Threads = 1,
 ) -> None:
@@ -138,7 +139,7 @@ def train(
     arm: Arm,
     seed: Seed,
     prompts: Prompts,
-    calibration: Annotated[Path, typer.Option("--calibration")],
+    calibration: Calibration,
     output: Output,
     threads: Threads = 1,
 ) -> None:

@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[Path, typer.Option("--config", help="Resolved configuration (from `resolve`).")]
-Output = Annotated[Path, typer.Option("--output", help="Where to write.")]
+from bpgo.cli_options import Config, Output, Prompts, Threads
 
 
 def groups(
     config: Config,
     arm: Annotated[str, typer.Option("--arm", help="An experiment's reference arm.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="As of a training run.")],
-    prompts: Annotated[Path, typer.Option("--prompts", help="Prompt set, JSONL.")],
+    prompts: Prompts,
     output: Output,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="torch threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Draw and score groups of the base policy, as training would see them."""
     from bpgo.config.resolve import load_resolved
