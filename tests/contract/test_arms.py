@@ -272,6 +272,7 @@ def test_it_resumes_to_the_bit(name: str, tiny_folder: Path, tmp_path: Path) -> 
     assert same(weights(resumed), weights(whole))
     for key, average in whole.averages.items():
         assert same(resumed.averages[key].average, average.average)
+        assert resumed.averages[key].steps == average.steps
     rows = [(tmp_path / part / "rollouts.jsonl").read_text() for part in ("whole", "part")]
     assert rows[0] == rows[1]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from shipped_config import refusal
 
 from bpgo import registry
 from bpgo.config import jobs
@@ -16,17 +16,6 @@ from bpgo.config import resolve as config
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, MAIN, Settings
 from bpgo.errors import UserError
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of the shipped configuration, to be spoilt."""
-    return Path(shutil.copytree(config.default_configfile().parent, tmp_path / "config"))
-
-
-@pytest.fixture
-def values(folder: Path) -> dict[str, Any]:
-    return config.read_yaml(folder / "config.yaml")
 
 
 def spoil(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -38,15 +27,6 @@ def spoil(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         place = place[part]
     place[last] = value
     return changed
-
-
-def refusal(values: dict[str, Any], folder: Path, scale: str = "full") -> str:
-    """The message of the one mistake."""
-    with pytest.raises(UserError) as caught:
-        config.resolve(values, folder, "my.yaml", scale)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
 
 
 # What a message must name: the file, the key, the value, and what is allowed.

@@ -5,7 +5,6 @@ Each refusal is one message that names the file, the key, the value and what is 
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,14 @@ GROUPS, SAMPLES, TRAINED = 8, 12, 4
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(folder: Path) -> Path:
     """A copy of the shipped configuration, with a sum of two rewards."""
-    made = Path(shutil.copytree(config.default_configfile().parent, tmp_path / "config"))
     parts = {"scenes_ambiguous_a": 1.0, "scenes_ambiguous_b": 1.0}
     entry = {"kind": "weighted_sum", "title": "Sum", "parts": parts}
-    (made / "rewards" / f"{SUM}.yaml").write_text(yaml.safe_dump(entry))
+    (folder / "rewards" / f"{SUM}.yaml").write_text(yaml.safe_dump(entry))
     single = entry | {"parts": {"scenes_ambiguous_a": 1.0}}
-    (made / "rewards" / "sum_of_one.yaml").write_text(yaml.safe_dump(single))
-    return made
+    (folder / "rewards" / "sum_of_one.yaml").write_text(yaml.safe_dump(single))
+    return folder
 
 
 def resolved(

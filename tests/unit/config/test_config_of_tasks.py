@@ -6,31 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shipped_config import refusal
 
 from bpgo.config import resolve as config
 from bpgo.config.jobs import score_digest
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
-from bpgo.errors import UserError
-
-
-@pytest.fixture
-def folder() -> Path:
-    return config.default_configfile().parent
-
-
-@pytest.fixture
-def values(folder: Path) -> dict[str, Any]:
-    return config.read_yaml(folder / "config.yaml")
-
-
-def refusal(values: dict[str, Any], folder: Path) -> str:
-    """The message of the one mistake."""
-    with pytest.raises(UserError) as caught:
-        config.resolve(values, folder, "my.yaml")
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1, message
-    return message
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,6 @@ from advantages import PLAIN
 from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A copy of the shipped configuration, to be changed."""
-    return Path(shutil.copytree(config.default_configfile().parent, tmp_path / "config"))
 
 
 def write(folder: Path, name: str, **values: Any) -> None:

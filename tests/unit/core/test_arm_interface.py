@@ -168,29 +168,6 @@ def test_a_policy_that_lags_draws_the_samples(tiny_folder: Path, tmp_path: Path)
     assert not same(old.average, own)
 
 
-def test_further_policies_resume_to_the_bit(tiny_folder: Path, tmp_path: Path) -> None:
-    whole = lagging_trainer(tiny_folder, tmp_path / "whole")
-    whole.run()
-    stopped = lagging_trainer(tiny_folder, tmp_path / "parts")
-    stopped._stop_requested = False
-    keep = stopped._keep
-
-    def then_stop(iteration: int) -> None:
-        keep(iteration)
-        if iteration == 2:
-            raise KeyboardInterrupt
-
-    stopped._keep = then_stop  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        stopped.run()
-    resumed = lagging_trainer(tiny_folder, tmp_path / "parts")
-    resumed.run()
-    assert same(weights(resumed), weights(whole))
-    for name, average in whole.averages.items():
-        assert same(resumed.averages[name].average, average.average)
-        assert resumed.averages[name].steps == average.steps
-
-
 def test_passes_are_those_that_are_made(tiny_folder: Path, tmp_path: Path) -> None:
     """Where no sample shares its start, the transformer is called on as many as the arm says."""
     alone = {"shared_initial_noise": False}
