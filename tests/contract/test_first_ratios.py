@@ -1,0 +1,56 @@
+"""In the embedded image world, with its weights and sizes, every arm starts from ratios of 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shipped_arms import CONFIG, NAMES, make_arm, values_of
+
+from bpgo.config import resolve as config
+from bpgo.config.runs import Run
+from bpgo.config.settings import Settings
+from bpgo.core.policy_gradient import Surrogate
+from bpgo.records import Calibration
+from bpgo.steps.prompts import read_prompts, write_prompts
+from bpgo.steps.train import build_trainer
+
+EXPERIMENT, PROMPTS = "ambiguous", 32
+
+
+def with_arm(name: str) -> Settings:
+    """The default configuration with this arm alone and few training prompts."""
+    file = config.default_configfile()
+    values = {k: v for k, v in config.read_yaml(file).items() if k not in config.WORKFLOW_OPTIONS}
+    values["experiments"] = {EXPERIMENT: values["experiments"][EXPERIMENT] | {"arms": [name]}}
+    values |= {"sweeps": {}, "overrides": {"prompts": {"scenes": {"train": PROMPTS}}}}
+    values["calibration"] |= {"prompts": PROMPTS}
+    return config.resolve(values, CONFIG, file.name)
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The training prompts; beside them a calibration, and later their embeddings."""
+    path = tmp_path_factory.mktemp("world") / "prompts" / "train.jsonl"
+    write_prompts(with_arm("grpo"), "train", path)
+    priors = dict.fromkeys(read_prompts(path).ids, 0.0)
+    Calibration(0.0, 1.0, -3.0, priors).save(path.with_name("calibration.json"))
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_ratios_are_exactly_one(name: str, prompts: Path, tmp_path: Path) -> None:
+    """float32: the update's forward passes round as the rollout's."""
+    trainer = build_trainer(
+        with_arm(name),
+        Run(EXPERIMENT, name, 1),
+        prompts,
+        prompts.with_name("calibration.json"),
+        tmp_path,
+        "cpu",
+    )
+    entry = trainer.iterate(1)
+    assert entry["ratio_deviation"] == 0.0
+    steps = [key for key in entry if key.startswith("first_log_ratio_max_")]
+    assert bool(steps) == isinstance(make_arm(values_of(name)), Surrogate)
+    assert all(entry[key] == 0.0 for key in steps)
