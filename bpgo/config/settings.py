@@ -82,6 +82,8 @@ class ModelSettings(Published):
     tile_vae: bool = False  # decode in overlapping tiles: less memory, faint seams
     offload_expert: bool = True  # of two experts the idle one waits on the host (on a GPU)
     lora: LoraSettings = LoraSettings()
+    # Digest of the embedded world's weights; `resolve` reads it.
+    content: str | None = None
     source: str = ""
 
     @property
@@ -141,6 +143,10 @@ class RewardSettings(Published):
     def inner_names(self) -> list[str]:
         """The rewards that this one calls by itself, by name; their scores are not kept."""
         return []
+
+    def world_file(self) -> str | None:
+        """What it needs of the embedded image world's weights; `resolve` says where these lie."""
+        return None
 
     @property
     def media(self) -> Literal["image", "video"]:
@@ -264,6 +270,9 @@ class Settings(Strict):
 
     title: str
     scale: Literal["full", "smoke"] = "full"
+    # Folder of the embedded image world's policy and rewards; None: the shipped one, or another
+    # model. See bpgo.config.world_weights.
+    world_weights: str | None = None
     model: SerializeAsAny[ModelSettings]
     prompts: SerializeAsAny[PromptSettings]
     experiments: dict[Name, ExperimentSettings]

@@ -16,7 +16,8 @@ from bpgo.scenes.image.codec import reconstruction_scores
 from bpgo.scenes.image.oracle import judge
 from bpgo.scenes.image.policy import load_policy, sample_images
 from bpgo.scenes.text import encode_texts
-from bpgo.scenes.weights import WEIGHTS, load_reward, policy_folder, verify
+from bpgo.scenes.weights import WEIGHTS, load_reward, policy_folder
+from bpgo.storage.digests import verify
 
 WORLDS = ("clear", "ambiguous")
 GROUP = 12
