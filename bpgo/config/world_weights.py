@@ -43,14 +43,14 @@ def with_world_weights(settings: Settings, file: str) -> Settings:
         return settings
     folder = named or SHIPPED
     listed = _listed(folder, place, whole=named is not None)
-    rewards = {
-        name: _placed(name, reward, folder, needed[name], listed, place)
-        for name, reward in settings.rewards.items()
-    }
-    changes: dict[str, Any] = {"rewards": rewards}
+    changes: dict[str, Any] = {}
     if embedded:
         changes["model"] = _placed_model(settings.model, folder, listed, place)
         changes["world_weights"] = folder
+    changes["rewards"] = {
+        name: _placed(name, reward, folder, needed[name], listed, place)
+        for name, reward in settings.rewards.items()
+    }
     return settings.model_copy(update=changes)
 
 
