@@ -82,8 +82,7 @@ class ModelSettings(Published):
     tile_vae: bool = False  # decode in overlapping tiles: less memory, faint seams
     offload_expert: bool = True  # of two experts the idle one waits on the host (on a GPU)
     lora: LoraSettings = LoraSettings()
-    # Digest of the embedded world's weights; `resolve` reads it.
-    content: str | None = None
+    content: str | None = None  # digest of the embedded world's weights; `resolve` reads it
     source: str = ""
 
     @property
@@ -239,9 +238,8 @@ class ExperimentSettings(Strict):
     title: str
     training_reward: Name
     judges: Annotated[list[Name], Field(min_length=1)]
-    diagnostics: list[Name] = Field(
-        default=[]
-    )  # scored on training rollouts for analysis; no arm sees them
+    # Scored on training rollouts for analysis; no arm sees them.
+    diagnostics: list[Name] = Field(default=[])
     arms: Annotated[list[Name], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     paper: PaperSettings | None = None  # where the paper reports the same model and rewards
@@ -270,9 +268,7 @@ class Settings(Strict):
 
     title: str
     scale: Literal["full", "smoke"] = "full"
-    # Folder of the embedded image world's policy and rewards; None: the shipped one, or another
-    # model. See bpgo.config.world_weights.
-    world_weights: str | None = None
+    world_weights: str | None = None  # a folder; see bpgo.config.world_weights
     model: SerializeAsAny[ModelSettings]
     prompts: SerializeAsAny[PromptSettings]
     experiments: dict[Name, ExperimentSettings]
