@@ -45,6 +45,7 @@ def test_digests_and_size():
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
     images = [path for path in files if WEIGHTS / "video" not in path.parents]
     assert 6e6 < sum(path.stat().st_size for path in images) < 12e6
+    assert sum(path.stat().st_size for path in files) < 25e6
     assert max(path.stat().st_size for path in files) < 5.5e6
     assert {path.suffix for path in files} <= {".safetensors", ".json"}
 
