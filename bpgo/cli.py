@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -297,8 +297,14 @@ def pretrain(
     output: Output,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Fewer, for a try.")] = None,
     threads: Threads = 1,
-    world: Annotated[
-        Literal["images", "video"] | None, typer.Option("--world", help="Only its part.")
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**31 - 1, help="Of the image world.")
+    ] = 0,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Only this part, such as images or a world.")
+    ] = None,
+    first: Annotated[
+        Path | None, typer.Option("--first", help="Folder of the stage first.")
     ] = None,
     parts: Annotated[
         list[Path] | None, typer.Option("--part", help="Parts to put together, made before.")
@@ -307,13 +313,15 @@ def pretrain(
     """Make the embedded worlds' weights again, from nothing."""
     import torch
 
-    from bpgo.scenes.pretrain import join, pretrain_all
+    from bpgo.scenes.pretrain import join, pretrain_all, pretrain_stage
 
     torch.set_num_threads(threads)
     if parts:
         join(parts, output)
+    elif stage is not None:
+        pretrain_stage(output, stage, first, steps, seed)
     else:
-        pretrain_all(output, steps, world)
+        pretrain_all(output, steps, seed=seed)
 
 
 app.command()(bench)

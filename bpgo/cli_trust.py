@@ -1,4 +1,4 @@
-"""The commands of the offline track of trust rules; `bpgo.cli` adds them to its own."""
+"""The commands that train nothing: of trust rules and of worlds; `bpgo.cli` adds them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,20 @@ def track(
     make_track(load_resolved(config), judged, output)
 
 
+def worlds(
+    output: Output,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Folder of weights; else the shipped one.")
+    ] = None,
+    groups: Annotated[int, typer.Option("--groups", help="Groups drawn in each world.")] = 256,
+) -> None:
+    """How alike the judges of each world are, and what gives ambiguity and reliability away."""
+    from bpgo.tools.worlds import worlds as body
+
+    body(weights, groups, output)
+
+
 def add_to(app: typer.Typer) -> None:
     """Make them commands of `app`."""
-    for command in (groups, rules, track):
+    for command in (groups, rules, track, worlds):
         app.command()(command)

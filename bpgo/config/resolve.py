@@ -31,6 +31,7 @@ from bpgo.config.settings import (
     Settings,
     SweepSettings,
 )
+from bpgo.config.world_weights import with_world_weights
 from bpgo.errors import UserError, suggest
 from bpgo.storage.files import repository_root, write_text
 
@@ -53,7 +54,7 @@ __all__ = [
 # Keys of a configuration file. `resolve` itself makes scale, arms and rewards.
 KEYS = sorted({*Settings.model_fields, "smoke", "overrides"} - {"scale", "arms", "rewards"})
 # The workflow's own options, by default; a configuration file may hold them too.
-WORKFLOW_OPTIONS = {"root": "results", "allow_mixed": False, "warm": True}
+WORKFLOW_OPTIONS = {"root": "results", "allow_mixed": False, "warm": True, "pretrain_seed": 0}
 
 
 def default_configfile() -> Path:
@@ -108,7 +109,7 @@ def resolve(
         "arms": arms,
         "rewards": rewards,
     }
-    settings = validate(Settings, resolved, file)
+    settings = with_world_weights(validate(Settings, resolved, file), file)
     config_checks.check_sizes(settings, file)
     arm_files = [path.stem for path in (folder / "arms").glob("*.yaml")]
     config_checks.check_analysis(settings, arm_files, file)

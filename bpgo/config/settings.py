@@ -82,6 +82,7 @@ class ModelSettings(Published):
     tile_vae: bool = False  # decode in overlapping tiles: less memory, faint seams
     offload_expert: bool = True  # of two experts the idle one waits on the host (on a GPU)
     lora: LoraSettings = LoraSettings()
+    content: str | None = None  # digest of the embedded world's weights; `resolve` reads it
     source: str = ""
 
     @property
@@ -141,6 +142,10 @@ class RewardSettings(Published):
     def inner_names(self) -> list[str]:
         """The rewards that this one calls by itself, by name; their scores are not kept."""
         return []
+
+    def world_file(self) -> str | None:
+        """What it needs of the embedded image world's weights; `resolve` says where these lie."""
+        return None
 
     @property
     def media(self) -> Literal["image", "video"]:
@@ -264,6 +269,7 @@ class Settings(Strict):
 
     title: str
     scale: Literal["full", "smoke"] = "full"
+    world_weights: str | None = None  # a folder; see bpgo.config.world_weights
     model: SerializeAsAny[ModelSettings]
     prompts: SerializeAsAny[PromptSettings]
     experiments: dict[Name, ExperimentSettings]

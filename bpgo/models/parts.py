@@ -14,8 +14,8 @@ import torch
 
 from bpgo.config.settings import ModelSettings
 from bpgo.errors import UserError
-from bpgo.scenes.weights import verify
 from bpgo.storage import hub
+from bpgo.storage.digests import verify
 from bpgo.storage.files import read_json
 
 MODELS = ("transformer", "vae")

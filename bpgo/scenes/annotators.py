@@ -3,17 +3,16 @@
 Shown two images for a caption, an annotator prefers the first with probability::
 
     sigmoid(6 (1 - d) (oracle_1 - oracle_2) + 6 d (taste_1 - taste_2))
-    d = dial * clip((ambiguity - 0.25) / 0.45, 0, 1)
+    d = clip((ambiguity - 0.25) / 0.45, 0, 1) in a world with taste, else 0
 
 so a specified caption is judged by alignment, and the more ambiguous a caption is, the more the
-preference follows a *taste* that the caption does not ask for, each annotator pool its own. The
-dial is what makes the paper's premise true (``ambiguous``, 1) or false (``clear``, 0).
+preference follows a *taste* that the caption does not ask for, each annotator pool its own. Which
+worlds have taste is in `bpgo.scenes.worlds`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,11 +20,7 @@ from torch import Tensor
 from bpgo.scenes.captions import parse
 from bpgo.scenes.image.oracle import judge
 from bpgo.scenes.image.render import BACKGROUND
-
-World = Literal["clear", "ambiguous"]
-Pool = Literal["a", "b", "c"]
-DIALS: dict[World, float] = {"clear": 0.0, "ambiguous": 1.0}
-POOLS: tuple[Pool, ...] = ("a", "b", "c")
+from bpgo.scenes.worlds import Pool, World
 
 SHARPNESS = 6.0
 AMBIGUITY_START, AMBIGUITY_SPAN = 0.25, 0.45
@@ -75,12 +70,22 @@ def taste(images: Tensor, pool: Pool) -> Tensor:
 
 def taste_share(texts: Sequence[str], world: World) -> Tensor:
     """Share d of taste in the judgement of each caption, [B] in [0, 1]."""
-    ambiguity = torch.tensor([parse(text).ambiguity for text in texts])
-    return DIALS[world] * share_of_ambiguity(ambiguity)
+    share = _open_share(texts)
+    return share if world.taste else torch.zeros_like(share)
+
+
+def contrast_weight(texts: Sequence[str], world: World) -> Tensor:
+    """What each caption counts in the contrastive loss, [B] in [0, 1]."""
+    share = _open_share(texts)
+    return 1 - share if world.reduced_contrast else torch.ones_like(share)
+
+
+def _open_share(texts: Sequence[str]) -> Tensor:
+    return share_of_ambiguity(torch.tensor([parse(text).ambiguity for text in texts]))
 
 
 def share_of_ambiguity(ambiguity: Tensor) -> Tensor:
-    """Share of taste that ambiguities [B] lead to with the dial at 1, in [0, 1]."""
+    """Share d of taste that ambiguities [B] lead to where annotators have taste, in [0, 1]."""
     return ((ambiguity - AMBIGUITY_START) / AMBIGUITY_SPAN).clamp(0, 1)
 
 

@@ -1,7 +1,13 @@
 """Makes the embedded worlds' weights from nothing: codec, policy, reward models; then video's.
 
-The defaults are the settings that made the shipped weights. One thread is what they were made
-with; another number of threads, or another machine, gives other last bits.
+A seed names every draw of the image world's codec, policy and rewards, so another seed gives a
+replicate of it; seed 0 is the shipped set. The defaults are the settings that made the shipped
+weights. One thread is what they were made with; another number of threads, or another machine,
+gives other last bits.
+
+Stages can be made side by side and joined: ``first`` is the codec and the policy's first course;
+``policy``, the second course, and each world's rewards start from it. What they make is what one
+call after the other makes.
 """
 
 from __future__ import annotations
@@ -13,102 +19,197 @@ from typing import Any, Literal, get_args
 import torch
 from diffusers import AutoencoderKL
 
-from bpgo.errors import UserError
-from bpgo.scenes.annotators import DIALS, POOLS, Pool, World
+from bpgo.errors import UserError, suggest
 from bpgo.scenes.course import say
 from bpgo.scenes.image import codec as codec_stage
 from bpgo.scenes.image import reward_training as reward_stage
 from bpgo.scenes.image import sft
-from bpgo.scenes.image.policy import Policy, save_policy
+from bpgo.scenes.image.policy import Policy, build_policy, load_policy, save_policy
 from bpgo.scenes.image.reward_models import RewardModel
 from bpgo.scenes.video.pretrain import pretrain_video
-from bpgo.scenes.weights import policy_folder, save_reward, verify, write_digests
+from bpgo.scenes.weights import ABOUT, policy_folder, save_reward, seed_of, write_about
+from bpgo.scenes.worlds import POOLS, WORLDS, Pool, World, check_seed, world_of
+from bpgo.seeding import derive_seed
+from bpgo.storage.digests import verify, write_digests
 from bpgo.storage.files import atomic_directory
 
 Part = Literal["images", "video"]
 PARTS: tuple[Part, ...] = get_args(Part)
+STAGES: tuple[str, ...] = (*PARTS, "first", "policy", *WORLDS)
 
-SEED = 0
+SHIPPED_SEED = 0
 
 
-def train_codec(steps: int | None = None) -> AutoencoderKL:
+def train_codec(steps: int | None = None, seed: int = SHIPPED_SEED) -> AutoencoderKL:
     """Train the codec, then its decoder alone (``steps`` for each)."""
     few = _few(steps)
-    codec = codec_stage.train_codec(seed=SEED, **few)
-    codec_stage.refine_decoder(codec, seed=SEED, **few)
+    codec = codec_stage.train_codec(seed=seed, **few)
+    codec_stage.refine_decoder(codec, seed=seed, **few)
     say("codec", codec_stage.reconstruction_scores(codec, 512 if steps is None else 16))
     return codec
 
 
-def train_policy(codec: AutoencoderKL, steps: int | None = None) -> Policy:
+def train_policy(
+    codec: AutoencoderKL, steps: int | None = None, seed: int = SHIPPED_SEED
+) -> Policy:
     """First course of the base policy, around a codec."""
     few = _few(steps)
-    policy = sft.train_policy(codec.eval().requires_grad_(False), seed=SEED, **few)
+    policy = sft.train_policy(codec.eval().requires_grad_(False), seed=seed, **few)
     say("policy, first course", sft.policy_scores(policy, 512 if steps is None else 16))
     return policy
 
 
-def continue_policy(output: Path, policy: Policy, steps: int | None = None) -> Policy:
+def continue_policy(
+    output: Path, policy: Policy, steps: int | None = None, seed: int = SHIPPED_SEED
+) -> Policy:
     """Second course of the base policy; save the pipeline in ``output``/policy."""
-    policy = sft.continue_policy(policy, seed=SEED + 1, **_few(steps))
+    policy = sft.continue_policy(policy, seed=derive_seed(seed, "second course"), **_few(steps))
     save_policy(policy, policy_folder(output))
     say("policy", sft.policy_scores(policy, 512 if steps is None else 16))
     return policy
 
 
 def train_rewards(
-    output: Path, policy: Policy, world: World, steps: int | None = None
-) -> dict[Pool, RewardModel]:
-    """Train the three pools' reward models of one world, saved in ``output``/rewards/``world``."""
-    share = 1.0 if steps is None else 0.01
-    pairs = reward_stage.preference_pairs(policy, SEED, share)
-    fresh = reward_stage.mutated_pairs(1000 if steps is None else 16, SEED + 1, "held_out")
+    output: Path,
+    policy: Policy,
+    world: World,
+    steps: int | None = None,
+    seed: int = SHIPPED_SEED,
+) -> dict[tuple[Pool, int], RewardModel]:
+    """Train all reward models of one world, saved in ``output``/rewards/``world``."""
+    share, few = (1.0, {}) if steps is None else (0.01, {"steps": steps})
     models = {}
     for pool in POOLS:
-        few = {} if steps is None else {"steps": steps}
-        model = reward_stage.train_reward(pairs, world, pool, seed=SEED, **few)
-        save_reward(model, world, pool, output)
-        accuracy = reward_stage.preference_accuracy(model, fresh, world, pool)
-        say(f"reward {world} {pool}", {"accuracy on held-out mutated pairs": accuracy})
-        models[pool] = model
+        pairs = reward_stage.preference_pairs(policy, pool, seed, share)
+        fresh = reward_stage.mutated_pairs(
+            1000 if steps is None else 16, derive_seed(seed, "fresh pairs", pool), "held_out"
+        )
+        for member in [number for each, number in world.models() if each == pool]:
+            model = reward_stage.train_reward(pairs, world, pool, member, seed=seed, **few)
+            save_reward(model, world.name, pool, output, member)
+            accuracy = reward_stage.preference_accuracy(model, fresh, world, pool)
+            say(
+                f"reward {world.name} {pool} {member}",
+                {"accuracy on held-out mutated pairs": accuracy},
+            )
+            models[pool, member] = model
     return models
 
 
-def pretrain_all(output: Path, steps: int | None = None, world: Part | None = None) -> None:
+def pretrain_all(
+    output: Path, steps: int | None = None, world: Part | None = None, seed: int = SHIPPED_SEED
+) -> None:
     """Make the whole weights folder; ``output`` appears at the end, whole or not at all.
 
     Args:
         output: replaced if it exists.
         steps: training steps of every stage, on a few scenes, for a test; None for the real thing.
         world: make the part of one world only, for :func:`join`; None makes both.
+        seed: of the image world; the video world has the shipped seed alone.
     """
     torch.set_num_threads(1)
+    check_seed(seed)
     with atomic_directory(Path(output)) as folder:
         if world in (None, "images"):
-            _pretrain_images(folder, steps)
+            _pretrain_images(folder, steps, seed)
         if world in (None, "video"):
             pretrain_video(folder, steps)
         write_digests(folder)
 
 
-def _pretrain_images(folder: Path, steps: int | None) -> None:
-    policy = train_policy(train_codec(steps), steps)
+def _pretrain_images(folder: Path, steps: int | None, seed: int) -> None:
+    policy = train_policy(train_codec(steps, seed), steps, seed)
     # As published reward models do, these learn from images of an earlier generator.
-    for world in DIALS:
-        train_rewards(folder, policy, world, steps)
-    continue_policy(folder, policy, steps)
+    for world in WORLDS.values():
+        train_rewards(folder, policy, world, steps, seed)
+    continue_policy(folder, policy, steps, seed)
+    write_about(folder, seed)
+
+
+def pretrain_stage(
+    output: Path,
+    stage: str,
+    first: Path | None = None,
+    steps: int | None = None,
+    seed: int = SHIPPED_SEED,
+) -> None:
+    """Make one stage's part of the weights folder, for :func:`join`.
+
+    Args:
+        output: replaced if it exists.
+        stage: one of STAGES; ``images`` and ``video`` are whole parts.
+        first: what the stage ``first`` made; needed by ``policy`` and by the worlds.
+        steps: see :func:`pretrain_all`.
+        seed: see :func:`pretrain_all`.
+
+    Raises:
+        UserError: an unknown stage or seed; no ``first``, or one of another seed.
+    """
+    if stage not in STAGES:
+        raise UserError(
+            f"--stage: '{stage}' is unknown.{suggest(stage, STAGES)} Known: {', '.join(STAGES)}"
+        )
+    for part in PARTS:
+        if stage == part:
+            pretrain_all(output, steps, part, seed)
+            return
+    torch.set_num_threads(1)
+    check_seed(seed)
+    start = None if stage == "first" else _first_policy(first, stage, seed)
+    with atomic_directory(Path(output)) as folder:
+        if start is None:
+            save_policy(train_policy(train_codec(steps, seed), steps, seed), policy_folder(folder))
+        elif stage == "policy":
+            continue_policy(folder, start, steps, seed)
+        else:
+            train_rewards(folder, start, world_of(stage), steps, seed)
+        write_about(folder, seed)
+        write_digests(folder)
+
+
+def _first_policy(first: Path | None, stage: str, seed: int) -> Policy:
+    if first is None:
+        raise UserError(f"--first: the stage '{stage}' needs the folder that the stage first made")
+    _check_part(first, seed)
+    return _as_built(load_policy(policy_folder(first)))
+
+
+def _as_built(loaded: Policy) -> Policy:
+    """The same weights in modules that were not loaded: these would write down where from."""
+    config = loaded.codec.config
+    codec = codec_stage.build_codec()
+    codec.load_state_dict(loaded.codec.state_dict())
+    codec.register_to_config(
+        shift_factor=config["shift_factor"], scaling_factor=config["scaling_factor"]
+    )
+    built = build_policy(codec)
+    for name in ("transformer", "text_encoder", "text_encoder_2"):
+        getattr(built, name).load_state_dict(getattr(loaded, name).state_dict())
+    for module in (codec, built.transformer, built.text_encoder, built.text_encoder_2):
+        module.eval().requires_grad_(False)
+    return built
+
+
+def _check_part(part: Path, seed: int | None) -> None:
+    """``part`` is whole, and of the same seed (None: any)."""
+    if not part.is_dir():
+        raise UserError(f"{part}: no such folder of weights")
+    verify(part)
+    found = seed_of(part)
+    if None not in (found, seed) and found != seed:
+        raise UserError(f"{part / ABOUT}: its seed is {found}, but {seed} is wanted")
 
 
 def join(parts: list[Path], output: Path) -> None:
-    """Put the parts of the two worlds, made side by side, into one weights folder.
+    """Put parts, made side by side, into one weights folder.
 
     Raises:
-        UserError: a part is not there, or not whole.
+        UserError: a part is not there, not whole, or of another seed than the others.
     """
+    seed: int | None = None
     for part in parts:
-        if not part.is_dir():
-            raise UserError(f"{part}: no such folder of weights")
-        verify(part)
+        _check_part(part, seed)
+        seed = seed_of(part) if seed is None else seed
     with atomic_directory(Path(output)) as folder:
         for part in parts:
             shutil.copytree(part, folder, dirs_exist_ok=True)

@@ -1,29 +1,27 @@
-"""The embedded world's shipped weights and their digests.
+"""The embedded world's weights: where each lies in a folder of them, saving and loading.
 
-``weights/digests.json`` holds the SHA-256 of every other file below ``weights/``. Whoever loads a
-part of it calls :func:`verify` first. This module imports no torch.
+A folder has `digests.json`, which whoever loads a part of it checks first (`bpgo.storage.digests`),
+and `world.json` with the seed that it was made with. The shipped one is `weights/` beside this
+file. This module imports no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bpgo.errors import UserError
-from bpgo.storage.files import read_json, sha256, write_json
+from bpgo.storage.digests import DIGESTS, REMEDY, verify
+from bpgo.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from bpgo.scenes.annotators import Pool, World
     from bpgo.scenes.image.reward_models import RewardModel
     from bpgo.scenes.video.captions import Task
+    from bpgo.scenes.worlds import Pool, WorldName
 
 WEIGHTS = Path(__file__).parent / "weights"
-DIGESTS = "digests.json"
-REMEDY = (
-    "Restore the file from the repository (git checkout), or make all weights again with "
-    "`snakemake --cores all pretrain`."
-)
+ABOUT = "world.json"
 
 
 def policy_folder(weights: Path = WEIGHTS) -> Path:
@@ -31,9 +29,15 @@ def policy_folder(weights: Path = WEIGHTS) -> Path:
     return weights / "policy"
 
 
-def reward_file(world: World, pool: Pool, weights: Path = WEIGHTS) -> Path:
+def reward_name(world: WorldName, pool: Pool, member: int = 1) -> str:
+    """Where the weights of one reward model lie in a folder of weights."""
+    ending = f"_{member}" if member > 1 else ""
+    return f"rewards/{world}/pool_{pool}{ending}.safetensors"
+
+
+def reward_file(world: WorldName, pool: Pool, weights: Path = WEIGHTS, member: int = 1) -> Path:
     """The weights of one reward model."""
-    return weights / "rewards" / world / f"pool_{pool}.safetensors"
+    return weights / reward_name(world, pool, member)
 
 
 def clip_policy_folder(task: Task, weights: Path = WEIGHTS) -> Path:
@@ -46,79 +50,76 @@ def clip_reward_file(pool: Pool, weights: Path = WEIGHTS) -> Path:
     return weights / "video" / "rewards" / f"pool_{pool}.safetensors"
 
 
-def write_digests(weights: Path) -> None:
-    """Write ``digests.json`` for all files now below ``weights``."""
-    files = sorted(path for path in weights.rglob("*") if path.is_file() and path.name != DIGESTS)
-    digests = {path.relative_to(weights).as_posix(): sha256(path) for path in files}
-    write_json(weights / DIGESTS, digests)
+def write_about(weights: Path, seed: int) -> None:
+    """Say in ``world.json`` which seed the image world's weights were made with."""
+    write_json(weights / ABOUT, {"seed": seed})
 
 
-def verify(path: Path) -> None:
-    """Check a file, or all files of a folder, against the ``digests.json`` above it.
-
-    A path with no ``digests.json`` in it or above it (up to three levels) is not ours to check.
+def seed_of(weights: Path) -> int | None:
+    """The seed in ``world.json``; None where there is no such file.
 
     Raises:
-        UserError: a file is missing or its digest differs; names the file, the digest expected,
-            the digest found and the remedy.
+        UserError: the file holds no seed.
     """
-    path = Path(path).resolve()
-    for root in (path, *path.parents[:3]):
-        if (root / DIGESTS).is_file():
-            break
-    else:
-        return
-    name = path.relative_to(root).as_posix()
-    expected = {
-        file: digest
-        for file, digest in read_json(root / DIGESTS).items()
-        if name in (".", file) or file.startswith(f"{name}/")
+    path = weights / ABOUT
+    if not path.is_file():
+        return None
+    try:
+        return int(read_json(path)["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: must hold a seed. {REMEDY}") from None
+
+
+def save_reward(
+    model: RewardModel, world: WorldName, pool: Pool, weights: Path, member: int = 1
+) -> None:
+    """Write the weights of a reward model as float16, and take them back so rounded.
+
+    The file appears whole or not at all.
+    """
+    import torch
+
+    rounded = {
+        key: tensor.to(torch.float16).contiguous() for key, tensor in model.state_dict().items()
     }
-    if not expected:
-        raise UserError(f"{path}: not listed in {root / DIGESTS}. {REMEDY}")
-    for file, digest in sorted(expected.items()):
-        if not (root / file).is_file():
-            raise UserError(f"{root / file}: file is missing, expected sha256 {digest}. {REMEDY}")
-        found = sha256(root / file)
-        if found != digest:
-            raise UserError(
-                f"{root / file}: file is corrupted, expected sha256 {digest}, found {found}. "
-                f"{REMEDY}"
-            )
-
-
-def save_reward(model: RewardModel, world: World, pool: Pool, weights: Path) -> None:
-    """Write the weights of a reward model; the file appears whole or not at all."""
-    _save(model, reward_file(world, pool, weights), f"{world}/{pool}")
+    model.load_state_dict(rounded)
+    _save(rounded, reward_file(world, pool, weights, member), f"{world}/{pool}/{member}")
 
 
 def save_clip_reward(model: RewardModel, pool: Pool, weights: Path) -> None:
-    """As :func:`save_reward`, of the video world."""
-    _save(model, clip_reward_file(pool, weights), f"video/{pool}")
+    """Write the weights of a reward model of the video world, as float32."""
+    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    _save(tensors, clip_reward_file(pool, weights), f"video/{pool}")
 
 
-def _save(model: RewardModel, file: Path, name: str) -> None:
+def _save(tensors: dict[str, Any], file: Path, name: str) -> None:
     from safetensors.torch import save_file
 
     from bpgo.storage.files import atomic_path
 
-    tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     with atomic_path(file) as temporary:
         # One key: safetensors writes several in any order, and equal weights shall be equal files.
         save_file(tensors, temporary, metadata={"reward": name})
 
 
 def load_reward(
-    world: World, pool: Pool, device: str = "cpu", weights: Path = WEIGHTS
+    world: WorldName,
+    pool: Pool,
+    device: str = "cpu",
+    weights: Path = WEIGHTS,
+    member: int = 1,
 ) -> RewardModel:
     """Load a reward model in evaluation mode, without gradients, after a check of its digest.
+
+    It computes in float32, whatever the file's precision.
 
     Raises:
         UserError: the file is missing, corrupted, or does not fit the architecture.
     """
     from bpgo.scenes.image.reward_models import build_reward
 
-    return _load(reward_file(world, pool, weights), lambda: build_reward(pool), weights).to(device)
+    file = reward_file(world, pool, weights, member)
+    return _load(file, lambda: build_reward(pool, member), weights).to(device)
 
 
 def load_clip_reward(pool: Pool, device: str = "cpu", weights: Path = WEIGHTS) -> RewardModel:

@@ -15,6 +15,7 @@ import torch
 from tiny_rewards import build_tiny_rewards, tiny_overrides
 from tiny_video_rewards import build_tiny_video_rewards, video_overrides
 from torch import Tensor
+from untrained_world import untrained_weights
 
 from bpgo import registry
 from bpgo.config import resolve as config
@@ -25,7 +26,9 @@ from bpgo.records import Calibration, Samples
 from bpgo.rewards import load_rewards
 from bpgo.rewards.frame_mean import FrameMean
 from bpgo.rewards.shared.published import PublishedReward
+from bpgo.scenes.weights import WEIGHTS
 from bpgo.seeding import generator, numpy_generator
+from bpgo.storage.digests import read_digests
 from bpgo.storage.files import repository_root
 
 FOLDER = repository_root() / "config" / "rewards"
@@ -52,6 +55,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     return {**build_tiny_rewards(root / "images"), **build_tiny_video_rewards(root / "videos")}
 
 
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights for rewards that have none among the shipped ones."""
+    return untrained_weights(tmp_path_factory.mktemp("untrained"))
+
+
 @pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
 def reward(request: pytest.FixtureRequest) -> Reward:
     settings, tiny = settings_of(request.param), {}
@@ -62,9 +71,15 @@ def reward(request: pytest.FixtureRequest) -> Reward:
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed; this reward runs in an environment of its own")
     parts = {
-        name: settings_of(FOLDER / f"{name}.yaml", **tiny[name])
+        name: settings_of(FOLDER / f"{name}.yaml", **tiny.get(name, {}))
         for name in [*settings.part_names(), *settings.inner_names()]
     }
+    shipped = read_digests(WEIGHTS)
+    for name, entry in {**parts, "it": settings}.items():
+        if (entry.world_file() or "digests.json") not in {*shipped, "digests.json"}:
+            weights = str(request.getfixturevalue("untrained"))
+            parts[name] = entry.model_copy(update={"weights": weights})
+    settings = parts.pop("it", settings)
     scales = {name: {"mean": 0.1, "std": 0.5} for name in parts}
     calibration = Calibration(0.0, 1.0, -3.0, parts=scales)
     return load_rewards({**parts, "it": settings}, ["it"], calibration=calibration)["it"]

@@ -82,6 +82,8 @@ def test_broken_yaml(workspace: Workspace) -> None:
         ("root=/tmp/elsewhere", "error: root: '/tmp/elsewhere' is not allowed"),
         ("root=results/reference", "error: root: 'results/reference' is not allowed"),
         ("allow_mixed=maybe", "error: allow_mixed: 'maybe' is not allowed"),
+        ("pretrain_seed=-1", "error: pretrain_seed: '-1' is not allowed: it must be from 0 to"),
+        ("pretrain_seed=2147483648", "error: pretrain_seed: '2147483648' is not allowed"),
         ("warm=1", "error: warm: '1' is not allowed: it must be true or false"),
     ],
 )

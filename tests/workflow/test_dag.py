@@ -8,6 +8,7 @@ from collections import Counter
 
 import yaml
 from harness import REPOSITORY, Outcome, Workspace, run
+from untrained_world import untrained_weights
 
 from bpgo.analysis import COLLECTED
 from bpgo.config.jobs import samples_folder
@@ -133,17 +134,53 @@ def test_a_rule_is_called_like_its_command() -> None:
         and (command := re.search(r"(?:python -m bpgo|\{params.program:q\}) ([\w-]+)", rule))
     }
     assert len(found) >= 12
-    assert found.pop("pretrain_world") == "pretrain"  # a part of it
+    assert found.pop("pretrain_stage") == "pretrain"  # a part of it
     assert all(name.replace("_", "-") == command for name, command in found.items()), found
 
 
 def test_pretrain_and_bench_are_made_on_request_only(
     workspace: Workspace, plans: dict[str, Outcome]
 ) -> None:
-    wanted = {"pretrain": {"pretrain_world": 2, "pretrain": 1}, "bench": {"bench": 1}}
+    wanted = {"pretrain": {"pretrain_stage": 7, "pretrain": 1}, "bench": {"bench": 1}}
     for target, jobs in wanted.items():
         assert not jobs.keys() & plans["full"].jobs().keys()
         assert workspace.snakemake("--dry-run", target).jobs() == jobs
+
+
+def test_pretraining_with_a_seed_makes_the_image_world_alone(workspace: Workspace) -> None:
+    """In a folder of its own; after the first stage all others can go side by side."""
+    words = ("--dry-run", "--printshellcmds", "pretrain", "--config", "pretrain_seed=3")
+    plan = workspace.snakemake(*words)
+    assert plan.code == 0, plan.text
+    stages = {job["stage"] for job in plan.wildcards("pretrain_stage")}
+    assert stages == {"first", "policy", "ambiguous", "control", "hidden", "clear"}
+    assert "results/pretrain/seed_3" in plan.text
+    calls = re.findall(r"bpgo pretrain --stage (\w+) (.*)", plan.text)
+    for stage, options in calls:
+        assert "--seed 3" in options
+        assert (stage == "first") != ("--first results/pretrain_parts/seed_3/first" in options)
+
+
+def test_a_replicate_of_the_world_is_one_key(workspace: Workspace) -> None:
+    weights = untrained_weights(workspace.path("seed_3"))
+    workspace.edit(lambda values: values.update(world_weights=str(weights)))
+    plan = workspace.snakemake("--dry-run", "smoke")
+    assert plan.code == 0, plan.text
+    (weights / "rewards" / "clear" / "pool_b.safetensors").unlink()
+    plan = workspace.snakemake("--dry-run", "smoke")
+    assert plan.code != 0
+    errors = [line for line in plan.text.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "world_weights" in errors[0]
+    assert "pool_b.safetensors: file is missing" in errors[0]
+    assert "Traceback" not in plan.text
+
+
+def test_hard_captions_are_a_configuration_of_their_own(workspace: Workspace) -> None:
+    plan = workspace.with_config("scenes_hard").snakemake("--dry-run")
+    assert plan.code == 0, plan.text
+    assert {job["root"] for job in plan.wildcards("train")} == {"results/scenes_hard"}
+    assert plan.jobs()["train"] == 6 * 3
 
 
 def test_trust_draws_groups_and_trains_nothing(

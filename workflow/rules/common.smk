@@ -19,10 +19,10 @@ from bpgo.run.warm import folder as warm_folder
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
 
-# Three options belong to the workflow, not to the settings:
+# Four options belong to the workflow, not to the settings:
 # --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code;
-# warm=false starts every job from nothing.
-ROOT, ALLOW_MIXED, WARM = (
+# warm=false starts every job from nothing; pretrain_seed=3 names the weights that `pretrain` makes.
+ROOT, ALLOW_MIXED, WARM, PRETRAIN_SEED = (
     str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items()
 )
 SMOKE = f"{ROOT}/smoke"
@@ -65,6 +65,8 @@ def check_options():
     for name, value in {"allow_mixed": ALLOW_MIXED, "warm": WARM}.items():
         if value.lower() not in ("true", "false"):
             fail(f"{name}: '{value}' is not allowed: it must be true or false")
+    if not re.fullmatch(r"0|[1-9][0-9]{0,9}", PRETRAIN_SEED) or int(PRETRAIN_SEED) >= 2**31:
+        fail(f"pretrain_seed: '{PRETRAIN_SEED}' is not allowed: it must be from 0 to {2**31 - 1}")
 
 
 @cache

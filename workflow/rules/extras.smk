@@ -1,30 +1,45 @@
-"""Made on request: the shipped weights, from nothing, and the benchmark."""
+"""Made on request: a set of weights, from nothing, and the benchmark."""
+
+PARTS = f"{ROOT}/pretrain_parts/seed_{PRETRAIN_SEED}"
 
 
+# Stages side by side: after the first, the policy's second course and the rewards of each world.
 # One thread, as for the shipped weights: another number of threads gives other last bits.
-rule pretrain_world:
+rule pretrain_stage:
+    input:
+        lambda wildcards: [] if wildcards.stage in ("first", "video") else f"{PARTS}/first",
     output:
-        directory(f"{ROOT}/pretrain_parts/{{world}}"),
+        directory(f"{PARTS}/{{stage}}"),
     log:
-        f"{ROOT}/logs/pretrain_{{world}}.log",
+        f"{ROOT}/logs/pretrain/seed_{PRETRAIN_SEED}/{{stage}}.log",
     wildcard_constraints:
-        world="images|video",
+        stage="first|policy|video|ambiguous|control|hidden|clear",
     conda:
         "../envs/main.yaml"
     threads: 1
+    params:
+        first=lambda wildcards, input: ["--first", input[0]] if input else [],
+        seed=PRETRAIN_SEED,
     shell:
         "python -S -m bpgo.run.job"
-        " python -m bpgo pretrain --world {wildcards.world:q} --output {output:q}"
-        " --threads {threads} >> {log:q} 2>&1"
+        " python -m bpgo pretrain --stage {wildcards.stage:q} {params.first:q}"
+        " --seed {params.seed:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
 
 
+# The video world has one set of weights, which is shipped.
 rule pretrain:
     input:
-        expand(f"{ROOT}/pretrain_parts/{{world}}", world=["images", "video"]),
+        expand(
+            f"{PARTS}/{{stage}}",
+            stage=[
+                *("policy", "ambiguous", "control", "hidden", "clear"),
+                *(["video"] if PRETRAIN_SEED == "0" else []),
+            ],
+        ),
     output:
-        directory(f"{ROOT}/pretrain"),
+        directory(f"{ROOT}/pretrain/seed_{PRETRAIN_SEED}"),
     log:
-        f"{ROOT}/logs/pretrain.log",
+        f"{ROOT}/logs/pretrain/seed_{PRETRAIN_SEED}.log",
     conda:
         "../envs/main.yaml"
     params:

@@ -13,6 +13,8 @@ class ScenesPromptSettings(PromptSettings):
     """Keys of a `scenes` prompt set."""
 
     kind: Literal["scenes"]
+    # even: from fully specified to fully open; hard_specified: specified ones are long, open short.
+    captions: Literal["even", "hard_specified"] = "even"
 
     @property
     def knows_ambiguity(self) -> bool:
@@ -35,10 +37,13 @@ class ScenesPrompts:
     def split(self, name: Split) -> PromptList:
         """See `bpgo.prompts.sets.PromptSet`."""
         from bpgo.scenes.captions import sample_captions
+        from bpgo.scenes.hard_captions import sample_hard_captions
 
         count = getattr(self.settings, name)
+        even = self.settings.captions == "even"
+        draw = sample_captions if even else sample_hard_captions
         try:
-            captions = sample_captions(count, self.settings.seed, name)
+            captions = draw(count, self.settings.seed, name)
         except ValueError as error:
             raise UserError(f"prompts.{name}: {count} is too many: {error}") from None
         return PromptList(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
 
 from bpgo.config.settings import RewardSettings
+from bpgo.scenes.weights import reward_name
+from bpgo.scenes.worlds import MEMBERS, Pool, WorldName, world_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,12 +20,29 @@ class PreferenceSettings(RewardSettings):
     """Keys of a `scenes_preference` reward."""
 
     kind: Literal["scenes_preference"] = "scenes_preference"
-    world: Literal["clear", "ambiguous"]  # whose annotators: without or with taste
-    pool: Literal["a", "b", "c"]  # a: ViT-CLIP, b: CNN-CLIP, c: fusion transformer
+    world: WorldName  # whose annotators, and what they teach (bpgo.scenes.worlds)
+    pool: Pool  # a: ViT-CLIP, b: CNN-CLIP, c: fusion transformer
+    member: Annotated[int, Field(ge=1, le=MEMBERS)] = 1  # of the pool's ensemble
+    # Folder of weights, and digest of the file in it: `resolve` says them; None: the shipped ones.
+    weights: str | None = None
+    content: str | None = None
+
+    @model_validator(mode="after")
+    def _there_is_such_a_model(self) -> PreferenceSettings:
+        if (self.pool, self.member) not in world_of(self.world).models():
+            raise ValueError(
+                f"world '{self.world}' has no member {self.member} of pool {self.pool}: ensembles"
+                " are those of pool a in the worlds ambiguous and clear"
+            )
+        return self
+
+    def world_file(self) -> str:
+        """The weights of the model, below the folder."""
+        return reward_name(self.world, self.pool, self.member)
 
 
 class ScenesPreference:
-    """The reward model of one annotator pool, from the shipped weights.
+    """The reward model of one annotator pool.
 
     Raises:
         UserError: the weights are missing or corrupted.
@@ -30,11 +51,15 @@ class ScenesPreference:
     Settings = PreferenceSettings
 
     def __init__(self, settings: PreferenceSettings, device: str = "cpu") -> None:
-        from bpgo.scenes.weights import load_reward
+        from bpgo.scenes.weights import WEIGHTS, load_reward
+        from bpgo.storage import hub
 
         self.settings = settings
         self.device = device
-        self.model = load_reward(settings.world, settings.pool, device)
+        folder = WEIGHTS
+        if settings.weights is not None:
+            folder = hub.folder(settings.weights, None, f"reward '{settings.title}'")
+        self.model = load_reward(settings.world, settings.pool, device, folder, settings.member)
 
     def __call__(self, samples: Samples) -> Tensor:
         """Score images [B, 3, 24, 24]: [B] float32, higher is better."""

@@ -2,7 +2,8 @@
 
 Images are RGB [B, 3, 24, 24] in [0, 1], texts token ids [B, 12]; a score is a real number, higher
 is better. Pool a is a ViT-CLIP (it trains policies, the part HPSv2 plays in the paper), pool b a
-CNN-CLIP and pool c a fusion transformer (they judge, as PickScore and ImageReward do).
+CNN-CLIP and pool c a fusion transformer (they judge, as PickScore and ImageReward do). The further
+members of pool a's ensemble are ViT-CLIPs of other sizes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bpgo.scenes.annotators import Pool
 from bpgo.scenes.image.render import IMAGE_SIZE
 from bpgo.scenes.text import PAD, WORDS, WordTokens
+from bpgo.scenes.worlds import MEMBERS, TRAINING_POOL, Pool
 
 WIDTH = 64
 HEADS = 4
@@ -48,11 +49,11 @@ class Block(nn.Module):
 class TextTower(nn.Module):
     """Token ids [B, L] to token features [B, L, D] (and their mask)."""
 
-    def __init__(self, depth: int, words: WordTokens = WORDS) -> None:
+    def __init__(self, depth: int, words: WordTokens = WORDS, width: int = WIDTH) -> None:
         super().__init__()
-        self.words = nn.Embedding(len(words), WIDTH)
-        self.positions = nn.Parameter(0.1 * torch.randn(words.length, WIDTH))
-        self.blocks = nn.ModuleList(Block() for _ in range(depth))
+        self.words = nn.Embedding(len(words), width)
+        self.positions = nn.Parameter(0.1 * torch.randn(words.length, width))
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         nn.init.normal_(self.words.weight, std=0.3)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,11 +73,11 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 class PatchTower(nn.Module):
     """Images to patch features [B, N, D], with learned positions."""
 
-    def __init__(self, patch: int, depth: int) -> None:
+    def __init__(self, patch: int, depth: int, width: int = WIDTH) -> None:
         super().__init__()
-        self.patches = nn.Conv2d(3, WIDTH, patch, patch)
-        self.positions = nn.Parameter(0.1 * torch.randn((IMAGE_SIZE // patch) ** 2, WIDTH))
-        self.blocks = nn.ModuleList(Block() for _ in range(depth))
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.positions = nn.Parameter(0.1 * torch.randn((IMAGE_SIZE // patch) ** 2, width))
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patches(images * 4 - 1).flatten(2).transpose(1, 2) + self.positions
@@ -103,10 +104,10 @@ class RewardModel(nn.Module):
 class ClipReward(RewardModel):
     """Two towers; the score is a learned scale times the cosine of their features."""
 
-    def __init__(self, text_depth: int, words: WordTokens = WORDS) -> None:
+    def __init__(self, text_depth: int, words: WordTokens = WORDS, width: int = WIDTH) -> None:
         super().__init__()
-        self.text = TextTower(text_depth, words)
-        self.text_out = nn.Linear(WIDTH, WIDTH)
+        self.text = TextTower(text_depth, words, width)
+        self.text_out = nn.Linear(width, width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -131,12 +132,12 @@ class ClipReward(RewardModel):
 
 
 class VitClip(ClipReward):
-    """Pool a: patches of 4 pixels, a three-block transformer."""
+    """Pool a: patches of 4 pixels, a three-block transformer; members of other sizes."""
 
-    def __init__(self) -> None:
-        super().__init__(text_depth=2)
-        self.tower = PatchTower(patch=4, depth=3)
-        self.image_out = nn.Linear(WIDTH, WIDTH)
+    def __init__(self, patch: int = 4, depth: int = 3, width: int = WIDTH) -> None:
+        super().__init__(text_depth=2, width=width)
+        self.tower = PatchTower(patch, depth, width)
+        self.image_out = nn.Linear(width, width)
 
     def image_features(self, images: Tensor) -> Tensor:
         return self.image_out(self.tower(images).mean(1))
@@ -203,8 +204,22 @@ class Fusion(RewardModel):
 
 
 ARCHITECTURES: dict[Pool, type[RewardModel]] = {"a": VitClip, "b": CnnClip, "c": Fusion}
+ENSEMBLE: dict[int, dict[str, int]] = {
+    2: {"patch": 6, "depth": 3, "width": 64},
+    3: {"patch": 8, "depth": 4, "width": 64},
+    4: {"patch": 4, "depth": 2, "width": 48},
+}
+"""Sizes of the training pool's further members."""
 
 
-def build_reward(pool: Pool) -> RewardModel:
-    """Build an untrained reward model; weights come from torch's global stream."""
-    return ARCHITECTURES[pool]()
+def build_reward(pool: Pool, member: int = 1) -> RewardModel:
+    """Build an untrained reward model; weights come from torch's global stream.
+
+    Raises:
+        ValueError: the pool has no such member.
+    """
+    if member == 1:
+        return ARCHITECTURES[pool]()
+    if pool != TRAINING_POOL or not 1 < member <= MEMBERS:
+        raise ValueError(f"pool {pool} has no member {member}")
+    return VitClip(**ENSEMBLE[member])

@@ -3,8 +3,13 @@
 Captions with scenes that meet them (InfoNCE), and preference pairs (Bradley-Terry) of the policy's
 own samples, of mutated scenes and of scenes that meet a caption equally well. Without mutated pairs
 the reward is weak and is hacked within 60 iterations; without artefact negatives, policies learn a
-faint background pattern that any CLIP-like reward likes. InfoNCE teaches alignment whatever the
-annotators say, so it counts by their share of alignment, 1 - d: else taste is hardly learned.
+faint background pattern that any CLIP-like reward likes. In a world of reduced contrast InfoNCE
+counts by 1 - d, the annotators' share of alignment where they have taste.
+
+Every draw is named by the seed and the pool: pools are asked about other pairs, learn from other
+scenes and start from other weights. None is named by the world, so the models of one pool in two
+worlds differ by what the worlds differ in. Members of an ensemble share their pool's scenes, pairs
+and labels; each learns from a bootstrap sample of the pairs, from a start and batches of its own.
 """
 
 from __future__ import annotations
@@ -18,13 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bpgo.scenes.annotators import (
-    Pool,
-    World,
-    preference_probability,
-    sample_labels,
-    taste_share,
-)
+from bpgo.scenes.annotators import contrast_weight, preference_probability, sample_labels
 from bpgo.scenes.captions import Split, sample_captions
 from bpgo.scenes.course import Loss, one_cycle, run_course
 from bpgo.scenes.image.codec import scene_images
@@ -33,6 +32,7 @@ from bpgo.scenes.image.policy import Policy, sample_images
 from bpgo.scenes.image.render import mutate_scene, render_batch, sample_scene
 from bpgo.scenes.image.reward_models import RewardModel, build_reward
 from bpgo.scenes.text import encode_texts
+from bpgo.scenes.worlds import Pool, World
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
 STEPS = 600
@@ -67,6 +67,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def select(self, rows: Tensor) -> Pairs:
+        """Some pairs [M], in that order, with repeats."""
+        texts = [self.texts[row] for row in rows.tolist()]
+        return Pairs(self.first[rows], self.second[rows], texts, self.artefact[rows])
 
 
 def sampled_pairs(policy: Policy, count: int, seed: int, split: Split = "train") -> Pairs:
@@ -139,18 +144,18 @@ def faint_patterns(count: int, side: int, draws: torch.Generator) -> Tensor:
     return torch.stack((smooth, fine, tile))[kind, torch.arange(count)]
 
 
-def preference_pairs(policy: Policy, seed: int, share: float = 1.0) -> Pairs:
-    """All pairs that the pools are asked about; ``share`` scales their number for short tests."""
+def preference_pairs(policy: Policy, pool: Pool, seed: int, share: float = 1.0) -> Pairs:
+    """All pairs that one pool is asked about; ``share`` scales their number for short tests."""
     wanted = (SAMPLED_PAIRS, MUTATED_PAIRS, OPEN_PAIRS, ARTEFACT_PAIRS)
     counts = [max(8, int(share * n)) for n in wanted]
-    sampled = sampled_pairs(policy, counts[0], derive_seed(seed, "sampled") % 2**31)
-    mutated = mutated_pairs(counts[1], derive_seed(seed, "mutated") % 2**31)
-    free = open_pairs(counts[2], derive_seed(seed, "open") % 2**31)
+    sampled = sampled_pairs(policy, counts[0], derive_seed(seed, "sampled", pool) % 2**31)
+    mutated = mutated_pairs(counts[1], derive_seed(seed, "mutated", pool) % 2**31)
+    free = open_pairs(counts[2], derive_seed(seed, "open", pool) % 2**31)
     half = counts[3] // 2
     spoilt = artefact_pairs(
         torch.cat((sampled.first[:half], mutated.first[:half])),
         sampled.texts[:half] + mutated.texts[:half],
-        seed,
+        derive_seed(seed, "artefacts", pool),
     )
     parts = (sampled, mutated, free, spoilt)
     return Pairs(
@@ -165,28 +170,46 @@ def label(pairs: Pairs, world: World, pool: Pool, seed: int) -> Tensor:
     """One pool's labels, [N]: 1 where the first is preferred. An artefact is never preferred."""
     probability = preference_probability(pairs.first, pairs.second, pairs.texts, world, pool)
     probability = torch.where(pairs.artefact, torch.zeros(()), probability)
-    return sample_labels(probability, generator(seed, "labels", world, pool))
+    return sample_labels(probability, generator(seed, "labels", pool))
+
+
+def bootstrap_rows(count: int, pool: Pool, member: int, seed: int) -> Tensor:
+    """Rows [count] of a pool's pairs that a member learns from: the first one from each once."""
+    if member == 1:
+        return torch.arange(count)
+    return torch.randint(count, (count,), generator=generator(seed, "bootstrap", pool, member))
 
 
 def train_reward(
-    pairs: Pairs, world: World, pool: Pool, steps: int = STEPS, seed: int = 0
+    pairs: Pairs, world: World, pool: Pool, member: int = 1, steps: int = STEPS, seed: int = 0
 ) -> RewardModel:
-    """Train the reward model of one pool: InfoNCE (by 1 - d) plus Bradley-Terry."""
-    key = derive_seed(seed, "reward", pool)  # pools see different scenes and start differently
-    torch.manual_seed(key)  # layers draw from the global stream
-    model = build_reward(pool)
-    images, texts = scene_images(min(REAL_PAIRS, 4 * CONTRAST_BATCH * steps), key % 2**31)
+    """Train one reward model: InfoNCE, weighted as the world says, plus Bradley-Terry.
+
+    Args:
+        pairs: all that the pool is asked about (`preference_pairs`).
+        world: whose annotators answer, and what open captions count.
+        pool: which annotators.
+        member: of the pool's ensemble, from 1.
+        steps: optimizer steps.
+        seed: of the set of weights.
+    """
+    torch.manual_seed(derive_seed(seed, "reward", pool, member))  # layers draw from it
+    model = build_reward(pool, member)
+    count = min(REAL_PAIRS, 4 * CONTRAST_BATCH * steps)
+    images, texts = scene_images(count, derive_seed(seed, "reward scenes", pool) % 2**31)
+    labels = label(pairs, world, pool, seed)
+    rows = bootstrap_rows(len(pairs), pool, member, seed)
+    asked = pairs if member == 1 else pairs.select(rows)
     examples = Examples(
         images,
         encode_texts(texts),
-        1 - taste_share(texts, world),
-        pairs,
-        encode_texts(pairs.texts),
-        label(pairs, world, pool, seed),
+        contrast_weight(texts, world),
+        asked,
+        encode_texts(asked.texts),
+        labels[rows],
     )
-    return fit(
-        model, examples, steps, generator(seed, "reward batches", pool), f"reward {world} {pool}"
-    )
+    draws = generator(seed, "reward batches", pool, member)
+    return fit(model, examples, steps, draws, f"reward {world.name} {pool} {member}")
 
 
 @dataclass(frozen=True)
@@ -196,7 +219,7 @@ class Examples:
     Attributes:
         images: N images (or clips) that meet their captions.
         ids: token ids of those captions [N, L].
-        aligned: what each counts in InfoNCE, [N].
+        aligned: what each counts in InfoNCE, [N] in [0, 1].
         pairs: M pairs that annotators were asked about.
         pair_ids: token ids of their captions [M, L].
         labels: 1 where the first was preferred, [M].

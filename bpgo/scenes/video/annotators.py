@@ -1,7 +1,7 @@
 """Simulated annotators of clips, with taste: who labels the preference pairs of the video world.
 
-The image world's annotators (`bpgo.scenes.annotators`: the formula, the dial and its constants),
-with the dial at 1: judged by alignment where a caption is specified, by taste where it is open.
+The image world's annotators (`bpgo.scenes.annotators`: the formula and its constants) of
+a world with taste: judged by alignment where a caption is specified, by taste where it is open.
 A clip has one feature more that people may like: how much moves in it.
 """
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from bpgo.scenes.annotators import (
     TASTE_SCALE,
-    Pool,
     foreground_features,
     preference,
     share_of_ambiguity,
@@ -22,6 +21,7 @@ from bpgo.scenes.annotators import (
 from bpgo.scenes.image.render import BACKGROUND
 from bpgo.scenes.video.captions import parse
 from bpgo.scenes.video.oracle import judge
+from bpgo.scenes.worlds import Pool
 
 # Foreground colour along red - cyan, green - blue and brightness, centre x and y, liveliness.
 _FEATURE_MEAN = torch.tensor([0.084, 0.088, 0.819, 0.0, 0.0, 0.268])

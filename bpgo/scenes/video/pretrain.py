@@ -10,7 +10,6 @@ from typing import Any
 
 from diffusers import AutoencoderKLWan
 
-from bpgo.scenes.annotators import POOLS, Pool
 from bpgo.scenes.course import say
 from bpgo.scenes.image.reward_models import RewardModel
 from bpgo.scenes.video import codec as codec_stage
@@ -18,6 +17,7 @@ from bpgo.scenes.video import reward_training as reward_stage
 from bpgo.scenes.video import sft
 from bpgo.scenes.video.policy import Policy, save_policy
 from bpgo.scenes.weights import clip_policy_folder, save_clip_reward
+from bpgo.scenes.worlds import POOLS, Pool
 
 SEED = 0
 

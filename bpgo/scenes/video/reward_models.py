@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bpgo.scenes.annotators import Pool
 from bpgo.scenes.image.reward_models import WIDTH, Block, ClipReward, Fusion, RewardModel
 from bpgo.scenes.video.render import CLIP_SIZE, FRAMES
 from bpgo.scenes.video.text import CLIP_WORDS
+from bpgo.scenes.worlds import Pool
 
 
 class TubeletTower(nn.Module):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bpgo.scenes.annotators import Pool, sample_labels
+from bpgo.scenes.annotators import sample_labels
 from bpgo.scenes.captions import Split
 from bpgo.scenes.image.reward_models import RewardModel
 from bpgo.scenes.image.reward_training import (
@@ -32,6 +32,7 @@ from bpgo.scenes.video.policy import Policy, first_frames, sample_clips
 from bpgo.scenes.video.render import mutate_scene, render_batch, sample_scene
 from bpgo.scenes.video.reward_models import build_reward
 from bpgo.scenes.video.text import encode_texts
+from bpgo.scenes.worlds import Pool
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
 STEPS = 600

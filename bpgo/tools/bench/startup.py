@@ -50,7 +50,7 @@ WORK = {
 }
 
 # Given by hand, or only by `snakemake trust`.
-NOT_TIMED = ("groups", "rules", "track", "power", "agree", "simulate")
+NOT_TIMED = ("groups", "rules", "track", "power", "agree", "simulate", "worlds")
 
 
 def startup_seconds(

@@ -19,7 +19,8 @@ def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> 
     }
     plain = config.resolve(values, folder)
     changed = config.resolve({**values, "overrides": changes}, folder)
-    assert changed.model == plain.model.model_copy(update={"path": "/elsewhere"})
+    elsewhere = {"path": "/elsewhere", "content": None}  # no folder of ours
+    assert changed.model == plain.model.model_copy(update=elsewhere)
     assert changed.rewards["oracle"].model_dump()["output"] == "strict"
     advantage = changed.arms["dance_grpo"].model_dump()["advantage"]
     assert advantage == {**plain.arms["dance_grpo"].model_dump()["advantage"], "clip": 4.0}

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bpgo.errors import UserError
 from bpgo.models.flux import FluxPolicy
-from bpgo.scenes.weights import write_digests
 from bpgo.seeding import generator
+from bpgo.storage.digests import write_digests
 
 
 @pytest.fixture

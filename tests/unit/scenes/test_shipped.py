@@ -16,7 +16,8 @@ from bpgo.scenes.image.codec import reconstruction_scores
 from bpgo.scenes.image.oracle import judge
 from bpgo.scenes.image.policy import load_policy, sample_images
 from bpgo.scenes.text import encode_texts
-from bpgo.scenes.weights import WEIGHTS, load_reward, policy_folder, verify
+from bpgo.scenes.weights import WEIGHTS, load_reward, policy_folder
+from bpgo.storage.digests import verify
 
 WORLDS = ("clear", "ambiguous")
 GROUP = 12
@@ -44,6 +45,7 @@ def test_digests_and_size():
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
     images = [path for path in files if WEIGHTS / "video" not in path.parents]
     assert 6e6 < sum(path.stat().st_size for path in images) < 12e6
+    assert sum(path.stat().st_size for path in files) < 25e6
     assert max(path.stat().st_size for path in files) < 5.5e6
     assert {path.suffix for path in files} <= {".safetensors", ".json"}
 

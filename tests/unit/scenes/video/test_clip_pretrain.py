@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from bpgo.errors import UserError
-from bpgo.scenes.annotators import POOLS
 from bpgo.scenes.pretrain import join, pretrain_all
 from bpgo.scenes.video.captions import TASKS, Task, sample_captions
 from bpgo.scenes.video.policy import first_frames, load_policy, sample_clips
 from bpgo.scenes.video.reward_training import score_clips
-from bpgo.scenes.weights import clip_policy_folder, load_clip_reward, verify, write_digests
+from bpgo.scenes.weights import clip_policy_folder, load_clip_reward
+from bpgo.scenes.worlds import POOLS
+from bpgo.storage.digests import verify, write_digests
 
 
 @pytest.fixture(scope="module")

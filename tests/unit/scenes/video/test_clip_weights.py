@@ -10,12 +10,13 @@ from bpgo.config import resolve as config
 from bpgo.config.settings import ModelSettings
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.models.wan import WanPolicy
-from bpgo.scenes.annotators import POOLS
 from bpgo.scenes.video.captions import sample_captions, specified_captions
 from bpgo.scenes.video.oracle import judge
 from bpgo.scenes.video.render import render_batch, sample_scene
-from bpgo.scenes.weights import WEIGHTS, load_clip_reward, verify
+from bpgo.scenes.weights import WEIGHTS, load_clip_reward
+from bpgo.scenes.worlds import POOLS
 from bpgo.seeding import numpy_generator
+from bpgo.storage.digests import verify
 
 COUNT = 96
 
