@@ -38,11 +38,30 @@ def check_sizes(settings: Settings, file: str) -> None:
             f"{file}: training.snapshot_every: {training.snapshot_every} is more than"
             f" training.iterations, which is {training.iterations}"
         )
+    _check_final_stages(settings, file)
     names = {name for entry in settings.experiments for name in settings.rewards_of(entry)}
     if settings.analysis.main_metric not in names:
         raise UserError(
             f"{file}: analysis.main_metric: '{settings.analysis.main_metric}' scores no experiment."
             f" Known: {', '.join(sorted(names))}"
+        )
+
+
+def _check_final_stages(settings: Settings, file: str) -> None:
+    """Runs have so many policies, and all of them are scored on all evaluation prompts."""
+    wanted, judged = settings.analysis.final_stages, settings.evaluation
+    key = f"{file}: analysis.final_stages: {wanted}"
+    stages = len(settings.training.stages())
+    if wanted > stages:
+        raise UserError(
+            f"{key} is more than a run has: {stages} (training.iterations by"
+            " training.snapshot_every, rounded up)"
+        )
+    if wanted > 1 and judged.curve_prompts < judged.prompts:
+        raise UserError(
+            f"{key} is for policies that are scored on all evaluation prompts, but snapshots are"
+            f" scored on evaluation.curve_prompts, {judged.curve_prompts} of {judged.prompts}:"
+            " leave evaluation.curve_prompts out, or set analysis.final_stages to 1"
         )
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, SerializeAsAny
 
 from bpgo.config.declared import AnalysisSettings
 from bpgo.config.digests import JUDGING, digest_of
+from bpgo.config.evaluation import EvaluationSettings
 from bpgo.config.fields import (
     Count,
     Guidance,
@@ -196,25 +197,16 @@ class TrainingSettings(Strict):
     # some 1e-7 where groups are dropped.
     ratio_tolerance: Positive | None = None
 
+    def stages(self) -> list[int]:
+        """The iterations after which a policy is kept and judged, the last one included."""
+        return [*range(self.snapshot_every, self.iterations, self.snapshot_every), self.iterations]
+
 
 class MachineSettings(Strict):
     """What the jobs use of a machine; it changes no result beyond the rounding of sums."""
 
     gpus: Annotated[int, Field(ge=0)] = 0  # for each training run, one process each
     shard_weights: bool = True  # full weights on several GPUs: FSDP2; false: all weights on each
-
-
-class EvaluationSettings(Strict):
-    """How policies are judged: the evaluation sampler (ODE) on held-out prompts."""
-
-    prompts: Count
-    curve_prompts: Count  # the first ones, scored at every snapshot
-    samples_per_prompt: Count = 1
-    steps: Count
-    guidance_scale: Guidance | None = None  # None: as in training
-    batch_size: Count = 96
-    # Of the clips' files: high plays everywhere; lossless lets judges see what the policy made.
-    clip_quality: Literal["high", "lossless"] = "high"
 
 
 class CalibrationSettings(Strict):

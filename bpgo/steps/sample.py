@@ -90,11 +90,10 @@ def _sample(
 
 def stages_of(settings: Settings, trained: Path) -> list[tuple[int, Path | None]]:
     """(iteration, folder of weights), the final policy last."""
-    training = settings.training
-    every = range(training.snapshot_every, training.iterations, training.snapshot_every)
+    *every, last = settings.training.stages()
     snapshots: list[tuple[int, Path | None]]
     snapshots = [(step, trained / "snapshots" / f"iteration_{step:06d}") for step in every]
-    return [*snapshots, (training.iterations, trained / "policy")]
+    return [*snapshots, (last, trained / "policy")]
 
 
 def _draw(

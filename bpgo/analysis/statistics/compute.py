@@ -64,7 +64,7 @@ def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[s
         return pd.concat([make(scores) for scores in data.scores.values()], ignore_index=True)
 
     per_run = training.training_curves(settings, data)
-    measures = training.convergence(settings, per_run, data)
+    measures = training.convergence(settings, data)
     bins, trends = premise.premise(settings, data, bootstrap)
     trust_bins, trust_trend = premise.trust(settings, data, bootstrap)
     gaps = each(lambda scores: differences(settings, scores, bootstrap))

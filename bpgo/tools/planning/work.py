@@ -134,8 +134,7 @@ def with_guidance(settings: Settings, each: Passes) -> tuple[int, int]:
 
 def snapshots(settings: Settings) -> int:
     """Policies kept before the last one."""
-    training = settings.training
-    return len(range(training.snapshot_every, training.iterations, training.snapshot_every))
+    return len(settings.training.stages()) - 1
 
 
 def drawn(settings: Settings) -> int:

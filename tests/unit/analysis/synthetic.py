@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from bpgo.config.declared import AnalysisSettings, PrimaryContrast
+from bpgo.config.evaluation import EvaluationSettings
 from bpgo.config.fields import Strict
 from bpgo.config.paper import PaperMetric, PaperSettings
 from bpgo.config.settings import (
     CalibrationSettings,
-    EvaluationSettings,
     ExperimentSettings,
     ModelSettings,
     PromptSettings,

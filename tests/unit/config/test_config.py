@@ -122,6 +122,11 @@ BAD = {
         1000,
         ["evaluation.curve_prompts", "1000", "evaluation.prompts", "512"],
     ),
+    "more final stages than a run has": (
+        "analysis.final_stages",
+        99,
+        ["my.yaml: analysis.final_stages: 99", "more than a run has", "training.snapshot_every"],
+    ),
     "more evaluation prompts than there are": (
         "evaluation.prompts",
         1000,
@@ -387,3 +392,14 @@ def test_the_papers_metrics_belong_to_rewards_that_score(
     message = refusal(spoil(values, "experiments.clear.paper", paper), folder)
     assert "my.yaml: experiments.clear.paper.metrics: 'scenes_clear_d'" in message
     assert "Did you mean 'scenes_clear_c'?" in message
+
+
+def test_snapshots_are_scored_on_all_prompts_by_default(
+    values: dict[str, Any], folder: Path
+) -> None:
+    settings = config.resolve(values, folder, "my.yaml")
+    assert settings.evaluation.curve_prompts == settings.evaluation.prompts
+    changed = spoil(spoil(values, "evaluation.curve_prompts", 128), "analysis.final_stages", 2)
+    message = refusal(changed, folder)
+    assert "analysis.final_stages: 2" in message
+    assert "evaluation.curve_prompts, 128 of 512" in message
