@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bpgo.analysis.roles import oracle_of
-from bpgo.analysis.statistics.bootstrap import Floats, rows_rank_correlation, standardized
+from bpgo.analysis.statistics.bootstrap import Floats, standardized
+from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma, within_spread
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
@@ -152,12 +153,13 @@ def _per_run(
 def _groups(settings: Settings, rollouts: pd.DataFrame) -> pd.DataFrame:
     """Rollouts reduced per (run, iteration, prompt): one row a group.
 
-    `rank_correlation` is Spearman's between reward and truth (see `_truth`) over the group's
-    samples, NaN where one of them is constant or there is no truth. `reward_std` has ddof 0.
+    `gain` and `gamma` say how well the reward ranks the group's samples by the truth (see `_truth`
+    and `bpgo.analysis.statistics.reliability`), NaN where there is no truth. `reward_std` has
+    ddof 0.
     """
     columns = [*GROUP_KEYS, "ambiguity", "reward_mean", "reward_std", "prior", "weight"]
     if rollouts.empty:
-        return pd.DataFrame(columns=[*columns, "rank_correlation"])
+        return pd.DataFrame(columns=[*columns, "gain", "gamma"])
     ordered = rollouts.sort_values([*GROUP_KEYS, "sample"], ignore_index=True)
     starts = np.flatnonzero(~ordered.duplicated(GROUP_KEYS))
     sizes = np.diff(np.append(starts, len(ordered)))
@@ -170,13 +172,19 @@ def _groups(settings: Settings, rollouts: pd.DataFrame) -> pd.DataFrame:
     result["reward_mean"], result["reward_std"] = mean, np.sqrt(variance)
     for name in ("prior", "weight"):
         result[name] = first[name].to_numpy(float) if name in first else np.nan
-    correlation = np.full(len(starts), np.nan)
-    for size in np.unique(sizes):  # rank all groups of one size at once
+    gain, gamma = (np.full(len(starts), np.nan) for _ in range(2))
+    worlds = first["experiment"].to_numpy()
+    for size in np.unique(sizes):  # all groups of one size at once
         chosen = np.flatnonzero(sizes == size)
         at = starts[chosen][:, None] + np.arange(size)
         known = np.isfinite(truth[at]).all(axis=1)
-        correlation[chosen[known]] = rows_rank_correlation(reward[at[known]], truth[at[known]])
-    result["rank_correlation"] = correlation
+        chosen, at = chosen[known], at[known]
+        gain[chosen] = rows_gain(reward[at], truth[at])
+        gamma[chosen] = rows_gamma(reward[at], truth[at])
+        for world in np.unique(worlds[chosen]):
+            mine = worlds[chosen] == world
+            gain[chosen[mine]] /= within_spread(truth[at[mine]])
+    result["gain"], result["gamma"] = gain, gamma
     return result
 
 

@@ -44,12 +44,12 @@ CAPTIONS = {
     " standard deviations of the base policy's scores within a prompt. Thick: the interval of one"
     " difference; thin: of all arms of a panel at once. Filled: the thin one excludes zero and is"
     " not all within the grey band, where a difference does not matter.",
-    "trust": "Does RAS trust the right groups? Rank correlation of the training reward with the"
-    " oracle (without one: the mean of the other logged rewards) inside a group, by the weight that"
-    " the group was given. Mean over seeds, bar: interval; in brackets: rank correlation over all"
-    " groups.",
-    "premise": "Does the premise hold? Rank correlation of each reward with the oracle (without"
-    " one: the mean of the other rewards) inside a group of base-policy samples, by the prompt's"
+    "trust": "Does RAS trust the right groups? By how much the update of a group on the training"
+    " reward raises the oracle (without one: the mean of the other logged rewards), by the weight"
+    " that the group was given; of runs of earlier versions their rank correlation. Mean over"
+    " seeds, bar: interval; in brackets: rank correlation over all groups.",
+    "premise": "Does the premise hold? By how much the update of a group of base-policy samples on"
+    " each reward raises the oracle (without one: the mean of the other rewards), by the prompt's"
     " ambiguity (left) and by the group's mean reward (right). Bars: intervals over groups.",
     "sweep": "Scaling magnitude: paired difference to the reference arm at the end of training, by"
     " reward. Bars: intervals that hold for all arms at once; grey: the recommended value.",

@@ -133,6 +133,7 @@ _LATEX = {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
     "α": r"$\alpha$",
+    "γ": r"$\gamma$",
     "ρ": r"$\rho$",
     "≈": r"$\approx$",
     "†": r"\dag{}",

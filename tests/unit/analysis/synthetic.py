@@ -300,7 +300,7 @@ def _write_training(settings, root, run, random, gain):
             "reward": reward.ravel(),
             **extra,
             "advantage": 0.0,
-            "prior": np.nan,
+            "prior": -0.3 if trusting else np.nan,
             "weight": np.repeat(weight.ravel(), size),
         }
     ).to_parquet(folder / "rollouts.parquet")

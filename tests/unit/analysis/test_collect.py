@@ -113,8 +113,13 @@ def test_groups_reduce_rollouts(tiny):
     ]
     assert row["reward_mean"] == pytest.approx(own["reward"].mean(), rel=1e-5)
     assert row["reward_std"] == pytest.approx(own["reward"].std(ddof=0), rel=1e-5)
-    expected = stats.spearmanr(own["reward"], own["oracle"])[0]
-    assert row["rank_correlation"] == pytest.approx(expected, rel=1e-5)
+    # Without ties gamma is Kendall's tau.
+    expected = stats.kendalltau(own["reward"], own["oracle"])[0]
+    assert row["gamma"] == pytest.approx(expected, rel=1e-5)
+    every = rollouts.groupby(["iteration", "prompt_id"])["oracle"]
+    assert len(every.size().unique()) == 1
+    gain = np.cov(own["reward"], own["oracle"], ddof=0)[0, 1] / own["reward"].std(ddof=0)
+    assert row["gain"] == pytest.approx(gain, rel=0.1), "the oracle is standard normal in a group"
     assert row["weight"] == pytest.approx(own["weight"].iloc[0], rel=1e-5)
 
 
