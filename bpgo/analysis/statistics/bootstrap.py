@@ -105,6 +105,12 @@ class Bootstrap:
                 result[place] = Interval(*(part[k] for part in stacked))
         return [result[place] for place in range(len(tables))]
 
+    def resampled_means(self, values: Floats) -> Floats:
+        """[B, I] means over seeds of [S, I] values, S > 1, in resamples widened for few seeds."""
+        centre = values.mean(axis=0)
+        deviation = self._counts("seeds", len(values)) @ (values - centre)
+        return np.asarray(centre + _seed_factor(len(values), self.confidence) * deviation)
+
     def units(self, values: ArrayLike, what: str = "values") -> Interval:
         """Mean over independent units (such as groups of one fixed policy).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bpgo.analysis import COLLECTED
+from bpgo.analysis import COLLECTED, SINCE
 from bpgo.analysis.roles import arms_of
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
@@ -109,13 +109,18 @@ class Scores:
 
 @dataclass(frozen=True)
 class Collected:
-    """The four collected files and the account of what is missing."""
+    """The collected files and the account of what is missing; `harm` may be empty."""
 
     scores: dict[str, Scores]
     metrics: pd.DataFrame
     groups: pd.DataFrame
     calibration: pd.DataFrame
     runs: dict[str, Any]
+    harm: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def harm_of(self, experiment: str) -> pd.DataFrame:
+        """The rows of one experiment."""
+        return self.harm[self.harm["experiment"] == experiment] if len(self.harm) else self.harm
 
 
 def load_collected(settings: Settings, folder: Path) -> Collected:
@@ -125,7 +130,8 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
         UserError: a file is missing, a score is not finite or stands there twice.
     """
     folder = Path(folder)
-    frames = {name: _read(folder / f"{name}.parquet") for name in COLLECTED}
+    there = [name for name in COLLECTED if name not in SINCE or _path(folder, name).is_file()]
+    frames = {name: _read(_path(folder, name)) for name in there}
     runs_file = folder / "runs.json"  # scores alone are enough: what is missing shows in them
     scores = {
         experiment: _scores(settings, experiment, frames["scores"])
@@ -137,7 +143,12 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
         frames["groups"],
         frames["calibration"],
         read_json(runs_file) if runs_file.is_file() else {},
+        frames.get("harm", pd.DataFrame()),
     )
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.parquet"
 
 
 def _read(path: Path) -> pd.DataFrame:

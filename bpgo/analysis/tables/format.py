@@ -135,6 +135,7 @@ _LATEX = {
     "α": r"$\alpha$",
     "γ": r"$\gamma$",
     "ρ": r"$\rho$",
+    "√": r"$\surd$",
     "≈": r"$\approx$",
     "†": r"\dag{}",
     "\n": " ",

@@ -21,6 +21,7 @@ from bpgo.analysis.tables.format import (
     number,
     save_table,
 )
+from bpgo.analysis.tables.harm import harm
 from bpgo.analysis.tables.paper import (
     NOTE,
     paper_alpha_rows,
@@ -57,6 +58,7 @@ def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) ->
         _sweep(settings, frames, lost),
         premise(settings, frames),
         convergence(settings, frames, lost),
+        harm(settings, frames, lost),
         power(settings, frames["power"], lost),
         _paper(),
     ]
