@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from bpgo.analysis.roles import oracle_of
 from bpgo.analysis.statistics.bootstrap import Floats, standardized
 from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma, within_spread
+from bpgo.config.jobs import samples_folder
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
@@ -25,7 +26,7 @@ PROVENANCE = ("code_digest", "config_digest", "wall_seconds", "packages", "hardw
 
 
 def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = False) -> None:
-    """Write `output`/{scores,metrics,groups,calibration}.parquet and `output`/runs.json.
+    """Write `output`/{scores,metrics,groups,calibration,harm}.parquet and `output`/runs.json.
 
     A run of the configuration that is missing or has failed is listed with its reason under
     `missing` in runs.json (and later in tables and report); it never vanishes silently.
@@ -49,6 +50,7 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
         "metrics": _per_run(settings, root, "metrics.parquet", missing),
         "groups": _groups(settings, _per_run(settings, root, "rollouts.parquet", missing)),
         "calibration": _calibration(settings, root, missing),
+        "harm": _harm(settings, root, missing),
     }
     if frames["scores"].empty:
         raise UserError(f"{root}: there are no scores of this configuration to collect")
@@ -223,6 +225,25 @@ def _calibration(settings: Settings, root: Path, missing: list[dict[str, Any]]) 
         return pd.DataFrame(columns=columns)
     order = ["experiment", "reward", "prompt_id", "sample"]
     return pd.concat(frames, ignore_index=True).sort_values(order, ignore_index=True)
+
+
+def _harm(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.DataFrame:
+    """What was measured beside scores; the base policy's stands in every experiment."""
+    columns = [*RUN_COLUMNS, "iteration", "measure", "prompt_id", "value"]
+    runs = settings.runs() if settings.measures_harm else []
+    if settings.draws_diversity:
+        runs = [*settings.base_runs(), *runs]
+    frames = []
+    for run in runs:
+        path = root / "harm" / f"{samples_folder(run)}.parquet"
+        if path.is_file():
+            frames.append(_read(path).assign(**asdict(run)))
+        else:
+            missing.append(_absent(run, f"not measured: no {path.relative_to(root)}"))
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    order = ["experiment", "measure", "arm", "seed", "iteration", "prompt_id"]
+    return pd.concat(frames, ignore_index=True)[columns].sort_values(order, ignore_index=True)
 
 
 def _provenance(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from bpgo.config.fields import Count, Guidance, Strict
 
@@ -21,6 +21,12 @@ class EvaluationSettings(Strict):
     batch_size: Count = 96
     # Of the clips' files: high plays everywhere; lossless lets judges see what the policy made.
     clip_quality: Literal["high", "lossless"] = "high"
+
+    # Divergence of every kept policy's path from the base policy's, on the first prompts; 0: off.
+    divergence_prompts: Annotated[int, Field(ge=0)] = 0
+    # Diversity within a prompt of the final and the base policy, on the first prompts; 0: off.
+    diversity_prompts: Annotated[int, Field(ge=0)] = 0
+    diversity_samples: Annotated[int, Field(ge=2)] = 8
 
     @model_validator(mode="before")
     @classmethod

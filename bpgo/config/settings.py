@@ -159,6 +159,19 @@ class RewardSettings(Published):
         return False
 
 
+class FeatureSettings(Published):
+    """What all feature extractors share; an extractor's file subclasses it with its own keys."""
+
+    kind: str  # key of bpgo.registry.FEATURES
+    title: str
+    source: str = ""
+
+    @property
+    def media(self) -> tuple[Literal["image", "video"], ...]:
+        """What it reads: images [B, 3, H, W], clips [B, F, 3, H, W]."""
+        return ("image",)
+
+
 class RolloutSettings(Strict):
     """How samples are drawn for training; equal for all arms."""
 
@@ -269,6 +282,17 @@ class Settings(Strict):
     analysis: AnalysisSettings
     machine: MachineSettings = MachineSettings()
     trust_groups: GroupSettings = GroupSettings()
+    features: SerializeAsAny[FeatureSettings] | None = None  # of diversity and distance; None: off
+
+    @property
+    def draws_diversity(self) -> bool:
+        """Whether several samples of a prompt are compared."""
+        return self.features is not None and self.evaluation.diversity_prompts > 0
+
+    @property
+    def measures_harm(self) -> bool:
+        """Whether trained policies are measured beside their scores (`bpgo.steps.harm`)."""
+        return self.features is not None or self.evaluation.divergence_prompts > 0
 
     @property
     def sharded(self) -> bool:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from shlex import quote
 
-from bpgo.analysis import COLLECTED, FIGURES, TABLES
+from bpgo.analysis import COLLECTED, FIGURES, SINCE, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
 from bpgo.config import jobs
 from bpgo.config.runs import Run
@@ -212,6 +212,15 @@ def base_digest(wildcards):
     return jobs.sample_digest(settings_of(wildcards.root), run)
 
 
+def harm_digest(wildcards):
+    return jobs.harm_digest(settings_of(wildcards.root), run_of(wildcards))
+
+
+def harm_base_digest(wildcards):
+    run = Run("", BASE_ARM, int(wildcards.seed))
+    return jobs.harm_digest(settings_of(wildcards.root), run)
+
+
 def score_digest(wildcards):
     settings = settings_of(wildcards.root)
     return jobs.score_digest(settings, run_of(wildcards), wildcards.environment)
@@ -270,6 +279,10 @@ def collectable(wildcards):
         "calibration": [
             f"{root}/calibration/{name}/samples.parquet" for name in settings.experiments
         ],
+        "harm": [
+            f"{root}/harm/{folder}.parquet"
+            for folder in dict.fromkeys(jobs.samples_folder(run) for run in measured_runs(root))
+        ],
     }
 
 
@@ -292,14 +305,27 @@ def collected_folder(root):
 
 
 def stored_scores(wildcards):
-    """The four files on which the whole analysis depends."""
-    return [f"{collected_folder(wildcards.root)}/{name}.parquet" for name in COLLECTED]
+    """The files on which the whole analysis depends; some may lack in stored scores."""
+    files = {name: f"{collected_folder(wildcards.root)}/{name}.parquet" for name in COLLECTED}
+    stored = wildcards.root in REBUILT or from_stored_scores()
+    return [
+        file
+        for name, file in files.items()
+        if not (stored and name in SINCE) or os.path.exists(file)
+    ]
 
 
 def scored_runs(root):
     """Every run whose samples are scored: the trained ones and the untrained policy."""
     settings = settings_of(root)
     return [*settings.base_runs(), *settings.runs()]
+
+
+def measured_runs(root):
+    """Every run that is measured beside its scores, and the untrained policy's diversity."""
+    settings = settings_of(root)
+    base = settings.base_runs() if settings.draws_diversity else []
+    return [*base, *(settings.runs() if settings.measures_harm else [])]
 
 
 def sample_files(root):

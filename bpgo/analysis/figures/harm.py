@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def path(settings: Settings, frames: Frames) -> Figure:
             style.zero_line(axes)
             axes.set_title(f"{experiment}: {title}", loc="left")
             if row == len(names) - 1:
-                axes.set_xlabel("√KL of the path from the base policy's, per latent number")
+                axes.set_xlabel("√KL to the base policy's path")
         grid[row][0].set_ylabel("gain over base (base sd)")
     labels = [arm_title(settings, arm) for arm in handles]
     style.legend_below(figure, list(handles.values()), labels)
@@ -107,7 +108,8 @@ def harm(settings: Settings, frames: Frames) -> Figure:
         part = found[found["experiment"] == experiment]
         for column, (axes, name) in enumerate(zip(grid[row], shown, strict=True)):
             _panel(axes, part[part["measure"] == name].set_index("arm"), own, name)
-            axes.set_title(style.panel_title(MEASURES[name].title, False), loc="left")
+            lines = wrap(MEASURES[name].title, 13)
+            axes.set_title("\n".join(lines) + "\n" * (2 - len(lines)), loc="left")
             axes.set_yticks(range(len(own)))
             axes.set_yticklabels([arm_title(settings, a) for a in own] if column == 0 else [])
             axes.tick_params(left=False)

@@ -57,10 +57,10 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "divergence": Measure("√KL to base", 0, 3),
-    "worst_tenth": Measure("Worst tenth of prompts", 1),
-    "worst_tenth_crossed": Measure("Worst tenth, chosen by other seeds", 1),
+    "worst_tenth": Measure("Worst tenth", 1),
+    "worst_tenth_crossed": Measure("Worst tenth, other seeds", 1),
     "better_by_all": Measure("Better by all judges", 1),
-    "worse_but_trained": Measure("Worse by all but the trained", -1),
+    "worse_but_trained": Measure("Worse by all but trained", -1),
     "vendi": Measure("Vendi score", 1),
     "distance": Measure("Pairwise distance", 1, 3),
     "kid": Measure("KID × 1000", -1, 2, 1000.0),
