@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bpgo import cli_trust
+from bpgo import cli_harm, cli_trust
 from bpgo.analysis import commands
 from bpgo.errors import RunError, StoppedElsewhereError, UserError
 from bpgo.tools.bench.command import bench
@@ -208,43 +208,6 @@ def score(
 
 
 @app.command()
-def harm(
-    config: Config,
-    experiment: Experiment,
-    arm: Arm,
-    seed: Seed,
-    prompts: Prompts,
-    run: Annotated[Path, typer.Option("--run", help="Training run's folder.")],
-    samples: Annotated[Path, typer.Option("--samples", help="The run's samples.")],
-    base: Annotated[Path, typer.Option("--base", help="The base policy's samples.")],
-    output: Output,
-    threads: Threads = 1,
-) -> None:
-    """Measure a trained policy's divergence, diversity and distance."""
-    from bpgo.config.resolve import load_resolved
-
-    settings = load_resolved(config)
-    from bpgo.config.runs import Run
-    from bpgo.steps.harm import harm_run
-
-    chosen = Run(experiment, arm, seed)
-    harm_run(settings, chosen, prompts, run, samples, base, output, threads)
-
-
-@app.command("harm-base")
-def harm_base(
-    config: Config, seed: Seed, prompts: Prompts, output: Output, threads: Threads = 1
-) -> None:
-    """Measure the untrained policy's diversity, for every experiment."""
-    from bpgo.config.resolve import load_resolved
-
-    settings = load_resolved(config)
-    from bpgo.steps.harm import harm_base as body
-
-    body(settings, seed, prompts, output, threads)
-
-
-@app.command()
 def collect(
     config: Config,
     root: Annotated[Path, typer.Option("--root", help="Folder of runs, scores, calibration.")],
@@ -354,6 +317,9 @@ app.command()(bench)
 
 
 cli_trust.add_to(app)
+
+
+cli_harm.add_to(app)
 
 
 @app.command()

@@ -22,10 +22,10 @@ from bpgo.config.library import (
     unknown_key,
     validate,
 )
+from bpgo.config.published import FeatureSettings
 from bpgo.config.settings import (
     BASE_ARM,
     ExperimentSettings,
-    FeatureSettings,
     ModelSettings,
     PromptSettings,
     RewardSettings,
@@ -112,11 +112,11 @@ def resolve(
     }
     settings = validate(Settings, resolved, file)
     config_checks.check_sizes(settings, file)
-    config_checks.check_measured(settings, file)
     arm_files = [path.stem for path in (folder / "arms").glob("*.yaml")]
     config_checks.check_analysis(settings, arm_files, file)
     config_checks.check_paper(settings, file)
     config_checks.check_task(settings, file)
+    config_checks.check_measured(settings, file)
     arm_checks.check_arms(settings, file)
     config_checks.check_kernels(settings, file)
     return settings

@@ -29,6 +29,7 @@ from bpgo.config.fields import (
 )
 from bpgo.config.groups import GroupSettings
 from bpgo.config.paper import PaperSettings
+from bpgo.config.published import FeatureSettings, Published
 from bpgo.config.runs import Run, Sampler, in_a_name
 from bpgo.storage.files import text_digest
 
@@ -43,15 +44,6 @@ class LoraSettings(Strict):
     rank: Count = 32
     alpha: Positive = 64.0
     targets: list[str] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
-
-
-class Published(Strict):
-    """What is said of files that others publish (see `bpgo.storage.hub`)."""
-
-    revision: str | None = None  # commit on the hub; a local file or folder needs none
-    licence: str = ""
-    gigabytes: NonNegative = 0.0  # what a first use fetches
-    gated: bool = False  # the hub asks to accept the licence, and for a token
 
 
 class ModelSettings(Published):
@@ -157,19 +149,6 @@ class RewardSettings(Published):
     def needs_calibration(self) -> bool:
         """Whether it can be computed only where the base policy's rewards are known."""
         return False
-
-
-class FeatureSettings(Published):
-    """What all feature extractors share; an extractor's file subclasses it with its own keys."""
-
-    kind: str  # key of bpgo.registry.FEATURES
-    title: str
-    source: str = ""
-
-    @property
-    def media(self) -> tuple[Literal["image", "video"], ...]:
-        """What it reads: images [B, 3, H, W], clips [B, F, 3, H, W]."""
-        return ("image",)
 
 
 class RolloutSettings(Strict):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo.config.fields import Count
-from bpgo.config.settings import FeatureSettings
+from bpgo.config.published import FeatureSettings
 from bpgo.errors import UserError
 
 if TYPE_CHECKING:

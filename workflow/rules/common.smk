@@ -196,7 +196,9 @@ def judging_digest(wildcards):
 
 
 def run_of(wildcards):
-    return Run(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+    """A run; where a job is of no experiment, the untrained policy."""
+    values = dict(wildcards)
+    return Run(values.get("experiment", ""), values.get("arm", BASE_ARM), int(values["seed"]))
 
 
 def run_digest(wildcards):
@@ -207,18 +209,8 @@ def sample_digest(wildcards):
     return jobs.sample_digest(settings_of(wildcards.root), run_of(wildcards))
 
 
-def base_digest(wildcards):
-    run = Run("", BASE_ARM, int(wildcards.seed))
-    return jobs.sample_digest(settings_of(wildcards.root), run)
-
-
 def harm_digest(wildcards):
     return jobs.harm_digest(settings_of(wildcards.root), run_of(wildcards))
-
-
-def harm_base_digest(wildcards):
-    run = Run("", BASE_ARM, int(wildcards.seed))
-    return jobs.harm_digest(settings_of(wildcards.root), run)
 
 
 def score_digest(wildcards):
@@ -279,10 +271,7 @@ def collectable(wildcards):
         "calibration": [
             f"{root}/calibration/{name}/samples.parquet" for name in settings.experiments
         ],
-        "harm": [
-            f"{root}/harm/{folder}.parquet"
-            for folder in dict.fromkeys(jobs.samples_folder(run) for run in measured_runs(root))
-        ],
+        "harm": measured_files(root),
     }
 
 
@@ -307,12 +296,8 @@ def collected_folder(root):
 def stored_scores(wildcards):
     """The files on which the whole analysis depends; some may lack in stored scores."""
     files = {name: f"{collected_folder(wildcards.root)}/{name}.parquet" for name in COLLECTED}
-    stored = wildcards.root in REBUILT or from_stored_scores()
-    return [
-        file
-        for name, file in files.items()
-        if not (stored and name in SINCE) or os.path.exists(file)
-    ]
+    may_lack = SINCE if wildcards.root in REBUILT or from_stored_scores() else ()
+    return [file for name, file in files.items() if name not in may_lack or os.path.exists(file)]
 
 
 def scored_runs(root):
@@ -321,11 +306,13 @@ def scored_runs(root):
     return [*settings.base_runs(), *settings.runs()]
 
 
-def measured_runs(root):
-    """Every run that is measured beside its scores, and the untrained policy's diversity."""
+def measured_files(root):
+    """What is measured of every run beside its scores, and of the untrained policy."""
     settings = settings_of(root)
-    base = settings.base_runs() if settings.draws_diversity else []
-    return [*base, *(settings.runs() if settings.measures_harm else [])]
+    runs = settings.base_runs() if settings.draws_diversity else []
+    runs += settings.runs() if settings.measures_harm else []
+    folders = dict.fromkeys(jobs.samples_folder(run) for run in runs)
+    return [f"{root}/harm/{folder}.parquet" for folder in folders]
 
 
 def sample_files(root):

@@ -49,7 +49,7 @@ rule sample_base:
         program=program,
         benchmark=benchmark_file("sample/base/seed_{seed}"),
         config=settings_file,
-        digest=base_digest,
+        digest=sample_digest,
         folder=subpath(output[0], parent=True),
     shell:
         "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
@@ -140,7 +140,7 @@ rule harm_base:
         program=program,
         benchmark=benchmark_file("harm/base/seed_{seed}"),
         config=settings_file,
-        digest=harm_base_digest,
+        digest=harm_digest,
     shell:
         "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
         " {params.program:q} harm-base --config {params.config:q} --seed {wildcards.seed:q}"
