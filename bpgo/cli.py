@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from bpgo import cli_trust
+from bpgo import cli_harm, cli_trust
 from bpgo.analysis import commands
 from bpgo.cli_options import (
     Arm,
@@ -328,6 +328,9 @@ app.command()(bench)
 
 
 cli_trust.add_to(app)
+
+
+cli_harm.add_to(app)
 
 
 @app.command()

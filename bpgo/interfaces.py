@@ -113,6 +113,13 @@ class Reward(Protocol):
         """Rewards `[B]`, float32, of B images or clips."""
 
 
+class Features(Protocol):
+    """A feature extractor: what makes samples alike or different; deterministic, no gradients."""
+
+    def __call__(self, samples: Samples) -> Tensor:
+        """Features `[B, D]`, float32, of B images or clips."""
+
+
 @runtime_checkable
 class SummedReward(Reward, Protocol):
     """A reward made of others, which are logged too."""

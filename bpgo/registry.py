@@ -58,6 +58,13 @@ REWARDS = {
     "qwen3_vl_embedding": "bpgo.rewards.qwen3_vl_embedding",
 }
 
+# The module of a feature extractor exports its class as `FEATURES`.
+FEATURES = {
+    "scenes": "bpgo.scenes.image.features",
+    "scenes_video": "bpgo.scenes.video.features",
+    "dinov2": "bpgo.rewards.dinov2",
+}
+
 # The module of a model exports its class as `MODEL`.
 MODELS = {
     "flux": "bpgo.models.flux",
@@ -86,6 +93,11 @@ def load_trust_class(name: str) -> type[Any]:
 def load_reward_class(name: str) -> type[Any]:
     """The class of a kind of reward; `UserError` if it is not registered."""
     return _load(REWARDS, name, "reward kind", "REWARD")
+
+
+def load_features_class(name: str) -> type[Any]:
+    """The class of a kind of features; `UserError` if it is not registered."""
+    return _load(FEATURES, name, "kind of features", "FEATURES")
 
 
 def load_model_class(name: str) -> type[Any]:

@@ -10,7 +10,8 @@ report      all of these               -> index.html
 
 from __future__ import annotations
 
-COLLECTED = ("scores", "metrics", "groups", "calibration")
+COLLECTED = ("scores", "metrics", "groups", "calibration", "harm")
+SINCE = ("harm",)  # files that collections of earlier versions do not have
 STATISTICS = (
     "final",
     "differences",
@@ -26,6 +27,9 @@ STATISTICS = (
     "trust",
     "trust_summary",
     "cost",
+    "harm",
+    "courses",
+    "turning",
     "claims",
 )
 TABLES = (
@@ -36,6 +40,7 @@ TABLES = (
     "sweep",
     "premise",
     "convergence",
+    "harm",
     "power",
     "paper",
 )
@@ -43,6 +48,8 @@ FIGURES = (
     "training_reward",
     "curves",
     "overoptimization",
+    "path",
+    "harm",
     "differences",
     "trust",
     "premise",

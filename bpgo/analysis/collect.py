@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bpgo.analysis.roles import oracle_of
-from bpgo.analysis.statistics.bootstrap import Floats, rows_rank_correlation, standardized
+from bpgo.analysis.statistics.bootstrap import Floats, standardized
+from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma, within_spread
+from bpgo.config.jobs import samples_folder
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
@@ -24,7 +26,7 @@ PROVENANCE = ("code_digest", "config_digest", "wall_seconds", "packages", "hardw
 
 
 def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = False) -> None:
-    """Write `output`/{scores,metrics,groups,calibration}.parquet and `output`/runs.json.
+    """Write `output`/{scores,metrics,groups,calibration,harm}.parquet and `output`/runs.json.
 
     A run of the configuration that is missing or has failed is listed with its reason under
     `missing` in runs.json (and later in tables and report); it never vanishes silently.
@@ -48,6 +50,7 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
         "metrics": _per_run(settings, root, "metrics.parquet", missing),
         "groups": _groups(settings, _per_run(settings, root, "rollouts.parquet", missing)),
         "calibration": _calibration(settings, root, missing),
+        "harm": _harm(settings, root, missing),
     }
     if frames["scores"].empty:
         raise UserError(f"{root}: there are no scores of this configuration to collect")
@@ -152,12 +155,13 @@ def _per_run(
 def _groups(settings: Settings, rollouts: pd.DataFrame) -> pd.DataFrame:
     """Rollouts reduced per (run, iteration, prompt): one row a group.
 
-    `rank_correlation` is Spearman's between reward and truth (see `_truth`) over the group's
-    samples, NaN where one of them is constant or there is no truth. `reward_std` has ddof 0.
+    `gain` and `gamma` say how well the reward ranks the group's samples by the truth (see `_truth`
+    and `bpgo.analysis.statistics.reliability`), NaN where there is no truth. `reward_std` has
+    ddof 0.
     """
     columns = [*GROUP_KEYS, "ambiguity", "reward_mean", "reward_std", "prior", "weight"]
     if rollouts.empty:
-        return pd.DataFrame(columns=[*columns, "rank_correlation"])
+        return pd.DataFrame(columns=[*columns, "gain", "gamma"])
     ordered = rollouts.sort_values([*GROUP_KEYS, "sample"], ignore_index=True)
     starts = np.flatnonzero(~ordered.duplicated(GROUP_KEYS))
     sizes = np.diff(np.append(starts, len(ordered)))
@@ -170,13 +174,19 @@ def _groups(settings: Settings, rollouts: pd.DataFrame) -> pd.DataFrame:
     result["reward_mean"], result["reward_std"] = mean, np.sqrt(variance)
     for name in ("prior", "weight"):
         result[name] = first[name].to_numpy(float) if name in first else np.nan
-    correlation = np.full(len(starts), np.nan)
-    for size in np.unique(sizes):  # rank all groups of one size at once
+    gain, gamma = (np.full(len(starts), np.nan) for _ in range(2))
+    worlds = first["experiment"].to_numpy()
+    for size in np.unique(sizes):  # all groups of one size at once
         chosen = np.flatnonzero(sizes == size)
         at = starts[chosen][:, None] + np.arange(size)
         known = np.isfinite(truth[at]).all(axis=1)
-        correlation[chosen[known]] = rows_rank_correlation(reward[at[known]], truth[at[known]])
-    result["rank_correlation"] = correlation
+        chosen, at = chosen[known], at[known]
+        gain[chosen] = rows_gain(reward[at], truth[at])
+        gamma[chosen] = rows_gamma(reward[at], truth[at])
+        for world in np.unique(worlds[chosen]):
+            mine = worlds[chosen] == world
+            gain[chosen[mine]] /= within_spread(truth[at[mine]])
+    result["gain"], result["gamma"] = gain, gamma
     return result
 
 
@@ -215,6 +225,25 @@ def _calibration(settings: Settings, root: Path, missing: list[dict[str, Any]]) 
         return pd.DataFrame(columns=columns)
     order = ["experiment", "reward", "prompt_id", "sample"]
     return pd.concat(frames, ignore_index=True).sort_values(order, ignore_index=True)
+
+
+def _harm(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.DataFrame:
+    """What was measured beside scores; the base policy's stands in every experiment."""
+    columns = [*RUN_COLUMNS, "iteration", "measure", "prompt_id", "value"]
+    runs = settings.runs() if settings.measures_harm else []
+    if settings.draws_diversity:
+        runs = [*settings.base_runs(), *runs]
+    frames = []
+    for run in runs:
+        path = root / "harm" / f"{samples_folder(run)}.parquet"
+        if path.is_file():
+            frames.append(_read(path).assign(**asdict(run)))
+        else:
+            missing.append(_absent(run, f"not measured: no {path.relative_to(root)}"))
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    order = ["experiment", "measure", "arm", "seed", "iteration", "prompt_id"]
+    return pd.concat(frames, ignore_index=True)[columns].sort_values(order, ignore_index=True)
 
 
 def _provenance(

@@ -15,6 +15,7 @@ from bpgo.analysis.agree import compared
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.agreement import CAPTION
 from bpgo.analysis.figures.make import CAPTIONS
+from bpgo.analysis.harm_words import harm_sentences
 from bpgo.analysis.roles import arm_title, reward_title
 from bpgo.analysis.statistics.claims import CONTRADICTED, SUPPORTED
 from bpgo.analysis.statistics.compute import load_statistics
@@ -109,6 +110,7 @@ def make_report(
         scale=settings.scale,
         generator=GENERATORS[settings.model.task],
         summary=summary(settings, frames, account),
+        harm=harm_sentences(settings, frames),
         claims=claims(settings, frames["claims"]),
         glance=glance(frames["claims"]),
         words=WORDS,

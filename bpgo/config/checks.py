@@ -17,6 +17,8 @@ def check_sizes(settings: Settings, file: str) -> None:
     for small, large in (
         ("evaluation.curve_prompts", "evaluation.prompts"),
         ("evaluation.prompts", "prompts.evaluation"),
+        ("evaluation.divergence_prompts", "evaluation.prompts"),
+        ("evaluation.diversity_prompts", "evaluation.prompts"),
         ("calibration.prompts", "prompts.train"),
         ("rollout.prompts_per_iteration", "prompts.train"),
     ):
@@ -38,12 +40,54 @@ def check_sizes(settings: Settings, file: str) -> None:
             f"{file}: training.snapshot_every: {training.snapshot_every} is more than"
             f" training.iterations, which is {training.iterations}"
         )
+    _check_final_stages(settings, file)
     names = {name for entry in settings.experiments for name in settings.rewards_of(entry)}
     if settings.analysis.main_metric not in names:
         raise UserError(
             f"{file}: analysis.main_metric: '{settings.analysis.main_metric}' scores no experiment."
             f" Known: {', '.join(sorted(names))}"
         )
+
+
+def _check_final_stages(settings: Settings, file: str) -> None:
+    """Runs have so many policies, and all of them are scored on all evaluation prompts."""
+    wanted, judged = settings.analysis.final_stages, settings.evaluation
+    key = f"{file}: analysis.final_stages: {wanted}"
+    stages = len(settings.training.stages())
+    if wanted > stages:
+        raise UserError(
+            f"{key} is more than a run has: {stages} (training.iterations by"
+            " training.snapshot_every, rounded up)"
+        )
+    if wanted > 1 and judged.curve_prompts < judged.prompts:
+        raise UserError(
+            f"{key} is for policies that are scored on all evaluation prompts, but snapshots are"
+            f" scored on evaluation.curve_prompts, {judged.curve_prompts} of {judged.prompts}:"
+            " leave evaluation.curve_prompts out, or set analysis.final_stages to 1"
+        )
+
+
+def check_measured(settings: Settings, file: str) -> None:
+    """What is measured beside scores has what it needs."""
+    judged, features, made = settings.evaluation, settings.features, settings.model.makes
+    if judged.diversity_prompts and features is None:
+        raise UserError(
+            f"{file}: evaluation.diversity_prompts: {judged.diversity_prompts} is for samples that"
+            " are compared by features: name some (features: NAME, a file in config/features), or"
+            " set it to 0"
+        )
+    if features is not None and made not in features.media:
+        raise UserError(
+            f"{file}: features: '{features.title}' read {' or '.join(features.media)}s, but the"
+            f" model '{settings.model.title}' makes {made}s"
+        )
+    for name in settings.experiments if judged.divergence_prompts else ():
+        if settings.sampler_of(name).kernel == "ode":
+            raise UserError(
+                f"{file}: evaluation.divergence_prompts: {judged.divergence_prompts} is for a"
+                f" sampler with noise, and that of experiments.{name}, its reference arm's, has"
+                " none: set it to 0, or take another analysis.reference_arm"
+            )
 
 
 def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:

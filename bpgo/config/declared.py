@@ -25,6 +25,9 @@ class AnalysisSettings(Strict):
     # A difference that lies within +- this does not matter, and arms may be called equivalent.
     # In standard deviations of the base policy's scores within a prompt.
     equivalence_margin: NonNegative = 0.1
+    # A run is judged by its mean score over its last so many policies, snapshots and the final one,
+    # on all evaluation prompts: one policy's score holds the jitter of the last optimizer steps.
+    final_stages: Count = 1
     # Arms whose seeds vary by a measure of their own, as with random rewards; the other arms' seed
     # variance is pooled.
     own_variance: list[Name] = Field(default=[])

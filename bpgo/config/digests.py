@@ -13,6 +13,8 @@ from bpgo.storage.files import text_digest
 NO_RESULT = ("title", "source", "batch_size", "gradient_checkpointing", "offload_expert")
 # A model's keys that decide how policies are judged, and not which policy training makes.
 JUDGING = ("evaluation_schedule", "evaluation_flow_shift")
+# Keys of `evaluation` that decide no sample that is scored.
+MEASURED = ("divergence_prompts", "diversity_prompts", "diversity_samples")
 
 
 def digest_of(*parts: Any, without: tuple[str, ...] = ()) -> str:

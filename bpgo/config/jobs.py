@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Literal
 
-from bpgo.config.digests import JUDGING, digest_of
+from bpgo.config.digests import JUDGING, MEASURED, digest_of
 from bpgo.config.runs import Run, Sampler
 from bpgo.config.settings import BASE_ARM, MAIN, Settings
 
@@ -58,9 +58,19 @@ def sample_digest(settings: Settings, run: Run) -> str:
     """Of a policy's samples of evaluation prompts; the base policy's are no experiment's own."""
     judged = [settings.model, settings.evaluation, settings.prompts.decides("evaluation")]
     if run.arm != BASE_ARM:
-        return digest_of(settings.run_digest(run), judged)
+        return digest_of(settings.run_digest(run), judged, without=MEASURED)
     computes = settings.training.parameters
-    return digest_of(BASE_ARM, run.seed, judged, settings.judging_guidance, computes)
+    given = (BASE_ARM, run.seed, judged, settings.judging_guidance, computes)
+    return digest_of(*given, without=MEASURED)
+
+
+def harm_digest(settings: Settings, run: Run) -> str:
+    """Of what is measured of a policy beside its scores; the base policy's is no experiment's own.
+
+    A run's digest has the sampler of the divergence.
+    """
+    wanted = [getattr(settings.evaluation, key) for key in MEASURED]
+    return digest_of(sample_digest(settings, run), wanted, settings.features)
 
 
 def score_digest(settings: Settings, run: Run, environment: str) -> str:

@@ -15,7 +15,7 @@ from bpgo.errors import UserError, suggest
 Model = TypeVar("Model", bound=BaseModel)
 
 # Folders of named files; `overrides` changes single values of one for this configuration.
-NAMED = ("arms", "models", "prompts", "rewards", "trust")
+NAMED = ("arms", "features", "models", "prompts", "rewards", "trust")
 # A file there may say `base: NAME`, another file of its folder, and then what differs.
 WITH_BASE = ("arms", "trust")
 # Keys that older configurations have, and where their values are now.

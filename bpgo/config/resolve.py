@@ -22,6 +22,7 @@ from bpgo.config.library import (
     unknown_key,
     validate,
 )
+from bpgo.config.published import FeatureSettings
 from bpgo.config.settings import (
     BASE_ARM,
     ExperimentSettings,
@@ -104,6 +105,7 @@ def resolve(
         "scale": scale,
         "model": _resolve_model(_text(values, "model", file), files, file),
         "prompts": _resolve_prompts(_text(values, "prompts", file), files, file),
+        "features": _resolve_features(values, files, file),
         "experiments": experiments,
         "sweeps": sweeps,
         "arms": arms,
@@ -115,6 +117,7 @@ def resolve(
     config_checks.check_analysis(settings, arm_files, file)
     config_checks.check_paper(settings, file)
     config_checks.check_task(settings, file)
+    config_checks.check_measured(settings, file)
     arm_checks.check_arms(settings, file)
     config_checks.check_kernels(settings, file)
     return settings
@@ -177,6 +180,10 @@ def load_resolved(path: Path) -> Settings:
     entry = mapping(values.get("prompts"), "prompts", file)
     prompts = validate(_prompt_settings(entry, file), entry, file, "prompts")
     resolved = {**values, "arms": arms, "rewards": rewards, "prompts": prompts}
+    if values.get("features") is not None:
+        entry = mapping(values["features"], "features", file)
+        schema = _feature_settings(entry, file, "features")
+        resolved["features"] = validate(schema, entry, file, "features")
     return validate(Settings, resolved, file)
 
 
@@ -322,6 +329,19 @@ def _resolve_model(name: str, files: Library, file: str) -> ModelSettings:
     model = validate(ModelSettings, values, path)
     registered(values, "kind", registry.MODELS, "a registered model", path)
     return model
+
+
+def _resolve_features(values: dict[str, Any], files: Library, file: str) -> FeatureSettings | None:
+    if values.get("features") is None:
+        return None
+    path, found = files.read("features", _text(values, "features", file), file, "features")
+    return validate(_feature_settings(found, path), found, path)
+
+
+def _feature_settings(values: dict[str, Any], file: str, prefix: str = "") -> type[FeatureSettings]:
+    known, what = registry.FEATURES, "a registered kind of features"
+    kind = registered(values, "kind", known, what, file, prefix)
+    return registry.load_features_class(kind).Settings
 
 
 def _resolve_prompts(name: str, files: Library, file: str) -> PromptSettings:

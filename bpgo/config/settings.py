@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, SerializeAsAny
 
 from bpgo.config.declared import AnalysisSettings, PrimaryContrast
 from bpgo.config.digests import JUDGING, digest_of
+from bpgo.config.evaluation import EvaluationSettings
 from bpgo.config.fields import (
     Count,
     Guidance,
@@ -28,6 +29,7 @@ from bpgo.config.fields import (
 )
 from bpgo.config.groups import GroupSettings
 from bpgo.config.paper import PaperSettings
+from bpgo.config.published import FeatureSettings, Published
 from bpgo.config.runs import Run, Sampler, in_a_name
 from bpgo.storage.files import text_digest
 
@@ -42,15 +44,6 @@ class LoraSettings(Strict):
     rank: Count = 32
     alpha: Positive = 64.0
     targets: list[str] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
-
-
-class Published(Strict):
-    """What is said of files that others publish (see `bpgo.storage.hub`)."""
-
-    revision: str | None = None  # commit on the hub; a local file or folder needs none
-    licence: str = ""
-    gigabytes: NonNegative = 0.0  # what a first use fetches
-    gated: bool = False  # the hub asks to accept the licence, and for a token
 
 
 class ModelSettings(Published):
@@ -201,25 +194,16 @@ class TrainingSettings(Strict):
     # some 1e-7 where groups are dropped.
     ratio_tolerance: Positive | None = None
 
+    def stages(self) -> list[int]:
+        """The iterations after which a policy is kept and judged, the last one included."""
+        return [*range(self.snapshot_every, self.iterations, self.snapshot_every), self.iterations]
+
 
 class MachineSettings(Strict):
     """What the jobs use of a machine; it changes no result beyond the rounding of sums."""
 
     gpus: Annotated[int, Field(ge=0)] = 0  # for each training run, one process each
     shard_weights: bool = True  # full weights on several GPUs: FSDP2; false: all weights on each
-
-
-class EvaluationSettings(Strict):
-    """How policies are judged: the evaluation sampler (ODE) on held-out prompts."""
-
-    prompts: Count
-    curve_prompts: Count  # the first ones, scored at every snapshot
-    samples_per_prompt: Count = 1
-    steps: Count
-    guidance_scale: Guidance | None = None  # None: as in training
-    batch_size: Count = 96
-    # Of the clips' files: high plays everywhere; lossless lets judges see what the policy made.
-    clip_quality: Literal["high", "lossless"] = "high"
 
 
 class CalibrationSettings(Strict):
@@ -283,6 +267,17 @@ class Settings(Strict):
     analysis: AnalysisSettings
     machine: MachineSettings = MachineSettings()
     trust_groups: GroupSettings = GroupSettings()
+    features: SerializeAsAny[FeatureSettings] | None = None  # of diversity and distance; None: off
+
+    @property
+    def draws_diversity(self) -> bool:
+        """Whether several samples of a prompt are compared."""
+        return self.features is not None and self.evaluation.diversity_prompts > 0
+
+    @property
+    def measures_harm(self) -> bool:
+        """Whether trained policies are measured beside their scores (`bpgo.steps.harm`)."""
+        return self.features is not None or self.evaluation.divergence_prompts > 0
 
     @property
     def sharded(self) -> bool:

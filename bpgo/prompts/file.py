@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field
 
 from bpgo.config.fields import Name
-from bpgo.config.settings import PromptSettings, Published
+from bpgo.config.published import Published
+from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
 from bpgo.prompts.formats import Format, Row, format_of, read_rows
 from bpgo.prompts.sets import Prompt, PromptList, Split

@@ -14,7 +14,7 @@ from bpgo.errors import UserError, suggest
 from bpgo.records import Calibration
 
 if TYPE_CHECKING:
-    from bpgo.interfaces import Policy, Reward
+    from bpgo.interfaces import Features, Policy, Reward
 
 
 def prepare_process(settings: Settings, threads: int) -> str:
@@ -67,6 +67,13 @@ def load_rewards(
 ) -> dict[str, Reward]:
     """Rewards by name; `calibration` is needed for sums of standardized rewards."""
     return rewards.load_rewards(settings.rewards, names, device, calibration)
+
+
+def load_features(settings: Settings, device: str) -> Features:
+    """The configuration's feature extractor, which must be there."""
+    chosen: Any = settings.features
+    found: Features = registry.load_features_class(chosen.kind)(chosen, device)
+    return found
 
 
 def embedding_cache(path: Path) -> Path:

@@ -19,10 +19,13 @@ from bpgo.records import PromptBatch
 from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
+from bpgo.steps.kept_policies import stages_of
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.saved_samples import save_samples
 from bpgo.storage.clips import check_clips
 from bpgo.storage.files import atomic_path
+
+Stages = list[tuple[int, Path | None]]
 
 
 def sample_run(
@@ -45,7 +48,8 @@ def sample_run(
     loading.check_run(settings, run)
     if run.arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy: `sample-base` samples it")
-    _sample(settings, run.seed, run.folder, prompts, stages_of(settings, trained), output, threads)
+    stages: Stages = [*stages_of(settings, trained)]
+    _sample(settings, run.seed, run.folder, prompts, stages, output, threads)
 
 
 def sample_base(
@@ -61,7 +65,7 @@ def _sample(
     seed: int,
     title: str,
     prompts: Path,
-    stages: list[tuple[int, Path | None]],
+    stages: Stages,
     output: Path,
     threads: int,
 ) -> None:
@@ -86,15 +90,6 @@ def _sample(
             progress.step(done)
     with atomic_path(output / "index.parquet") as path:
         pd.concat(tables, ignore_index=True).to_parquet(path, index=False)
-
-
-def stages_of(settings: Settings, trained: Path) -> list[tuple[int, Path | None]]:
-    """(iteration, folder of weights), the final policy last."""
-    training = settings.training
-    every = range(training.snapshot_every, training.iterations, training.snapshot_every)
-    snapshots: list[tuple[int, Path | None]]
-    snapshots = [(step, trained / "snapshots" / f"iteration_{step:06d}") for step in every]
-    return [*snapshots, (training.iterations, trained / "policy")]
 
 
 def _draw(

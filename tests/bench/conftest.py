@@ -22,7 +22,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "prompts": {},
     "rollout": {"prompts_per_iteration": 2, "group_size": 2, "steps": 3, "batch_size": 4},
     "training": {"optimizer_steps": 1},
-    "evaluation": {"prompts": 4, "curve_prompts": 2},
+    "evaluation": {
+        "prompts": 4,
+        "curve_prompts": 2,
+        "divergence_prompts": 0,
+        "diversity_prompts": 0,
+    },
     "calibration": {"prompts": 2, "samples_per_prompt": 2},
 }
 

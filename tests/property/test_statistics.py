@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bpgo.analysis.statistics.bootstrap import Bootstrap, interquartile_mean, rows_rank_correlation
+from bpgo.analysis.statistics.bootstrap import Bootstrap, interquartile_mean
+from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma
 
 FINITE = st.floats(-1e3, 1e3, allow_nan=False, width=32)
 TABLES = hnp.arrays(np.float64, st.tuples(st.integers(2, 6), st.integers(1, 30)), elements=FINITE)
@@ -87,9 +88,12 @@ def test_interquartile_mean_lies_between_the_extremes(values):
 
 @QUICK
 @given(hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(3, 12)), elements=FINITE))
-def test_rank_correlation_knows_itself_and_its_opposite(table):
-    same, opposite = rows_rank_correlation(table, table), rows_rank_correlation(table, -table)
+def test_reliability_knows_itself_and_its_opposite(table):
     varies = np.ptp(table, axis=1) > 0
-    np.testing.assert_allclose(same[varies], 1)
-    np.testing.assert_allclose(opposite[varies], -1)
+    same, opposite = rows_gamma(table, table), rows_gamma(table, -table)
+    np.testing.assert_array_equal(same[varies], 1)
+    np.testing.assert_array_equal(opposite[varies], -1)
     assert np.isnan(same[~varies]).all()
+    gain = rows_gain(table, table)
+    np.testing.assert_allclose(gain, table.std(axis=1), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(rows_gain(-table, table), -gain)

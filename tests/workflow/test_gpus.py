@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from harness import Outcome, Workspace
 
-COMMANDS = ("draw", "calibrate", "judge", "train", "sample-base", "sample", "score")
+COMMANDS = (
+    *("draw", "calibrate", "judge", "train", "sample-base", "sample", "score"),
+    *("harm-base", "harm"),
+)
 JOB = r"python -S -m bpgo\.run\.job --benchmark \S+"
 
 

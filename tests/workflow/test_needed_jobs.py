@@ -65,6 +65,12 @@ def at(place: str, value: Any) -> Change:
     return change
 
 
+def nothing_measured(values: dict[str, Any]) -> None:
+    values["features"] = None
+    for evaluation in (values["evaluation"], values["smoke"]["evaluation"]):
+        evaluation.update(divergence_prompts=0, diversity_prompts=0)
+
+
 def test_the_sizes_are_those_of_the_smoke_run(finished: Workspace) -> None:
     values = yaml.safe_load(finished.configfile.read_text())["smoke"]
     ambiguous, clear = (values["experiments"][name] for name in ("ambiguous", "clear"))
@@ -80,10 +86,12 @@ def test_nothing_is_planned_without_a_change(finished: Workspace) -> None:
 
 
 JUDGED = {"judge": 1, "score": AMBIGUOUS + 1}
-SCORED = {"sample": RUNS, "sample_base": SEEDS, "score": RUNS + BASES}
-TRAINED = {"train": RUNS, "sample": RUNS, "score": RUNS}
-ONE = {"train": 1, "sample": 1, "score": 1}
-AGAIN = {"train": AMBIGUOUS, "sample": AMBIGUOUS, "score": AMBIGUOUS}  # the base's scores stay
+MEASURED = {"harm": RUNS, "harm_base": SEEDS}
+SCORED = {"sample": RUNS, "sample_base": SEEDS, "score": RUNS + BASES, **MEASURED}
+OF_A_RUN = ("train", "sample", "score", "harm")
+TRAINED = dict.fromkeys(OF_A_RUN, RUNS)
+ONE = dict.fromkeys(OF_A_RUN, 1)
+AGAIN = dict.fromkeys(OF_A_RUN, AMBIGUOUS)  # the base's scores stay
 EXPERIMENT = "experiments.ambiguous"
 CASES: dict[str, tuple[Change, dict[str, int]]] = {
     "title": (at("title", "Another"), {}),
@@ -103,13 +111,15 @@ CASES: dict[str, tuple[Change, dict[str, int]]] = {
     "arm": (at(f"smoke.{EXPERIMENT}.arms+", "bpgo_crt"), ONE),
     "seed": (
         at("smoke.experiments.clear.seeds+", 3),
-        {"train": 1, "sample": 1, "sample_base": 1, "score": 2},
+        {**ONE, "sample_base": 1, "harm_base": 1, "score": 2},
     ),
     "a seed that another experiment has": (
         at(f"smoke.{EXPERIMENT}.seeds+", 2),
-        {"train": AMBIGUOUS, "sample": AMBIGUOUS, "score": AMBIGUOUS + 1},
+        {**AGAIN, "score": AMBIGUOUS + 1},
     ),
     "sweep value": (at("smoke.sweeps.alpha.values+", 0.1), ONE),
+    "more samples to compare": (at("smoke.evaluation.diversity_samples", 6), MEASURED),
+    "nothing beside scores": (nothing_measured, {}),
     "more evaluation prompts": (at("smoke.evaluation.prompts", 48), SCORED),
     "more in the prompt set": (
         at("overrides.prompts.scenes.evaluation", 600),

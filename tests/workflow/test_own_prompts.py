@@ -22,7 +22,8 @@ def own_list(workspace: Workspace) -> Path:
     workspace.edit(
         lambda values: values.update(
             prompts="mine",
-            evaluation=values["evaluation"] | {"prompts": 16, "curve_prompts": 8},
+            evaluation=values["evaluation"]
+            | {"prompts": 16, "divergence_prompts": 4, "diversity_prompts": 2},
             calibration=values["calibration"] | {"prompts": 16},
             smoke=values["smoke"] | {"evaluation": {}, "calibration": {}},
         )

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from shlex import quote
 
-from bpgo.analysis import COLLECTED, FIGURES, TABLES
+from bpgo.analysis import COLLECTED, FIGURES, SINCE, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
 from bpgo.config import jobs
 from bpgo.config.runs import Run
@@ -198,7 +198,9 @@ def judging_digest(wildcards):
 
 
 def run_of(wildcards):
-    return Run(wildcards.experiment, wildcards.arm, int(wildcards.seed))
+    """A run; where a job is of no experiment, the untrained policy."""
+    values = dict(wildcards)
+    return Run(values.get("experiment", ""), values.get("arm", BASE_ARM), int(values["seed"]))
 
 
 def run_digest(wildcards):
@@ -209,9 +211,8 @@ def sample_digest(wildcards):
     return jobs.sample_digest(settings_of(wildcards.root), run_of(wildcards))
 
 
-def base_digest(wildcards):
-    run = Run("", BASE_ARM, int(wildcards.seed))
-    return jobs.sample_digest(settings_of(wildcards.root), run)
+def harm_digest(wildcards):
+    return jobs.harm_digest(settings_of(wildcards.root), run_of(wildcards))
 
 
 def score_digest(wildcards):
@@ -272,6 +273,7 @@ def collectable(wildcards):
         "calibration": [
             f"{root}/calibration/{name}/samples.parquet" for name in settings.experiments
         ],
+        "harm": measured_files(root),
     }
 
 
@@ -294,14 +296,25 @@ def collected_folder(root):
 
 
 def stored_scores(wildcards):
-    """The four files on which the whole analysis depends."""
-    return [f"{collected_folder(wildcards.root)}/{name}.parquet" for name in COLLECTED]
+    """The files on which the whole analysis depends; some may lack in stored scores."""
+    files = {name: f"{collected_folder(wildcards.root)}/{name}.parquet" for name in COLLECTED}
+    may_lack = SINCE if wildcards.root in REBUILT or from_stored_scores() else ()
+    return [file for name, file in files.items() if name not in may_lack or os.path.exists(file)]
 
 
 def scored_runs(root):
     """Every run whose samples are scored: the trained ones and the untrained policy."""
     settings = settings_of(root)
     return [*settings.base_runs(), *settings.runs()]
+
+
+def measured_files(root):
+    """What is measured of every run beside its scores, and of the untrained policy."""
+    settings = settings_of(root)
+    runs = settings.base_runs() if settings.draws_diversity else []
+    runs += settings.runs() if settings.measures_harm else []
+    folders = dict.fromkeys(jobs.samples_folder(run) for run in runs)
+    return [f"{root}/harm/{folder}.parquet" for folder in folders]
 
 
 def sample_files(root):

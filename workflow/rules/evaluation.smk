@@ -49,7 +49,7 @@ rule sample_base:
         program=program,
         benchmark=benchmark_file("sample/base/seed_{seed}"),
         config=settings_file,
-        digest=base_digest,
+        digest=sample_digest,
         folder=subpath(output[0], parent=True),
     shell:
         "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
@@ -87,6 +87,64 @@ rule score:
         " --environment {wildcards.environment:q} {params.calibration:q} --output {output:q}"
         " --threads {threads}"
         " >> {log:q} 2>&1"
+
+
+# What no score tells: how far the policy has moved, how alike its samples are to each other and to
+# the untrained policy's.
+rule harm:
+    input:
+        prompts="{root}/prompts/evaluation.jsonl",
+        policy=policy_of,
+        samples="{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
+        base="{root}/samples/base/seed_{seed}/index.parquet",
+    output:
+        "{root}/harm/{experiment}/{arm}/seed_{seed}.parquet",
+    log:
+        "{root}/logs/harm/{experiment}/{arm}/seed_{seed}.log",
+    priority: 15
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        benchmark=benchmark_file("harm/{experiment}/{arm}/seed_{seed}"),
+        config=settings_file,
+        digest=harm_digest,
+        policy=subpath(input.policy, parent=True),
+        samples=subpath(input.samples, parent=True),
+        base=subpath(input.base, parent=True),
+    shell:
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} harm --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
+        " --run {params.policy:q} --samples {params.samples:q} --base {params.base:q}"
+        " --output {output:q} --threads {threads} >> {log:q} 2>&1"
+
+
+rule harm_base:
+    input:
+        evaluation_prompts,
+    output:
+        "{root}/harm/base/seed_{seed}.parquet",
+    log:
+        "{root}/logs/harm/base/seed_{seed}.log",
+    priority: 15
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        gpu=one_gpu,
+    params:
+        program=program,
+        benchmark=benchmark_file("harm/base/seed_{seed}"),
+        config=settings_file,
+        digest=harm_digest,
+    shell:
+        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        " {params.program:q} harm-base --config {params.config:q} --seed {wildcards.seed:q}"
+        " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
 
 
 rule collect:

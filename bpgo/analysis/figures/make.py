@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from bpgo.analysis import FIGURES
 from bpgo.analysis.figures import effects as figures_effects
+from bpgo.analysis.figures import harm as figures_harm
 from bpgo.analysis.figures import reliability as figures_reliability
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures import training as figures_training
@@ -22,6 +23,8 @@ DRAW: dict[str, Draw] = {
     "training_reward": figures_training.training_reward,
     "curves": figures_training.score_curves,
     "overoptimization": figures_effects.overoptimization,
+    "path": figures_harm.path,
+    "harm": figures_harm.harm,
     "differences": figures_effects.forest,
     "trust": figures_reliability.trust,
     "premise": figures_reliability.premise,
@@ -40,16 +43,24 @@ CAPTIONS = {
     " training on the curve's prompts; large marker: the end on all prompts; small markers: its"
     " seeds. Below zero, training has made the policy worse than the base by that judge; on the"
     " dotted diagonal, both gains are equal.",
+    "path": "Gains along the path from the base policy: training reward (left) and main metric"
+    " (right) of the snapshots on fixed prompts and noise, against the root of the KL divergence of"
+    " the policy's path from the base policy's. Mean over seeds, bar: interval. Red ring: the"
+    " turning point of an arm whose main metric falls from there while its training reward rises.",
+    "harm": "What training changed for the worse: divergence, the tenth of the prompts that lost"
+    " most, agreement of judges, spread within a prompt, distance to the base policy's samples, as"
+    " far as measured. Mean with its interval; filled: the difference to the reference arm excludes"
+    " zero for all arms of a panel at once.",
     "differences": "Paired differences to the reference arm at the end of training, by reward, in"
     " standard deviations of the base policy's scores within a prompt. Thick: the interval of one"
     " difference; thin: of all arms of a panel at once. Filled: the thin one excludes zero and is"
     " not all within the grey band, where a difference does not matter.",
-    "trust": "Does RAS trust the right groups? Rank correlation of the training reward with the"
-    " oracle (without one: the mean of the other logged rewards) inside a group, by the weight that"
-    " the group was given. Mean over seeds, bar: interval; in brackets: rank correlation over all"
-    " groups.",
-    "premise": "Does the premise hold? Rank correlation of each reward with the oracle (without"
-    " one: the mean of the other rewards) inside a group of base-policy samples, by the prompt's"
+    "trust": "Does RAS trust the right groups? By how much the update of a group on the training"
+    " reward raises the oracle (without one: the mean of the other logged rewards), by the weight"
+    " that the group was given; of runs of earlier versions their rank correlation. Mean over"
+    " seeds, bar: interval; in brackets: rank correlation over all groups.",
+    "premise": "Does the premise hold? By how much the update of a group of base-policy samples on"
+    " each reward raises the oracle (without one: the mean of the other rewards), by the prompt's"
     " ambiguity (left) and by the group's mean reward (right). Bars: intervals over groups.",
     "sweep": "Scaling magnitude: paired difference to the reference arm at the end of training, by"
     " reward. Bars: intervals that hold for all arms at once; grey: the recommended value.",

@@ -16,7 +16,7 @@ AXES = {"ambiguity": "ambiguity of the prompt", "group_mean": "group's mean rewa
 
 def premise(settings: Settings, frames: Frames) -> Figure:
     """Rows: experiments; left by ambiguity where it is known, right by the group's mean reward."""
-    bins, trends = frames["premise"], frames["premise_summary"]
+    bins, trends = (_of(frames[name], "gain") for name in ("premise", "premise_summary"))
     names = [name for name in settings.experiments if len(bins) and name in set(bins["experiment"])]
     if not names:
         figure = style.new_figure(1.0)
@@ -46,10 +46,15 @@ def premise(settings: Settings, frames: Frames) -> Figure:
             if row == len(names) - 1:
                 axes.set_xlabel(AXES[by])
         against = truth_title(settings, experiment)
-        grid[row][0].set_ylabel(f"rank correlation in a\ngroup with the {against}")
+        grid[row][0].set_ylabel(f"gain of a group's update\nin the {against} (sd)")
     low, high = grid[0][0].get_ylim()
     grid[0][0].set_ylim(low, high + 0.3 * (high - low))  # room for the legends
     return figure
+
+
+def _of(frame: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The rows of one measure of reliability."""
+    return frame[frame["measure"] == measure] if len(frame) else frame
 
 
 def _with_trend(
@@ -64,8 +69,10 @@ def _with_trend(
 
 
 def trust(settings: Settings, frames: Frames) -> Figure:
-    """Columns: experiments; rank correlation inside a group by its RAS weight."""
-    bins, summary = frames["trust"], frames["trust_summary"]
+    """Columns: experiments; reliability inside a group by its RAS weight."""
+    measure = str(frames["trust"]["measure"].iloc[0]) if len(frames["trust"]) else "gain"
+    bins, summary = (_of(frames[name], measure) for name in ("trust", "trust_summary"))
+    summary = summary[summary["reads"] == "weight"] if len(summary) else summary
     shown = {
         name: [
             arm
@@ -98,7 +105,10 @@ def trust(settings: Settings, frames: Frames) -> Figure:
     most = max(len(shown[name]) for name in names)
     grid[0][0].set_ylim(low, high + (high - low) * (0.06 + 0.075 * most))  # room for the legends
     against = " or ".join(dict.fromkeys(truth_title(settings, name) for name in names))
-    grid[0][0].set_ylabel(f"rank correlation in the group:\ntraining reward, {against}")
+    words = "rank correlation in the group:\ntraining reward,"
+    if measure == "gain":
+        words = "gain of the group's update\nin the"
+    grid[0][0].set_ylabel(f"{words} {against}" + (" (sd)" if measure == "gain" else ""))
     return figure
 
 

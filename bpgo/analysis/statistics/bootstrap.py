@@ -25,7 +25,7 @@ Sources: Efron and Tibshirani 1993 (bootstrap), Owen 2007 (crossed resampling), 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
@@ -105,6 +105,12 @@ class Bootstrap:
                 result[place] = Interval(*(part[k] for part in stacked))
         return [result[place] for place in range(len(tables))]
 
+    def resampled_means(self, values: Floats) -> Floats:
+        """[B, I] means over seeds of [S, I] values, S > 1, in resamples widened for few seeds."""
+        centre = values.mean(axis=0)
+        deviation = self._counts("seeds", len(values)) @ (values - centre)
+        return np.asarray(centre + _seed_factor(len(values), self.confidence) * deviation)
+
     def units(self, values: ArrayLike, what: str = "values") -> Interval:
         """Mean over independent units (such as groups of one fixed policy).
 
@@ -121,27 +127,33 @@ class Bootstrap:
             return Interval(centre, np.full_like(centre, np.nan), np.full_like(centre, np.nan))
         return self._limits(centre, self._resampled("units", table - centre[..., None]))
 
-    def rank_correlation(self, first: ArrayLike, second: ArrayLike) -> Interval:
-        """Spearman's correlation of two [N] columns, resampling their pairs.
+    def rank_correlation(
+        self, first: ArrayLike, second: ArrayLike, fixed: ArrayLike | None = None
+    ) -> Interval:
+        """Spearman's correlation of two [N] columns, resampling their rows.
 
-        Ranks are taken once. NaN where a column is constant or N < 3.
+        With `fixed` [N] the partial one, the ranks of that column held fixed. Ranks are taken once.
+        NaN where a column is constant, or follows from the fixed one, or N < 3.
         """
-        columns = [
-            stats.rankdata(np.asarray(column, dtype=np.float64)) for column in (first, second)
-        ]
+        given = [first, second, *([] if fixed is None else [fixed])]
+        columns = [stats.rankdata(np.asarray(column, dtype=np.float64)) for column in given]
         n = len(columns[0])
-        nothing = np.float64(np.nan)
-        if n < 3 or any(np.ptp(column) == 0 for column in columns):
-            return Interval(*(np.asarray(nothing) for _ in range(3)))
-        order = np.lexsort((columns[1], columns[0]))
-        x, y = (column[order] - column.mean() for column in columns)
+        order = np.lexsort(columns[::-1])
+        centred = [column[order] - column.mean() for column in columns]
         weights = self._counts("units", n)
-        mean_x, mean_y = weights @ x, weights @ y
-        covariance = weights @ (x * y) - mean_x * mean_y
-        scale = (weights @ x**2 - mean_x**2) * (weights @ y**2 - mean_y**2)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            resampled = covariance / np.sqrt(scale)
-        value = np.asarray((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()))
+        means = [weights @ column for column in centred]
+        places = [(a, b) for b in range(len(given)) for a in range(b + 1)]
+
+        def of(a: int, b: int, resampled: bool) -> Floats:
+            product = centred[a] * centred[b]
+            if not resampled:
+                return np.asarray(product.mean())
+            return np.asarray(weights @ product - means[a] * means[b])
+
+        value = partial_correlation({pair: of(*pair, False) for pair in places})
+        if n < 3 or not np.isfinite(value):
+            return Interval(*(np.asarray(np.float64(np.nan)) for _ in range(3)))
+        resampled = partial_correlation({pair: of(*pair, True) for pair in places})
         tail = (1 - self.confidence) / 2
         low, high = np.nanquantile(resampled, [tail, 1 - tail])
         return Interval(value, np.asarray(low), np.asarray(high))
@@ -202,17 +214,26 @@ def interquartile_mean(values: ArrayLike) -> float:
     return float(np.average(ordered, weights=np.diff(edges)))
 
 
+def partial_correlation(covariances: Mapping[tuple[int, int], Floats]) -> Floats:
+    """Correlation of columns 0 and 1 from covariances by (a, b), a <= b; given column 2, if any.
+
+    r_01.2 = (c_01 - c_02 c_12 / c_22) / sqrt((c_00 - c_02^2 / c_22) (c_11 - c_12^2 / c_22)). A
+    constant column 2 fixes nothing. NaN where column 0 or 1 is constant, or follows from column 2.
+    """
+    x, y, both = (np.asarray(covariances[pair]) for pair in ((0, 0), (1, 1), (0, 1)))
+    left, right = x, y
+    if (2, 2) in covariances:
+        fixed, first, second = (np.asarray(covariances[pair]) for pair in ((2, 2), (0, 2), (1, 2)))
+        known = np.where(fixed > 0, fixed, 1.0)
+        left, right = x - first**2 / known, y - second**2 / known
+        both = both - first * second / known
+    sound = (left > 1e-9 * x) & (right > 1e-9 * y)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(sound, both / np.sqrt(left * right), np.nan))
+
+
 def standardized(values: ArrayLike) -> Floats:
     """Mean 0, standard deviation 1 over all values; zeros where they are all equal."""
     array = np.asarray(values, dtype=np.float64)
     spread = array.std()
     return np.asarray((array - array.mean()) / (spread if spread > 0 else 1))
-
-
-def rows_rank_correlation(first: ArrayLike, second: ArrayLike) -> Floats:
-    """Spearman's correlation within each row of two [N, G] tables: [N], NaN for a constant row."""
-    ranks = [stats.rankdata(np.asarray(table), axis=1) for table in (first, second)]
-    x, y = (table - table.mean(axis=1, keepdims=True) for table in ranks)
-    scale = np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(scale > 0, (x * y).sum(axis=1) / scale, np.nan))

@@ -26,9 +26,11 @@ from scipy import stats
 from bpgo.analysis import roles
 from bpgo.analysis.roles import HELD_OUT, ORACLE, TRAINING, arm_title, reward_title
 from bpgo.analysis.statistics.critical import EQUIVALENT, UNRESOLVED, holm
+from bpgo.analysis.statistics.premise import FIXED
 from bpgo.config.settings import BASE_ARM, Settings
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
+RELIABILITY = "gain"  # the measure that is defined for every group
 COST_MARGIN = 1.05  # "next to nothing": at most 5 % more time per iteration (our choice)
 
 STATEMENTS = {
@@ -43,6 +45,8 @@ STATEMENTS = {
     "cost": "Claim 5: BPGO costs next to nothing over GRPO.",
     "truth": "Beyond the paper: BPGO beats GRPO on the truth itself (the oracle).",
     "trust": "Beyond the paper: RAS trusts groups in which the reward really is more reliable.",
+    "read": "Beyond the paper: also among equally ambiguous prompts, what RAS reads tells which"
+    " groups the training reward ranks reliably.",
     "control": "Beyond the paper: RAS helps because of which groups it trusts (against the same"
     " weights shuffled among the groups).",
 }
@@ -174,6 +178,7 @@ CLAIM_COLUMNS = [
 
 def _tests(settings: Settings, experiment: str, frames: dict[str, pd.DataFrame]) -> Iterator[Check]:
     yield from _premise(settings, experiment, frames)
+    yield from _read(settings, experiment, frames)
     yield from _held_out(settings, experiment, frames["differences"])
     yield from _convergence(settings, experiment, frames["convergence_summary"])
     yield from _parts(settings, experiment, frames["differences"])
@@ -212,13 +217,47 @@ def _premise(
     settings: Settings, experiment: str, frames: dict[str, pd.DataFrame]
 ) -> Iterator[Check]:
     reward = settings.experiments[experiment].training_reward
-    wanted = {"ambiguity": ("prompt ambiguity", False), "group_mean": ("group's mean reward", True)}
-    for by, (words, above) in wanted.items():
-        frame = frames["premise_summary"]
-        for row in _rows(frame, experiment=experiment, reward=reward, by=by):
-            quantity = f"Rank correlation of reliability with {words}"
-            bounds = (row.mean, row.low, row.high)
-            yield Check("premise", quantity, *bounds, 0, above, n_groups=row.n_groups)
+    wanted = {"experiment": experiment, "reward": reward, "measure": RELIABILITY}
+    for row in _rows(frames["premise_summary"], by="ambiguity", **wanted):
+        bounds = (row.mean, row.low, row.high)
+        quantity = "Rank correlation of reliability with prompt ambiguity"
+        yield Check("premise", quantity, *bounds, 0, False, n_groups=row.n_groups)
+    yield from _gives_away(settings, experiment, frames, "premise", "")
+
+
+def _read(settings: Settings, experiment: str, frames: dict[str, pd.DataFrame]) -> Iterator[Check]:
+    yield from _gives_away(settings, experiment, frames, "read", FIXED)
+
+
+def _gives_away(
+    settings: Settings, experiment: str, frames: dict[str, pd.DataFrame], claim: str, ending: str
+) -> Iterator[Check]:
+    """Reliability with what the arm reads in training; without such an arm, with the group's mean.
+
+    `ending` says whether ambiguity is held fixed.
+    """
+    given = ", ambiguity fixed" if ending else ""
+    summary = frames["trust_summary"]
+    for arm in (roles.RAS, roles.BPGO):
+        wanted = {"experiment": experiment, "arm": arm, "reads": f"deviation{ending}"}
+        rows = list(_rows(summary, measure=_measure(summary), **wanted))
+        for row in rows:
+            quantity = f"Rank correlation of reliability with group mean − prior{given},"
+            quantity += f" {arm_title(settings, arm)}"
+            yield Check(claim, quantity, row.mean, row.low, row.high, row.n_seeds)
+        if rows:
+            return
+    reward = settings.experiments[experiment].training_reward
+    wanted = {"experiment": experiment, "reward": reward, "measure": RELIABILITY}
+    for row in _rows(frames["premise_summary"], by=f"group_mean{ending}", **wanted):
+        bounds = (row.mean, row.low, row.high)
+        quantity = f"Rank correlation of reliability with group's mean reward{given}"
+        yield Check(claim, quantity, *bounds, 0, n_groups=row.n_groups)
+
+
+def _measure(summary: pd.DataFrame) -> str:
+    """How reliability in training was measured; groups of earlier versions have another measure."""
+    return str(summary["measure"].iloc[0]) if len(summary) else RELIABILITY
 
 
 def _held_out(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Check]:
@@ -283,7 +322,8 @@ def _alpha(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator
 
 def _trust(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator[Check]:
     for arm in (roles.RAS, roles.BPGO):
-        for row in _rows(frame, experiment=experiment, arm=arm):
+        wanted = {"experiment": experiment, "arm": arm, "reads": "weight"}
+        for row in _rows(frame, measure=_measure(frame), **wanted):
             quantity = f"Rank correlation of weight and reliability, {arm_title(settings, arm)}"
             yield Check("trust", quantity, row.mean, row.low, row.high, row.n_seeds)
 

@@ -14,9 +14,11 @@ from bpgo.analysis.statistics import convergence as training
 from bpgo.analysis.statistics import premise
 from bpgo.analysis.statistics.bootstrap import Bootstrap
 from bpgo.analysis.statistics.claims import judge_claims
+from bpgo.analysis.statistics.courses import mean_courses, turning_points
 from bpgo.analysis.statistics.data import Collected, Scores, load_collected
 from bpgo.analysis.statistics.differences import differences, primary
 from bpgo.analysis.statistics.final import curves, final_scores, gains
+from bpgo.analysis.statistics.harm import harm
 from bpgo.analysis.statistics.power import power
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
@@ -64,10 +66,14 @@ def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[s
         return pd.concat([make(scores) for scores in data.scores.values()], ignore_index=True)
 
     per_run = training.training_curves(settings, data)
-    measures = training.convergence(settings, per_run, data)
+    measures = training.convergence(settings, data)
     bins, trends = premise.premise(settings, data, bootstrap)
     trust_bins, trust_trend = premise.trust(settings, data, bootstrap)
     gaps = each(lambda scores: differences(settings, scores, bootstrap))
+
+    def along(make: Callable[..., pd.DataFrame]) -> pd.DataFrame:
+        return each(lambda s: make(settings, s, data.harm_of(s.experiment), bootstrap))
+
     frames = {
         "final": each(lambda scores: final_scores(settings, scores, bootstrap)),
         "differences": gaps,
@@ -83,6 +89,9 @@ def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[s
         "trust": trust_bins,
         "trust_summary": trust_trend,
         "cost": training.cost(data),
+        "harm": along(harm),
+        "courses": along(mean_courses),
+        "turning": along(turning_points),
     }
     return frames | {"claims": judge_claims(settings, frames)}
 

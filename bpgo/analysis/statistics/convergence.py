@@ -4,6 +4,10 @@ A training curve is the mean training reward of an iteration's groups. Which pro
 draws moves it more than training does, so each group's reward is taken relative to the base
 policy's mean on the same prompt where the calibration knows every prompt (`adjusted`). Unit: the
 standard deviation of the training reward within a prompt under the base policy (base sd).
+
+These curves are drawn, and nothing is measured on them. How soon and how steadily a run rises is
+read from its *evaluation curve*: the training reward of its snapshots on fixed evaluation prompts
+and noise, as a gain over the base policy on the same samples, with the base policy as its start.
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ import numpy as np
 import pandas as pd
 
 from bpgo.analysis.roles import arms_of
-from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats
-from bpgo.analysis.statistics.data import Collected
+from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats, interquartile_mean
+from bpgo.analysis.statistics.data import Collected, Scores
 from bpgo.analysis.statistics.differences import comparisons
+from bpgo.analysis.statistics.final import base_sd, paired_with_base
 from bpgo.analysis.statistics.repeated import RepeatedMeasures
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
@@ -100,38 +105,83 @@ def running_mean(values: Floats) -> Floats:
     return np.asarray((total[stop] - total[start]) / (stop - start))
 
 
-def convergence(settings: Settings, training: pd.DataFrame, data: Collected) -> pd.DataFrame:
+def convergence(settings: Settings, data: Collected) -> pd.DataFrame:
     """One row per (experiment, arm, seed, measure): `value`, and `reached` for the threshold.
 
-    area: mean of the smooth curve. steps_to_threshold: first iteration at which the smooth curve
-    has gained 80 % of the reference arm's mean final gain; the number of iterations where it never
-    does (`reached` False). oscillation: standard deviation of the curve around its running mean.
+    Of a run's evaluation curve, straight between snapshots:
+
+    - area: its mean over training;
+    - final_gain: the gain of the final scores, on all evaluation prompts;
+    - steps_to_threshold: the first iteration at which it has 80 % of the reference arm's mean final
+      gain; the number of iterations where it never has (`reached` False);
+    - oscillation: root of the mean square of its third differences, divided by sqrt(20). A course
+      that bends evenly has none, and swings that are independent between snapshots have their
+      standard deviation (Gasser, Sroka and Jennen-Steinmetz 1986). Needs three snapshots.
+
     seconds: median time of an iteration, the first left out.
     """
     rows = []
-    for experiment in settings.experiments:
-        curves = training[training["experiment"] == experiment]
-        ends = curves.groupby(["arm", "seed"])["smooth"].last()
+    for experiment, scores in data.scores.items():
         reference = settings.analysis.reference_arm
-        level = ends.get(reference)
-        threshold = SHARE_OF_GAIN * float(level.mean()) if level is not None else np.nan
-        for (arm, seed), curve in curves.groupby(["arm", "seed"]):
-            smooth, gain = curve["smooth"].to_numpy(), curve["gain"].to_numpy()
-            above = np.flatnonzero(smooth >= threshold) if threshold > 0 else np.empty(0, int)
-            steps = curve["iteration"].to_numpy()[above[0] if len(above) else -1]
+        courses = _courses(scores, settings.experiments[experiment].training_reward)
+        ends = [end for (arm, _), (_, end) in courses.items() if arm == reference]
+        threshold = SHARE_OF_GAIN * float(np.mean(ends)) if ends else np.nan
+        for (arm, seed), (course, end) in courses.items():
+            steps = np.array(scores.iterations, dtype=np.float64)
             measures = {
-                "area": float(smooth.mean()),
-                "final_gain": float(smooth[-1]),
-                "oscillation": float(np.std(gain - smooth)),
+                "area": float(np.trapezoid(course, steps) / steps[-1]),
+                "final_gain": end,
+                "oscillation": oscillation(course),
             }
+            at = first_reach(steps, course, threshold) if threshold > 0 else np.nan
             if threshold > 0:
-                measures["steps_to_threshold"] = float(steps)
+                measures["steps_to_threshold"] = at if np.isfinite(at) else float(steps[-1])
             labels = {"experiment": experiment, "arm": arm, "seed": seed}
             rows += [
-                {**labels, "measure": name, "value": value, "reached": bool(len(above))}
+                {**labels, "measure": name, "value": value, "reached": bool(np.isfinite(at))}
                 for name, value in measures.items()
+                if np.isfinite(value)
             ]
-    return pd.concat([pd.DataFrame(rows), _seconds(data)], ignore_index=True)
+    columns = ["experiment", "arm", "seed", "measure", "value", "reached"]
+    return pd.concat([pd.DataFrame(rows, columns=columns), _seconds(data)], ignore_index=True)
+
+
+def _courses(scores: Scores, reward: str) -> dict[tuple[str, int], tuple[Floats, float]]:
+    """Of each run that has all snapshots its gains [iterations] and its final gain, in base sd."""
+    spread = base_sd(scores, reward)
+    found: dict[tuple[str, int], tuple[Floats, float]] = {}
+    for arm in scores.arms:
+        pairs = [paired_with_base(scores, arm, reward, step) for step in scores.iterations]
+        known = [pair for pair in pairs if pair is not None]
+        final = paired_with_base(scores, arm, reward, scores.final, all_prompts=True)
+        if arm == BASE_ARM or final is None or len(known) < len(pairs) or len(pairs) < 2:
+            continue
+        for seed in final[0]:
+            if not all(seed in pair[0] for pair in known):
+                continue
+            change = [(pair[1] - pair[2])[pair[0].index(seed)].mean() for pair in known]
+            end = (final[1] - final[2])[final[0].index(seed)].mean()
+            found[arm, seed] = np.array(change) / spread, float(end) / spread
+    return found
+
+
+def first_reach(steps: Floats, course: Floats, level: float) -> float:
+    """Where a curve, straight between its points, first is at `level`; NaN where it never is."""
+    at = np.flatnonzero(course >= level)
+    if not len(at):
+        return float("nan")
+    if at[0] == 0:
+        return float(steps[0])
+    before, after = at[0] - 1, at[0]
+    share = (level - course[before]) / (course[after] - course[before])
+    return float(steps[before] + share * (steps[after] - steps[before]))
+
+
+def oscillation(course: Floats) -> float:
+    """See `convergence`; NaN for less than four points."""
+    if len(course) < 4:
+        return float("nan")
+    return float(np.sqrt((np.diff(course, 3) ** 2).mean() / 20))
 
 
 def _seconds(data: Collected) -> pd.DataFrame:
@@ -182,6 +232,7 @@ def summarize(settings: Settings, runs: pd.DataFrame, bootstrap: Bootstrap) -> p
                 "mean": float(level.mean),
                 "low": float(level.low),
                 "high": float(level.high),
+                "iqm": interquartile_mean(own),
                 "reached": int(part[part["arm"] == arm]["reached"].sum()),
                 **dict.fromkeys(("difference", *LIMITS, "df"), np.nan),
             }

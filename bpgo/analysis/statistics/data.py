@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bpgo.analysis import COLLECTED
+from bpgo.analysis import COLLECTED, SINCE
 from bpgo.analysis.roles import arms_of
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
@@ -28,7 +28,8 @@ class Scores:
 
     `cube` is [arms, seeds, iterations, rewards, P prompts, K samples]; NaN where a policy was not
     scored. The same (seed, prompt, sample) means the same initial noise for every arm, so any two
-    arms pair entry by entry. Iteration 0 of every arm is the base policy.
+    arms pair entry by entry. Iteration 0 of every arm is the base policy. A run's final scores are
+    the means over its last `final_stages` scored iterations.
     """
 
     experiment: str
@@ -38,6 +39,7 @@ class Scores:
     rewards: list[str]
     prompts: list[str]
     cube: Floats
+    final_stages: int = 1
 
     @property
     def final(self) -> int:
@@ -71,19 +73,28 @@ class Scores:
     def values(
         self, arm: str, reward: str, seeds: list[int], iteration: int | None = None
     ) -> Floats:
-        """[S, P, K] scores of an arm; prompts are the curve's at an inner iteration, else all.
+        """[S, P, K] scores of an arm; by default the final ones, on all prompts.
+
+        At an inner iteration prompts are the curve's.
 
         Raises:
             UserError: a run was scored on a part of the prompts only.
         """
         at = self.end(arm) if iteration is None else iteration
-        table = self._table(arm, reward, at)[[self.seeds.index(seed) for seed in seeds]]
-        if at not in (0, self.final):
+        stages = [at]
+        if iteration is None and at != 0:
+            stages = [step for step in self.iterations if step > 0][-self.final_stages :]
+        own = [self.seeds.index(seed) for seed in seeds]
+        # The order of the sum is fixed: equal scores give equal bits.
+        table = sum(self._table(arm, reward, step)[own] for step in stages) / len(stages)
+        table = np.asarray(table)
+        if iteration is not None and at not in (0, self.final):
             table = table[:, self.curve_prompts]
         if not np.isfinite(table).all():
             scored = int(np.isfinite(table).sum())
+            places = ", ".join(map(str, stages))
             raise UserError(
-                f"scores of {self.experiment}/{arm} at iteration {at} by {reward}: {scored} of"
+                f"scores of {self.experiment}/{arm} at iteration {places} by {reward}: {scored} of"
                 f" {table.size} samples are scored; score these runs again"
             )
         return table
@@ -98,13 +109,18 @@ class Scores:
 
 @dataclass(frozen=True)
 class Collected:
-    """The four collected files and the account of what is missing."""
+    """The collected files and the account of what is missing; `harm` may be empty."""
 
     scores: dict[str, Scores]
     metrics: pd.DataFrame
     groups: pd.DataFrame
     calibration: pd.DataFrame
     runs: dict[str, Any]
+    harm: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def harm_of(self, experiment: str) -> pd.DataFrame:
+        """The rows of one experiment."""
+        return self.harm[self.harm["experiment"] == experiment] if len(self.harm) else self.harm
 
 
 def load_collected(settings: Settings, folder: Path) -> Collected:
@@ -114,7 +130,8 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
         UserError: a file is missing, a score is not finite or stands there twice.
     """
     folder = Path(folder)
-    frames = {name: _read(folder / f"{name}.parquet") for name in COLLECTED}
+    there = [name for name in COLLECTED if name not in SINCE or _path(folder, name).is_file()]
+    frames = {name: _read(_path(folder, name)) for name in there}
     runs_file = folder / "runs.json"  # scores alone are enough: what is missing shows in them
     scores = {
         experiment: _scores(settings, experiment, frames["scores"])
@@ -126,7 +143,12 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
         frames["groups"],
         frames["calibration"],
         read_json(runs_file) if runs_file.is_file() else {},
+        frames.get("harm", pd.DataFrame()),
     )
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.parquet"
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -172,4 +194,5 @@ def _scores(settings: Settings, experiment: str, frame: pd.DataFrame) -> Scores:
     cube = np.full(shape, np.nan)
     cube.ravel()[flat] = score
     arms, seeds, iterations, rewards, prompts = axes[:5]
-    return Scores(experiment, arms, seeds, iterations, rewards, prompts, cube)
+    stages = settings.analysis.final_stages
+    return Scores(experiment, arms, seeds, iterations, rewards, prompts, cube, stages)

@@ -1,5 +1,7 @@
 """Final scores of every arm, curves, and gains over the base policy.
 
+Final scores are means over a run's last `analysis.final_stages` policies, sample by sample.
+
 Gains are also given in `base sd`: divided by the standard deviation of the base policy's scores
 within a prompt, so that rewards of different scales compare. Between prompts the scores of some
 rewards vary far more, and that says nothing of what training can change.
@@ -92,8 +94,8 @@ def curves(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd.DataF
 def gains(settings: Settings, scores: Scores) -> pd.DataFrame:
     """Gain over the base policy per seed.
 
-    On the curve's prompts at each snapshot (`prompts` is `curve`), and on all evaluation prompts at
-    the end (`all`); there `collapsed` marks a run far below its arm's other runs.
+    On the curve's prompts at each snapshot (`prompts` is `curve`), and of final scores on all
+    evaluation prompts (`all`); there `collapsed` marks a run far below its arm's other runs.
     """
     rows = []
     for reward in scores.rewards:
@@ -147,7 +149,7 @@ def paired_with_base(
 ) -> tuple[list[int], Floats, Floats] | None:
     """Shared seeds, the arm's scores and the base's, both [S, P, K]; None if nothing pairs.
 
-    P are the curve's prompts unless `all_prompts`.
+    P are the curve's prompts; with `all_prompts` these are the final scores, on all.
     """
     before_seeds = scores.seeds_of(BASE_ARM, reward)
     own = scores.seeds_of(arm, reward)  # iteration 0 belongs to arms that were trained
@@ -155,9 +157,11 @@ def paired_with_base(
     seeds = [seed for seed in own if seed in before_seeds and seed in there]
     if not seeds:
         return None
-    after = scores.values(arm, reward, seeds, iteration)
     before = scores.values(BASE_ARM, reward, seeds)
-    if not all_prompts:
+    if all_prompts:
+        after = scores.values(arm, reward, seeds)
+    else:
+        after = scores.values(arm, reward, seeds, iteration)
         chosen = scores.curve_prompts
         before = before[:, chosen]
         after = after if iteration not in (0, scores.final) else after[:, chosen]

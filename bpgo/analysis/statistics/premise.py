@@ -2,11 +2,15 @@
 
 The premise: within a group, the rank order of a reward tells less about the truth the more
 ambiguous the prompt is, and a low group mean gives that away. Measured on the base policy's
-calibration samples; groups are the units. The truth is the oracle; real images have none, and there
-the mean of the other rewards, each standardized, stands in for it.
+calibration samples, each from noise of its own; groups are the units. The truth is the oracle; real
+images have none, and there the mean of the other rewards, each standardized, stands in for it.
+Reliability is `gain`, defined for every group, and beside it `gamma`
+(`bpgo.analysis.statistics.reliability`).
 
-Trust calibration: RAS gives each group a weight during training. Does a higher weight go with a
-higher rank correlation of reward and oracle in that group? Seeds are the units.
+What an arm reads is another thing: the group's mean less a prior, in training, where the samples of
+a group may share their noise. So during training: does reliability go with that deviation, and with
+the weight that comes of it? Ambiguous prompts have both low means and unreliable groups, so each
+correlation is also given with ambiguity held fixed. Seeds are the units.
 """
 
 from __future__ import annotations
@@ -17,28 +21,31 @@ import numpy as np
 import pandas as pd
 
 from bpgo.analysis.roles import oracle_of, reward_role
-from bpgo.analysis.statistics.bootstrap import (
-    Bootstrap,
-    Floats,
-    rows_rank_correlation,
-    standardized,
-)
+from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats, standardized
 from bpgo.analysis.statistics.data import Collected
+from bpgo.analysis.statistics.reliability import (
+    measures_in,
+    rank_correlation,
+    rows_gain,
+    rows_gamma,
+    within_spread,
+)
 from bpgo.config.settings import Settings
 
 BINS = 5
+FIXED = "_fixed"  # ends the names of correlations with ambiguity held fixed
 
 
 def premise(
     settings: Settings, data: Collected, bootstrap: Bootstrap
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Binned rank correlations, and their trends.
+    """Binned reliability, and its trends.
 
     Returns:
-        Rows (experiment, reward, by, bin): mean within-group rank correlation with its interval;
-        `by` is `ambiguity` or `group_mean`. Then rows (experiment, reward, by): Spearman's
-        correlation over groups of the within-group rank correlation with `by`, and with
-        `by` = `overall` the mean within-group rank correlation itself.
+        Rows (experiment, reward, measure, by, bin): mean reliability with its interval; `by` is
+        `ambiguity` or `group_mean`. Then rows (experiment, reward, measure, by): Spearman's
+        correlation over groups of reliability with `by`; with `group_mean_fixed` the partial one,
+        ambiguity held fixed; and with `overall` the mean reliability itself.
     """
     binned: list[dict[str, Any]] = []
     trends: list[dict[str, Any]] = []
@@ -50,31 +57,45 @@ def premise(
         ambiguity, tables = _group_tables(samples)
         for reward, table in tables.items():
             truth = _truth(tables, reward, oracle, settings)
-            if truth is None or reward_role(settings, experiment, reward) == "oracle":
+            role = reward_role(settings, experiment, reward)
+            if truth is None or role == "oracle":
                 continue
-            agreement = rows_rank_correlation(table, truth)
-            known = np.isfinite(agreement)
-            if not known.any():
-                continue
-            labels = {
-                "experiment": experiment,
-                "reward": reward,
-                "role": reward_role(settings, experiment, reward),
-                "n_undefined": int((~known).sum()),
+            reliability = {
+                "gain": rows_gain(table, truth) / within_spread(truth),
+                "gamma": rows_gamma(table, truth),
             }
-            values = agreement[known]
-            columns = {"ambiguity": ambiguity[known], "group_mean": table.mean(axis=1)[known]}
-            if not np.isfinite(columns["ambiguity"]).all():  # prompts of unknown ambiguity
-                del columns["ambiguity"]
-            overall = bootstrap.units(values)
-            trends.append({**labels, "by": "overall", "n_groups": len(values), **_plain(overall)})
-            for by, column in columns.items():
-                trend = bootstrap.rank_correlation(column, values)
-                trends.append({**labels, "by": by, "n_groups": len(values), **_plain(trend)})
-                binned += [
-                    {**labels, "by": by, **row} for row in _binned(column, values, bootstrap)
-                ]
+            for measure, values in reliability.items():
+                labels = {"experiment": experiment, "reward": reward, "role": role}
+                found = _trends(values, ambiguity, table.mean(axis=1), bootstrap)
+                for rows, kept in zip(found, (binned, trends), strict=True):
+                    kept += [{**labels, "measure": measure, **row} for row in rows]
     return pd.DataFrame(binned), pd.DataFrame(trends)
+
+
+def _trends(
+    reliability: Floats, ambiguity: Floats, mean: Floats, bootstrap: Bootstrap
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Binned rows and trends of one reward, over the groups whose reliability is defined."""
+    known = np.isfinite(reliability)
+    if not known.any():
+        return [], []
+    values = reliability[known]
+    columns = {"ambiguity": ambiguity[known], "group_mean": mean[known]}
+    fixed: Floats | None = columns["ambiguity"]
+    if not np.isfinite(columns["ambiguity"]).all():  # prompts of unknown ambiguity
+        fixed = None
+        del columns["ambiguity"]
+    counts = {"n_groups": len(values), "n_undefined": int((~known).sum())}
+    overall = bootstrap.units(values)
+    trends = [{"by": "overall", **counts, **_plain(overall)}]
+    binned = []
+    for by, column in columns.items():
+        trends.append({"by": by, **counts, **_plain(bootstrap.rank_correlation(column, values))})
+        binned += [{"by": by, **row} for row in _binned(column, values, bootstrap)]
+    if fixed is not None:
+        held = bootstrap.rank_correlation(columns["group_mean"], values, fixed)
+        trends.append({"by": f"group_mean{FIXED}", **counts, **_plain(held)})
+    return binned, trends
 
 
 def _truth(
@@ -140,48 +161,77 @@ def _binned(column: Floats, values: Floats, bootstrap: Bootstrap) -> list[dict[s
 def trust(
     settings: Settings, data: Collected, bootstrap: Bootstrap
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rank correlation inside a group by its RAS weight, binned, and their correlation.
+    """Reliability of groups in training by the weight they were given, and what it goes with.
 
     Returns:
-        Rows (experiment, arm, bin): mean weight and mean within-group rank correlation; and rows
-        (experiment, arm): Spearman's correlation of weight and rank correlation over all groups of
-        a run. Means over seeds with their intervals; `n_groups` over all seeds.
+        Rows (experiment, arm, measure, bin): mean weight and mean reliability. Rows (experiment,
+        arm, measure, reads): Spearman's correlation over all groups of a run of reliability with
+        what is read: the `weight`, and the `deviation` of the group's mean from the arm's prior;
+        `weight_fixed` and `deviation_fixed` are the partial ones, ambiguity held fixed. Means over
+        seeds with their intervals; `n_groups` over all seeds.
     """
-    binned: list[dict[str, Any]] = []
-    summary: list[dict[str, Any]] = []
     groups = data.groups
     if groups.empty:
         return pd.DataFrame(), pd.DataFrame()
-    usable = groups[np.isfinite(groups["weight"]) & np.isfinite(groups["rank_correlation"])]
-    for (experiment, arm), part in usable.groupby(["experiment", "arm"], observed=True):
-        if experiment not in settings.experiments or part["weight"].nunique() < 2:
+    groups = groups.assign(deviation=groups["reward_mean"] - groups["prior"])
+    binned: list[dict[str, Any]] = []
+    summary: list[dict[str, Any]] = []
+    for (experiment, arm), part in groups.groupby(["experiment", "arm"], observed=True):
+        if experiment not in settings.experiments:
             continue
         labels = {"experiment": str(experiment), "arm": str(arm)}
-        edges = bin_edges(part["weight"].to_numpy(float))
-        part = part.assign(bin=assign_bins(part["weight"].to_numpy(float), edges))
-        correlations = [
-            float(rows_rank_correlation(run[["weight"]].T, run[["rank_correlation"]].T)[0])
-            for _, run in part.groupby("seed")
-        ]
-        found = np.array([value for value in correlations if np.isfinite(value)])
-        if len(found):
-            interval = bootstrap.mean(found[:, None], f"trust of {arm}")
-            counts = {"n_seeds": len(found), "n_groups": len(part)}
-            summary.append({**labels, **counts, **_plain(interval)})
-        per_seed = part.groupby(["bin", "seed"])[["weight", "rank_correlation"]].mean()
-        for index, rows in per_seed.groupby(level=0):
-            interval = bootstrap.mean(rows["rank_correlation"].to_numpy()[:, None], "trust")
-            binned.append(
-                {
-                    **labels,
-                    "bin": index,
-                    "weight": float(rows["weight"].mean()),
-                    "n_seeds": len(rows),
-                    "n_groups": int((part["bin"] == index).sum()),
-                    **_plain(interval),
-                }
-            )
+        for measure in measures_in(groups):
+            own = {**labels, "measure": measure}
+            for read in ("weight", "deviation"):
+                usable = part[np.isfinite(part[read]) & np.isfinite(part[measure])]
+                if usable[read].nunique() < 2:
+                    continue
+                rows = _correlations(usable, read, measure, bootstrap)
+                summary += [{**own, **row} for row in rows]
+                if read == "weight":
+                    rows = _by_weight(usable, measure, bootstrap)
+                    binned += [{**own, **row} for row in rows]
     return pd.DataFrame(binned), pd.DataFrame(summary)
+
+
+def _correlations(
+    groups: pd.DataFrame, read: str, measure: str, bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
+    """The correlation of `measure` with what is `read`, plain and with ambiguity held fixed."""
+    wanted: dict[str, bool] = {read: False}
+    if np.isfinite(groups["ambiguity"]).all():
+        wanted[f"{read}{FIXED}"] = True
+    rows = []
+    for name, held in wanted.items():
+        found = [
+            rank_correlation(run[read], run[measure], run["ambiguity"] if held else None)
+            for _, run in groups.groupby("seed")
+        ]
+        known = np.array([value for value in found if np.isfinite(value)])
+        if len(known):
+            interval = bootstrap.mean(known[:, None], f"{measure} with {name}")
+            counts = {"n_seeds": len(known), "n_groups": len(groups)}
+            rows.append({"reads": name, **counts, **_plain(interval)})
+    return rows
+
+
+def _by_weight(groups: pd.DataFrame, measure: str, bootstrap: Bootstrap) -> list[dict[str, Any]]:
+    weight = groups["weight"].to_numpy(float)
+    groups = groups.assign(bin=assign_bins(weight, bin_edges(weight)))
+    per_seed = groups.groupby(["bin", "seed"])[["weight", measure]].mean()
+    rows = []
+    for index, part in per_seed.groupby(level=0):
+        interval = bootstrap.mean(part[measure].to_numpy()[:, None], "trust")
+        rows.append(
+            {
+                "bin": index,
+                "weight": float(part["weight"].mean()),
+                "n_seeds": len(part),
+                "n_groups": int((groups["bin"] == index).sum()),
+                **_plain(interval),
+            }
+        )
+    return rows
 
 
 def _plain(interval: Any) -> dict[str, float]:

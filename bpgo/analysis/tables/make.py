@@ -15,14 +15,13 @@ from bpgo.analysis.tables.differences import differences, power, primary, reward
 from bpgo.analysis.tables.format import (
     Block,
     Cell,
-    Row,
     Table,
     how_intervals,
     interval_text,
     number,
-    records,
     save_table,
 )
+from bpgo.analysis.tables.harm import harm
 from bpgo.analysis.tables.paper import (
     NOTE,
     paper_alpha_rows,
@@ -31,6 +30,7 @@ from bpgo.analysis.tables.paper import (
     paper_rows,
     paper_table,
 )
+from bpgo.analysis.tables.premise import premise
 from bpgo.analysis.tables.training import convergence
 from bpgo.config.paper import PAPER_TASKS
 from bpgo.config.settings import BASE_ARM, Settings
@@ -56,8 +56,9 @@ def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) ->
         differences(settings, frames, lost),
         _parts(settings, frames, lost),
         _sweep(settings, frames, lost),
-        _premise(settings, frames),
+        premise(settings, frames),
         convergence(settings, frames, lost),
+        harm(settings, frames, lost),
         power(settings, frames["power"], lost),
         _paper(),
     ]
@@ -240,62 +241,6 @@ def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
     )
     joined = pd.concat(data, ignore_index=True) if data else pd.DataFrame(columns=["value"])
     return Table("sweep", "Scaling magnitude", note, blocks, joined)
-
-
-def _premise(settings: Settings, frames: Frames) -> Table:
-    trends, bins = frames["premise_summary"], frames["premise"]
-    blocks = []
-    for experiment, entry in settings.experiments.items():
-        rows = []
-        for reward in settings.rewards_of(experiment) if len(trends) else []:
-            part = trends[(trends["experiment"] == experiment) & (trends["reward"] == reward)]
-            if part.empty:
-                continue
-            by = records(part, "by")
-            cells = [
-                _ranked(by[name]) if name in by else Cell("unknown")
-                for name in ("overall", "ambiguity", "group_mean")
-            ]
-            groups = str(by["overall"]["n_groups"])
-            falls = bins[
-                (bins["experiment"] == experiment)
-                & (bins["reward"] == reward)
-                & (bins["by"] == "ambiguity")
-            ].sort_values("bin")
-            course = ", ".join(number(value, digits=2) for value in falls["mean"])
-            label = reward_label(settings, experiment, reward)
-            rows.append([Cell(label), Cell(groups), *cells, Cell(course)])
-        header = ["Reward", "Groups", "Mean ρ", "With ambiguity", "With group mean"]
-        blocks.append(Block(entry.title, [*header, "ρ from clear to ambiguous"], rows))
-    blocks.append(_trust_block(settings, frames["trust_summary"]))
-    note = (
-        "ρ: Spearman's rank correlation of a reward with the oracle (without one: with the mean of"
-        " the other rewards) within a group of samples of one prompt under the base policy, each"
-        " from noise of its own. The next columns:"
-        " Spearman's correlation over groups of ρ with the prompt's ambiguity (the premise expects"
-        " it negative) and with the group's mean reward (positive); bold where the 95% bootstrap"
-        " interval over groups excludes zero."
-        " Trust: correlation of a group's RAS weight with ρ in that group, during training, mean"
-        " over seeds."
-    ).replace("95%", f"{settings.analysis.confidence:.0%}")
-    return Table("premise", "Does the premise hold, and does trust follow?", note, blocks, trends)
-
-
-def _ranked(row: Row) -> Cell:
-    clear = bool(row["low"] > 0 or row["high"] < 0)
-    detail = interval_text(row["low"], row["high"], signed=True, digits=2)
-    return Cell(number(row["mean"], signed=True, digits=2), detail, clear)
-
-
-def _trust_block(settings: Settings, summary: pd.DataFrame) -> Block:
-    rows = []
-    for row in records(summary.assign(key=range(len(summary))), "key").values():
-        title = settings.experiments[row["experiment"]].title
-        labels = [Cell(arm_title(settings, row["arm"])), Cell(title)]
-        counts = [Cell(str(row["n_seeds"])), Cell(str(row["n_groups"]))]
-        rows.append([*labels, *counts, _ranked(row)])
-    header = ["Arm", "Experiment", "Seeds", "Groups", "Weight with ρ"]
-    return Block("Trust calibration during training", header, rows)
 
 
 def _paper() -> Table:

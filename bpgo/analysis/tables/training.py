@@ -36,10 +36,12 @@ def convergence(settings: Settings, frames: dict[str, pd.DataFrame], lost: str) 
         blocks.append(Block(entry.title, ["Arm", *header, f"Time / {reference}"], rows))
     note = (
         "Base sd: standard deviation of the base policy's reward within a prompt."
-        " Training reward on rollouts, relative to the base policy on the same prompts, smoothed by"
-        f" a running mean. Threshold: 80% of {reference}'s mean final gain; a seed that never"
-        " reaches it counts with the last iteration (reached: how many did). Oscillation: standard"
-        f" deviation around the running mean. {how_intervals(settings)}; seeds only here. Bold:"
+        " Training reward of the snapshots on fixed evaluation prompts and noise, relative to the"
+        " base policy's on the same, straight between snapshots; the gain at the end is that of the"
+        f" final scores. Threshold: 80% of {reference}'s mean final gain; a seed that never reaches"
+        " it counts with the last iteration (reached: how many did). Oscillation: swing from"
+        " snapshot to snapshot, by third differences, which an even bend does not have."
+        f" {how_intervals(settings)}; seeds only here. Bold:"
         f" better than {reference}, †: worse, where the interval of the paired difference excludes"
         " zero for all arms of the column at once. Times are medians and depend on what else the"
         f" machine did.{lost}"

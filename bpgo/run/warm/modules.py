@@ -17,7 +17,13 @@ SETTINGS = (
     "bpgo.config.resolve",
     *(
         module
-        for modules in (registry.ARMS, registry.TRUST, registry.REWARDS, registry.PROMPTS)
+        for modules in (
+            registry.ARMS,
+            registry.TRUST,
+            registry.REWARDS,
+            registry.FEATURES,
+            registry.PROMPTS,
+        )
         for module in modules.values()
     ),
 )
@@ -33,6 +39,8 @@ COMMANDS = {
     "train": (*POLICY, *REWARDS, "bpgo.steps.train"),
     "sample": (*POLICY, "bpgo.steps.sample"),
     "sample-base": (*POLICY, "bpgo.steps.sample"),
+    "harm": (*POLICY, "bpgo.steps.harm"),
+    "harm-base": (*POLICY, "bpgo.steps.harm"),
     "score": ("torch", *TABLES, *REWARDS, "bpgo.steps.score"),
     "collect": (*TABLES, "bpgo.analysis.collect"),
     "statistics": STATISTICS,

@@ -22,8 +22,8 @@ from bpgo.run.progress import Progress
 from bpgo.steps import loading
 from bpgo.steps.calibrate import calibrate
 from bpgo.steps.draw import draw
+from bpgo.steps.kept_policies import stages_of
 from bpgo.steps.prompts import read_prompts, write_prompts
-from bpgo.steps.sample import stages_of
 from bpgo.steps.train import build_trainer
 from bpgo.storage.files import write_json, write_text
 from bpgo.tools.bench.arms import arm_figures, settings_by_arm

@@ -49,8 +49,11 @@ WORK = {
     "schema": "bpgo.config.settings:Settings.model_json_schema",
 }
 
-# Given by hand, or only by `snakemake trust`.
-NOT_TIMED = ("groups", "rules", "track", "power", "agree", "simulate", "worlds")
+# Given by hand, only by `snakemake trust`, or started as `sample` is.
+NOT_TIMED = (
+    *("groups", "rules", "track", "power", "agree", "simulate", "worlds"),
+    *("harm", "harm-base"),
+)
 
 
 def startup_seconds(

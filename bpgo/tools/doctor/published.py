@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bpgo.config.settings import Published, Settings
+from bpgo.config.published import Published
+from bpgo.config.settings import Settings
 from bpgo.storage import hub
 from bpgo.storage.files import read_json
 
@@ -48,6 +49,8 @@ def _entries(settings: Settings) -> Iterator[tuple[str, Published]]:
     yield f"model '{settings.model.title}'", settings.model
     for reward in settings.rewards.values():
         yield f"reward '{reward.title}'", reward
+    if settings.features is not None:
+        yield f"features '{settings.features.title}'", settings.features
     for name, prompts in _inside(settings.prompts):
         yield f"prompts '{name}'", prompts
 

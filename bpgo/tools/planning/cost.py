@@ -18,6 +18,10 @@ PNG_SECONDS_PER_PIXEL = 4e-8
 BLOCK = 4096  # bytes: a disk holds whole blocks
 ONCE_SECONDS = 5.0  # each of statistics, tables, plots, ...
 KEPT_CHECKPOINTS = 2
+COMPUTING = (
+    *("draw", "calibrate", "judge", "train"),
+    *("sample_base", "sample", "score", "harm_base", "harm"),
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,7 @@ class Time:
     @property
     def device_hours(self) -> float:
         """Hours of one device, the rules that compute."""
-        computing = ("draw", "calibrate", "judge", "train", "sample_base", "sample", "score")
-        return sum(self.by_rule.get(rule, 0.0) for rule in computing) / 3600
+        return sum(self.by_rule.get(rule, 0.0) for rule in COMPUTING) / 3600
 
 
 def time_of(

@@ -21,6 +21,8 @@ RULES = {
     "sample_base": "base policy",
     "sample": "trained policies",
     "score": "scores of the samples",
+    "harm_base": "base policy",
+    "harm": "trained policies",
 }
 
 

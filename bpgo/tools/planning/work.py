@@ -78,7 +78,7 @@ def work_of(settings: Settings) -> Work:
     groups += [_calibrate(settings, name) for name in settings.experiments]
     # It completes scores that the calibration has.
     groups += [Jobs("judge", name, 1) for name in settings.experiments]
-    groups += [_sample_base(settings), *_runs(settings)]
+    groups += [_sample_base(settings), *_harm_base(settings), *_runs(settings)]
     texts = settings.prompts.train + settings.evaluation.prompts
     unguided = 1 if passes(settings, settings.rollout.guidance_scale) > 1 else 0
     target = "all" if settings.scale == "full" else settings.scale
@@ -134,8 +134,7 @@ def with_guidance(settings: Settings, each: Passes) -> tuple[int, int]:
 
 def snapshots(settings: Settings) -> int:
     """Policies kept before the last one."""
-    training = settings.training
-    return len(range(training.snapshot_every, training.iterations, training.snapshot_every))
+    return len(settings.training.stages()) - 1
 
 
 def drawn(settings: Settings) -> int:
@@ -168,6 +167,30 @@ def _sample(settings: Settings, rule: str, name: str, count: int, images: int) -
     return Jobs(rule, name, count, forwards=images * each, decoded=images, files=images)
 
 
+def _harm_base(settings: Settings) -> list[Jobs]:
+    """The base policy's diversity, once a seed, where it is measured."""
+    seeds = len({run.seed for run in settings.base_runs()})
+    drawn, forwards = _diversity(settings)
+    return [Jobs("harm_base", BASE_ARM, seeds, forwards=forwards, decoded=drawn)] if drawn else []
+
+
+def _harm(settings: Settings, name: str, seeds: int) -> Jobs:
+    """Both policies' passes at each stochastic step of a path, then diversity."""
+    drawn, forwards = _diversity(settings)
+    rollout = settings.rollout
+    each = 2 * (rollout.steps - rollout.deterministic_tail)
+    each *= passes(settings, rollout.guidance_scale)
+    paths = settings.evaluation.divergence_prompts * len(settings.training.stages())
+    return Jobs("harm", name, seeds, forwards=forwards + paths * each, decoded=drawn)
+
+
+def _diversity(settings: Settings) -> tuple[int, int]:
+    """Samples of one policy, and their forward passes."""
+    wanted = settings.evaluation
+    drawn = wanted.diversity_prompts * wanted.diversity_samples if settings.draws_diversity else 0
+    return drawn, drawn * wanted.steps * passes(settings, settings.judging_guidance)
+
+
 def _runs(settings: Settings) -> list[Jobs]:
     """Training, sampling and scoring; runs that differ only in their seed are counted together."""
     groups = []
@@ -177,6 +200,8 @@ def _runs(settings: Settings) -> list[Jobs]:
         if trained:
             groups.append(_train(settings, experiment, arm, name, seeds))
             groups.append(_sample(settings, "sample", name, seeds, images))
+        if trained and settings.measures_harm:
+            groups.append(_harm(settings, name, seeds))
         for environment in settings.environments_of(experiment):
             rewards = settings.models_of(settings.in_environment(experiment, environment))
             rewarded = dict.fromkeys(rewards, images)

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from bpgo.config.declared import AnalysisSettings, PrimaryContrast
+from bpgo.config.evaluation import EvaluationSettings
 from bpgo.config.fields import Strict
 from bpgo.config.paper import PaperMetric, PaperSettings
 from bpgo.config.settings import (
     CalibrationSettings,
-    EvaluationSettings,
     ExperimentSettings,
     ModelSettings,
     PromptSettings,
@@ -297,7 +297,7 @@ def _write_training(settings, root, run, random, gain):
             "reward": reward.ravel(),
             **extra,
             "advantage": 0.0,
-            "prior": np.nan,
+            "prior": -0.3 if trusting else np.nan,
             "weight": np.repeat(weight.ravel(), size),
         }
     ).to_parquet(folder / "rollouts.parquet")

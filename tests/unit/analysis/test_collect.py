@@ -113,8 +113,13 @@ def test_groups_reduce_rollouts(tiny):
     ]
     assert row["reward_mean"] == pytest.approx(own["reward"].mean(), rel=1e-5)
     assert row["reward_std"] == pytest.approx(own["reward"].std(ddof=0), rel=1e-5)
-    expected = stats.spearmanr(own["reward"], own["oracle"])[0]
-    assert row["rank_correlation"] == pytest.approx(expected, rel=1e-5)
+    # Without ties gamma is Kendall's tau.
+    expected = stats.kendalltau(own["reward"], own["oracle"])[0]
+    assert row["gamma"] == pytest.approx(expected, rel=1e-5)
+    every = rollouts.groupby(["iteration", "prompt_id"])["oracle"]
+    assert len(every.size().unique()) == 1
+    gain = np.cov(own["reward"], own["oracle"], ddof=0)[0, 1] / own["reward"].std(ddof=0)
+    assert row["gain"] == pytest.approx(gain, rel=0.1), "the oracle is standard normal in a group"
     assert row["weight"] == pytest.approx(own["weight"].iloc[0], rel=1e-5)
 
 
@@ -207,3 +212,26 @@ def test_a_run_that_ended_early_counts_as_missing(tmp_path):
     compute_statistics(settings, tmp_path / "collected", tmp_path / "statistics")
     account = read_json(tmp_path / "statistics" / "runs.json")
     assert [(entry["arm"], entry["seed"]) for entry in account["missing"]] == [("bpgo", 2)]
+
+
+def test_what_was_measured_is_joined_and_what_lacks_is_listed(tiny):
+    settings, folder = tiny
+    wanted = settings.evaluation.model_copy(update={"divergence_prompts": 2})
+    settings = settings.model_copy(update={"evaluation": wanted})
+    runs = settings.runs()
+    for run in runs[1:]:
+        path = folder / "harm" / f"{run.folder}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        row = {"iteration": 4, "measure": "kl", "prompt_id": "e0000", "value": 0.25}
+        pd.DataFrame([row]).to_parquet(path)
+    collect(settings, folder, folder / "collected", allow_mixed=True)
+    harm = pd.read_parquet(folder / "collected" / "harm.parquet")
+    assert len(harm) == len(runs) - 1
+    assert set(harm["value"]) == {0.25}
+    missing = read_json(folder / "collected" / "runs.json")["missing"]
+    assert [entry["reason"] for entry in missing] == [
+        f"not measured: no harm/{runs[0].folder}.parquet"
+    ]
+    # Collections of earlier versions have no such file.
+    (folder / "collected" / "harm.parquet").unlink()
+    assert load_collected(settings, folder / "collected").harm.empty

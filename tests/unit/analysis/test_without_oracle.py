@@ -40,6 +40,7 @@ def frames(folder):
 def test_the_premise_is_measured_against_the_other_rewards(frames):
     trends = frames["premise_summary"]
     assert set(trends["by"]) == {"overall", "group_mean"}, "ambiguity is not known"
+    trends = trends[trends["measure"] == "gain"]
     overall = trends[trends["by"] == "overall"].set_index(["experiment", "reward"])["mean"]
     # The three rewards share the hidden truth with weight .7 each where it is reliable.
     assert overall["clear", "scenes_clear_a"] == pytest.approx(0.55, abs=0.08)
@@ -50,7 +51,10 @@ def test_the_premise_is_measured_against_the_other_rewards(frames):
 
 
 def test_trust_is_measured_against_the_logged_rewards(frames, folder):
-    summary = frames["trust_summary"].set_index(["experiment", "arm"])
+    summary = frames["trust_summary"]
+    assert set(summary["reads"]) == {"weight", "deviation"}, "ambiguity is not known"
+    summary = summary[(summary["measure"] == "gain") & (summary["reads"] == "weight")]
+    summary = summary.set_index(["experiment", "arm"])
     assert summary.loc[("ambiguous", "bpgo_ras"), "low"] > 0
     assert np.isfinite(frames["trust"]["mean"]).all()
 

@@ -102,6 +102,32 @@ BAD = {
         1000,
         ["evaluation.curve_prompts", "1000", "evaluation.prompts", "512"],
     ),
+    "more final stages than a run has": (
+        "analysis.final_stages",
+        99,
+        ["my.yaml: analysis.final_stages: 99", "more than a run has", "training.snapshot_every"],
+    ),
+    "divergence on more prompts than there are": (
+        "evaluation.divergence_prompts",
+        513,
+        ["evaluation.divergence_prompts", "513", "evaluation.prompts", "512"],
+    ),
+    "diversity of one sample": (
+        "evaluation.diversity_samples",
+        1,
+        ["my.yaml: evaluation.diversity_samples: 1 is not allowed"],
+    ),
+    "diversity without features": (
+        "features",
+        None,
+        ["my.yaml: evaluation.diversity_prompts: 32", "config/features"],
+    ),
+    "unknown features": ("features", "scene", ["my.yaml", "'scene'", "Did you mean 'scenes'?"]),
+    "features of clips for images": (
+        "features",
+        "scenes_video",
+        ["my.yaml: features", "read videos", "makes images"],
+    ),
     "more evaluation prompts than there are": (
         "evaluation.prompts",
         1000,
@@ -367,3 +393,30 @@ def test_the_papers_metrics_belong_to_rewards_that_score(
     message = refusal(spoil(values, "experiments.clear.paper", paper), folder)
     assert "my.yaml: experiments.clear.paper.metrics: 'scenes_clear_d'" in message
     assert "Did you mean 'scenes_clear_c'?" in message
+
+
+def test_snapshots_are_scored_on_all_prompts_by_default(
+    values: dict[str, Any], folder: Path
+) -> None:
+    settings = config.resolve(values, folder, "my.yaml")
+    assert settings.evaluation.curve_prompts == settings.evaluation.prompts
+    changed = spoil(spoil(values, "evaluation.curve_prompts", 128), "analysis.final_stages", 2)
+    message = refusal(changed, folder)
+    assert "analysis.final_stages: 2" in message
+    assert "evaluation.curve_prompts, 128 of 512" in message
+
+
+def test_divergence_needs_a_sampler_with_noise(values: dict[str, Any], folder: Path) -> None:
+    changed = spoil(values, "experiments.clear.arms", ["diffusion_nft", "grpo"])
+    changed = spoil(changed, "analysis.reference_arm", "diffusion_nft")
+    assert "evaluation.divergence_prompts: 64" in refusal(changed, folder)
+    config.resolve(spoil(changed, "evaluation.divergence_prompts", 0), folder, "my.yaml")
+
+
+def test_features_come_back_from_a_resolved_file(
+    values: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    for name in ("scenes", "dinov2"):
+        settings = config.resolve(spoil(values, "features", name), folder, "my.yaml")
+        config.save_resolved(settings, tmp_path / "resolved.yaml")
+        assert config.load_resolved(tmp_path / "resolved.yaml") == settings

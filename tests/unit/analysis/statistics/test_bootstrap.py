@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bpgo.analysis.statistics.bootstrap import Bootstrap, interquartile_mean, rows_rank_correlation
+from bpgo.analysis.statistics.bootstrap import Bootstrap, interquartile_mean
+from bpgo.analysis.statistics.reliability import (
+    rank_correlation,
+    rows_gain,
+    rows_gamma,
+    within_spread,
+)
 from bpgo.errors import UserError
 
 
@@ -96,14 +102,39 @@ def test_rank_correlation_of_a_constant_is_undefined():
     assert np.isnan(Bootstrap().rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]).mean)
 
 
-def test_rank_correlation_by_row_agrees_with_scipy():
+def test_a_fixed_column_takes_away_what_goes_through_it():
     random = np.random.default_rng(5)
-    first, second = random.integers(0, 4, (2, 30, 12))
-    second[3] = 1
-    found = rows_rank_correlation(first, second)
-    assert np.isnan(found[3])
-    for row in (0, 7, 29):
-        assert found[row] == pytest.approx(stats.spearmanr(first[row], second[row])[0])
+    fixed = random.normal(size=4000)
+    first, second = fixed + random.normal(size=(2, 4000))
+    found = Bootstrap().rank_correlation(first, second, fixed)
+    assert found.low < 0 < found.high
+    assert abs(found.mean) < 0.05
+    assert Bootstrap().rank_correlation(first, second).low > 0.4
+    # Residuals of ranks, the textbook's way.
+    ranks = [stats.rankdata(column) for column in (first, second, fixed)]
+    left, right = (rank - np.polyval(np.polyfit(ranks[2], rank, 1), ranks[2]) for rank in ranks[:2])
+    assert float(found.mean) == pytest.approx(np.corrcoef(left, right)[0, 1])
+    assert rank_correlation(first, second, fixed) == pytest.approx(float(found.mean))
+    constant = Bootstrap().rank_correlation(first, second, np.ones(4000))
+    assert float(constant.mean) == pytest.approx(stats.spearmanr(first, second)[0])
+    assert np.isnan(rank_correlation(fixed, second, fixed)), "nothing is left of it"
+
+
+def test_gain_is_defined_for_every_group():
+    reward = [[1, 2, 3, 4], [1, 2, 3, 4], [5, 5, 5, 5], [0.1, 0.1, 0.1, 0.1]]
+    truth = [[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 1]]
+    expected = [0.5 / np.sqrt(1.25), 0, 0, 0]
+    np.testing.assert_allclose(rows_gain(reward, truth), expected)
+    assert within_spread(np.array(truth, float)) == pytest.approx(0.5)
+
+
+def test_gamma_counts_pairs_without_a_tie():
+    # Of six pairs three are tied: first all others are in order, then one of three is not.
+    reward = [[1, 2, 2, 3], [3, 2, 2, 3], [1, 1, 1, 1]]
+    truth = [[0, 0, 1, 1], [0, 0, 1, 2], [0, 1, 2, 3]]
+    found = rows_gamma(reward, truth)
+    np.testing.assert_allclose(found[:2], [1, 1 / 3])
+    assert np.isnan(found[2])
 
 
 def test_interquartile_mean_leaves_the_tails_out():

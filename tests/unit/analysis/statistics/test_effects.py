@@ -93,13 +93,15 @@ def test_over_optimization_is_told_per_seed(frames):
 
 def test_premise_holds_in_one_world_only(frames):
     trends = frames["premise_summary"]
-    keys = {"reward": "scenes_ambiguous_a", "by": "ambiguity"}
-    ambiguous = pick(trends, experiment="ambiguous", **keys)
-    assert ambiguous["high"] < -0.3
-    clear = pick(trends, experiment="clear", reward="scenes_clear_a", by="ambiguity")
-    assert clear["low"] < 0 < clear["high"]
+    for measure in ("gain", "gamma"):
+        keys = {"measure": measure, "by": "ambiguity"}
+        ambiguous = pick(trends, experiment="ambiguous", reward="scenes_ambiguous_a", **keys)
+        assert ambiguous["high"] < -0.3
+        clear = pick(trends, experiment="clear", reward="scenes_clear_a", **keys)
+        assert clear["low"] < 0 < clear["high"]
     bins = frames["premise"]
     bins = bins[(bins["experiment"] == "ambiguous") & (bins["by"] == "ambiguity")]
+    bins = bins[bins["measure"] == "gain"]
     falls = bins[bins["reward"] == "scenes_ambiguous_a"].sort_values("centre")["mean"]
     assert falls.iloc[0] > 0.5
     assert abs(falls.iloc[-1]) < 0.15
@@ -107,8 +109,25 @@ def test_premise_holds_in_one_world_only(frames):
 
 def test_trust_follows_reliability_where_it_was_made_to(frames):
     summary = frames["trust_summary"]
-    assert pick(summary, experiment="ambiguous", arm="bpgo_ras")["low"] > 0
+    wanted = {"experiment": "ambiguous", "arm": "bpgo_ras"}
+    for measure in ("gain", "gamma"):
+        for reads in ("weight", "deviation"):
+            assert pick(summary, **wanted, measure=measure, reads=reads)["low"] > 0
     assert "grpo" not in set(summary["arm"])
+
+
+def test_what_goes_with_ambiguity_alone_is_gone_with_ambiguity_fixed(frames):
+    """The synthetic groups' means tell of reliability through ambiguity and by nothing else."""
+    summary = frames["trust_summary"]
+    wanted = {"experiment": "ambiguous", "arm": "bpgo_ras", "measure": "gain"}
+    plain, fixed = (pick(summary, **wanted, reads=f"deviation{end}") for end in ("", "_fixed"))
+    assert plain["mean"] > 0.2
+    assert abs(fixed["mean"]) < 0.1
+    wanted = {"experiment": "ambiguous", "reward": "scenes_ambiguous_a", "measure": "gain"}
+    trends = frames["premise_summary"]
+    plain, fixed = (pick(trends, **wanted, by=f"group_mean{end}") for end in ("", "_fixed"))
+    assert plain["low"] > 0.2
+    assert fixed["low"] < 0.1
 
 
 def test_convergence_measures(frames):

@@ -92,7 +92,7 @@ def test_prompts_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("BPGO_CACHE", str(tmp_path / "cache"))
     file = write_configuration(tmp_path, _SCENES | {"path": "bpgo/scenes/weights/policy"})
     values = config.read_yaml(file) | {"prompts": "drawbench"}
-    values["evaluation"] |= {"prompts": 8, "curve_prompts": 4}
+    values["evaluation"] |= {"prompts": 8, "divergence_prompts": 0, "diversity_prompts": 0}
     values["rollout"] |= {"prompts_per_iteration": 2}
     values["calibration"] |= {"prompts": 2}
     file.write_text(yaml.safe_dump(values))
@@ -255,6 +255,12 @@ def test_the_same_file_is_counted_once(large: Path) -> None:
     assert len(paths) == len(set(paths))
     twice = settings.model_copy(update={"rewards": {"a": settings.model, "b": settings.model}})
     assert len(published_files(twice)) == 1
+
+
+def test_published_features_are_files_too() -> None:
+    values = config.read_yaml(DEFAULT) | {"features": "dinov2"}
+    settings = config.resolve(values, DEFAULT.parent, "my.yaml")
+    assert "facebook/dinov2-base" in [file.path for file in published_files(settings)]
 
 
 def test_a_folder_in_part(tmp_path: Path) -> None:

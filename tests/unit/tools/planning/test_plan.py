@@ -233,7 +233,7 @@ def test_a_plan_is_for_people_too(capsys: pytest.CaptureFixture[str]) -> None:
     show_plan(DEFAULT, "full", None, None, False)
     text = capsys.readouterr().out
     plan: Plan = make_plan(DEFAULT)
-    for words in ("131 jobs, 36 training runs", "1,440,000", "with 2 x CPU core", "bench.json"):
+    for words in ("170 jobs, 36 training runs", "1,440,000", "with 2 x CPU core", "bench.json"):
         assert words in text
     assert f"{plan.work.total('updates'):,}" in text
     assert "\x1b" not in text  # plain text in a pipe

@@ -12,7 +12,7 @@ from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
 from bpgo.registry import load_arm_class
 from bpgo.seeding import generator
-from bpgo.steps.sample import stages_of
+from bpgo.steps.kept_policies import stages_of
 from bpgo.tools.planning.work import Jobs, Work, arm_passes, passes, snapshots, work_of
 
 
@@ -27,14 +27,18 @@ def group(work: Work, rule: str, name: str) -> Jobs:
 
 
 def test_the_published_run(default: Settings) -> None:
-    """README: 131 jobs, 36 runs, 39 samplings and 42 scorings."""
+    """README: 131 jobs, 36 runs, 39 samplings and 42 scorings; 39 more measure harm."""
     work = work_of(default)
-    assert sum(work.jobs.values()) == 131
+    assert sum(work.jobs.values()) == 131 + 39
     wanted = {"draw": 1, "calibrate": 2, "judge": 2, "train": 36}
-    wanted |= {"sample_base": 3, "sample": 36, "score": 42}
+    wanted |= {"sample_base": 3, "sample": 36, "score": 42, "harm_base": 3, "harm": 36}
     assert {rule: work.jobs[rule] for rule in wanted} == wanted
-    # 36 runs of 4 snapshots x 128 and 512 images, 3 seeds of the untrained policy of 512
-    assert work.total("files") == 36 * (4 * 128 + 512) + 3 * 512
+    # 36 runs of 5 policies and 3 seeds of the untrained one, 512 images each
+    assert work.total("files") == (36 * 5 + 3) * 512
+    # 32 prompts x 8 samples; both policies at 7 stochastic steps of 64 paths of 5 policies
+    assert group(work, "harm", "clear/bpgo").decoded == 256
+    assert group(work, "harm", "clear/bpgo").forwards == 256 * 8 + 64 * 5 * 7 * 2
+    assert group(work, "harm_base", "base").forwards == 256 * 8
     assert work.texts == 512 + 512
 
 

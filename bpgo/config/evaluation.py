@@ -1,0 +1,37 @@
+"""How policies are judged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from bpgo.config.fields import Count, Guidance, Strict
+
+
+class EvaluationSettings(Strict):
+    """How policies are judged: the evaluation sampler (ODE) on held-out prompts."""
+
+    prompts: Count
+    # The first ones, on which every snapshot is scored; left out: all.
+    curve_prompts: Count
+    samples_per_prompt: Count = 1
+    steps: Count
+    guidance_scale: Guidance | None = None  # None: as in training
+    batch_size: Count = 96
+    # Of the clips' files: high plays everywhere; lossless lets judges see what the policy made.
+    clip_quality: Literal["high", "lossless"] = "high"
+
+    # Divergence of every kept policy's path from the base policy's, on the first prompts; 0: off.
+    divergence_prompts: Annotated[int, Field(ge=0)] = 0
+    # Diversity within a prompt of the final and the base policy, on the first prompts; 0: off.
+    diversity_prompts: Annotated[int, Field(ge=0)] = 0
+    diversity_samples: Annotated[int, Field(ge=2)] = 8
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_on_curves(cls, values: Any) -> Any:
+        """Snapshots are scored on all prompts where nothing else is said."""
+        if isinstance(values, dict) and "prompts" in values:
+            return {"curve_prompts": values["prompts"], **values}
+        return values

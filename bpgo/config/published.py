@@ -1,0 +1,29 @@
+"""What is said of files that others publish, and the settings of feature extractors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bpgo.config.fields import NonNegative, Strict
+
+
+class Published(Strict):
+    """What is said of files that others publish (see `bpgo.storage.hub`)."""
+
+    revision: str | None = None  # commit on the hub; a local file or folder needs none
+    licence: str = ""
+    gigabytes: NonNegative = 0.0  # what a first use fetches
+    gated: bool = False  # the hub asks to accept the licence, and for a token
+
+
+class FeatureSettings(Published):
+    """What all feature extractors share; an extractor's file subclasses it with its own keys."""
+
+    kind: str  # key of bpgo.registry.FEATURES
+    title: str
+    source: str = ""
+
+    @property
+    def media(self) -> tuple[Literal["image", "video"], ...]:
+        """What it reads: images [B, 3, H, W], clips [B, F, 3, H, W]."""
+        return ("image",)

@@ -1,0 +1,99 @@
+"""DINOv2 (arXiv 2304.07193) as features of images, or of clips frame by frame. It rewards nothing.
+
+Its class token tells images apart by what they show, and was trained without texts or tastes, so
+it has no part in what a reward likes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from bpgo.config.fields import Count
+from bpgo.config.published import FeatureSettings
+from bpgo.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bpgo.records import Samples
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as its processor says
+
+
+class Dinov2Settings(FeatureSettings):
+    """Keys of the features `dinov2`."""
+
+    kind: Literal["dinov2"] = "dinov2"
+    path: str  # of the checkpoint in transformers' layout: a local folder, or a place on the hub
+    pixels: Count = 224  # the shorter side, then the centre; a multiple of the patch, 14
+    batch_size: Count = 32  # images in one forward pass
+
+    @property
+    def media(self) -> tuple[Literal["image", "video"], ...]:
+        """Of a clip the mean over its frames."""
+        return ("image", "video")
+
+
+class Dinov2:
+    """A published DINOv2 in transformers.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is another model's.
+    """
+
+    Settings = Dinov2Settings
+
+    def __init__(self, settings: Dinov2Settings, device: str = "cpu") -> None:
+        self.settings, self.device = settings, device
+        self.model = _load(settings).to(device).eval().requires_grad_(False)
+
+    def __call__(self, samples: Samples) -> Tensor:
+        """Features [B, D] of images [B, 3, H, W] or clips [B, F, 3, H, W], float32, on the host."""
+        import torch
+
+        pixels = samples.pixels
+        images = pixels.flatten(0, 1) if pixels.ndim == 5 else pixels
+        size = self.settings.batch_size
+        with torch.no_grad():
+            parts = [
+                self._embed(images[k : k + size].to(self.device)).float().cpu()
+                for k in range(0, len(images), size)
+            ]
+        found = torch.cat(parts)
+        return found.unflatten(0, pixels.shape[:2]).mean(dim=1) if pixels.ndim == 5 else found
+
+    def _embed(self, images: Tensor) -> Tensor:
+        from torch.nn import functional as F
+
+        side, (height, width) = self.settings.pixels, images.shape[-2:]
+        short = min(height, width)
+        shape = (round(side * height / short), round(side * width / short))
+        resized = F.interpolate(images.float(), shape, mode="bicubic", antialias=True).clamp(0, 1)
+        top, left = ((length - side) // 2 for length in shape)
+        cut = resized[..., top : top + side, left : left + side]
+        mean, std = (cut.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+        found: Tensor = self.model(pixel_values=(cut - mean) / std).last_hidden_state[:, 0]
+        return found
+
+
+def _load(settings: Dinov2Settings) -> Any:
+    from safetensors import SafetensorError
+    from transformers import Dinov2Model
+
+    from bpgo.storage import hub
+    from bpgo.storage.files import read_json
+
+    what = f"features '{settings.title}'"
+    folder = hub.folder(settings.path, settings.revision, what, ("config.json", "*.safetensors"))
+    file = folder / "config.json"
+    kind = read_json(file).get("model_type") if file.is_file() else None
+    if kind != "dinov2":
+        raise UserError(f"{what}: {folder} is not a DINOv2: its config.json says {kind!r}")
+    try:
+        return Dinov2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{what}: {folder} cannot be read as a DINOv2: {reason}") from None
+
+
+FEATURES = Dinov2
