@@ -94,7 +94,7 @@ def preference_probability(
 ) -> Tensor:
     """Probability that a pool prefers ``first`` to ``second``, both [B, 3, 24, 24]: [B]."""
     share = taste_share(texts, world)
-    alignment = judge(first, texts).soft - judge(second, texts).soft
+    alignment = judge(first, texts).graded - judge(second, texts).graded
     liking = taste(first, pool) - taste(second, pool)
     return preference(share, alignment, liking)
 

@@ -73,6 +73,16 @@ VOCABULARY: tuple[str, ...] = (
 )
 """Every word of the grammar, in a fixed order: the tokenizers' vocabulary."""
 
+# Words that can stand in each other's place; "of" follows both words of the last kind.
+_KINDS: tuple[tuple[str, ...], ...] = (
+    SHAPES,
+    tuple(_PLURALS[noun] for noun in SHAPES),
+    COLOURS,
+    tuple(SIZE_WORDS),
+    ("above", "over", "below", "under"),
+    ("left", "right"),
+)
+
 # Tenths of the caption space: a split is a property of the text alone, whatever the seed.
 _SPLIT_OF_TENTH: tuple[Split, ...] = ("train",) * 6 + ("held_out",) * 2 + ("evaluation",) * 2
 
@@ -240,6 +250,20 @@ class Reader:
 def split_of(text: str) -> Split:
     """Which split a caption's text belongs to: six tenths train, two held out, two evaluation."""
     return _SPLIT_OF_TENTH[int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % 10]
+
+
+def noisy_text(text: str, share: float, draws: np.random.Generator) -> str:
+    """A caption as careless captioning has it; it stays within the grammar.
+
+    Each word that states a shape, colour, size or relation is drawn anew from the words of its kind
+    with probability ``share``.
+    """
+    words = text.split()
+    for place, word in enumerate(words):
+        for kind in _KINDS:
+            if word in kind and draws.random() < share:
+                words[place] = pick(draws, kind)
+    return " ".join(words)
 
 
 def sample_captions(

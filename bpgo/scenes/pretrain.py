@@ -5,9 +5,9 @@ replicate of it; seed 0 is the shipped set. The defaults are the settings that m
 weights. One thread is what they were made with; another number of threads, or another machine,
 gives other last bits.
 
-Stages can be made side by side and joined: ``first`` is the codec and the policy's first course;
-``policy``, the second course, and each world's rewards start from it. What they make is what one
-call after the other makes.
+Stages can be made side by side and joined: ``first`` is the codec and the policy's first two
+courses; ``policy``, the third course, and each world's rewards start from it. What they make is
+what one call after the other makes.
 """
 
 from __future__ import annotations
@@ -52,21 +52,28 @@ def train_codec(steps: int | None = None, seed: int = SHIPPED_SEED) -> Autoencod
 def train_policy(
     codec: AutoencoderKL, steps: int | None = None, seed: int = SHIPPED_SEED
 ) -> Policy:
-    """First course of the base policy, around a codec."""
-    few = _few(steps)
+    """First two courses of the base policy, around a codec."""
+    few, count = _few(steps), 512 if steps is None else 16
     policy = sft.train_policy(codec.eval().requires_grad_(False), seed=seed, **few)
-    say("policy, first course", sft.policy_scores(policy, 512 if steps is None else 16))
+    say("policy, first course", sft.policy_scores(policy, count))
+    policy = sft.continue_policy(policy, seed=_course_seed(seed, 1), **few)
+    say("policy, second course", sft.policy_scores(policy, count))
     return policy
 
 
-def continue_policy(
+def loosen_policy(
     output: Path, policy: Policy, steps: int | None = None, seed: int = SHIPPED_SEED
 ) -> Policy:
-    """Second course of the base policy; save the pipeline in ``output``/policy."""
-    policy = sft.continue_policy(policy, seed=derive_seed(seed, "second course"), **_few(steps))
+    """Third course of the base policy; save the pipeline in ``output``/policy."""
+    policy = sft.loosen_policy(policy, seed=_course_seed(seed, 2), **_few(steps))
     save_policy(policy, policy_folder(output))
     say("policy", sft.policy_scores(policy, 512 if steps is None else 16))
     return policy
+
+
+def _course_seed(seed: int, course: int) -> int:
+    """Of a later course: no other set's, whatever its seed below 65536."""
+    return seed * 2**16 + course
 
 
 def train_rewards(
@@ -122,7 +129,7 @@ def _pretrain_images(folder: Path, steps: int | None, seed: int) -> None:
     # As published reward models do, these learn from images of an earlier generator.
     for world in WORLDS.values():
         train_rewards(folder, policy, world, steps, seed)
-    continue_policy(folder, policy, steps, seed)
+    loosen_policy(folder, policy, steps, seed)
     write_about(folder, seed)
 
 
@@ -160,7 +167,7 @@ def pretrain_stage(
         if start is None:
             save_policy(train_policy(train_codec(steps, seed), steps, seed), policy_folder(folder))
         elif stage == "policy":
-            continue_policy(folder, start, steps, seed)
+            loosen_policy(folder, start, steps, seed)
         else:
             train_rewards(folder, start, world_of(stage), steps, seed)
         write_about(folder, seed)

@@ -3,7 +3,7 @@
 PARTS = f"{ROOT}/pretrain_parts/seed_{PRETRAIN_SEED}"
 
 
-# Stages side by side: after the first, the policy's second course and the rewards of each world.
+# Stages side by side: after the first, the policy's third course and the rewards of each world.
 # One thread, as for the shipped weights: another number of threads gives other last bits.
 rule pretrain_stage:
     input:

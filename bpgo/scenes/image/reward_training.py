@@ -40,13 +40,13 @@ CONTRAST_BATCH = 48
 PREFERENCE_BATCH = 96
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.05
-SAMPLED_PAIRS = 2000
+SAMPLED_PAIRS = 4000
 MUTATED_PAIRS = 3800
 OPEN_PAIRS = 6000
 ARTEFACT_PAIRS = 600
 REAL_PAIRS = 16384
-NOISE_LEVEL = 0.6
-"""Sampled pairs are as spread as the groups of reinforcement learning (Dance kernel, eta 0.6)."""
+NOISE_LEVEL = 1.0
+"""Sampled pairs are about as spread as the groups of reinforcement learning (Dance kernel)."""
 
 
 C = TypeVar("C")
