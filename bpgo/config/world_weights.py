@@ -19,7 +19,9 @@ from bpgo.storage.files import text_digest
 
 SHIPPED = "bpgo/scenes/weights"
 POLICY = "policy"
-_MAKE = "`snakemake --cores all pretrain --config pretrain_seed=N` makes a folder of weights"
+_MAKE = (
+    "`snakemake --cores all pretrain --config pretrain_seed=N` makes a whole folder to name here"
+)
 
 
 def with_world_weights(settings: Settings, file: str) -> Settings:
