@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bpgo.config.paper import PAPER_TASKS
@@ -91,7 +92,7 @@ def check_measured(settings: Settings, file: str) -> None:
 
 
 def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
-    """Primary contrasts are of arms and metrics that exist.
+    """Primary contrasts are of arms and metrics that exist; a second run does too.
 
     `arms` are those that have a file. One that its experiment does not run is no mistake: others
     may be left out for a while, and tables say that the contrast was not run.
@@ -110,6 +111,12 @@ def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
     for arm in settings.analysis.own_variance:
         if arm not in known:
             _known(f"{file}: analysis.own_variance", "an arm", arm, known)
+    second = settings.analysis.second_run
+    if second is not None and not (Path(second) / "collected").is_dir():
+        raise UserError(
+            f"{file}: analysis.second_run: '{second}' is no folder of results, such as"
+            f" results/other: there is no {Path(second) / 'collected'}"
+        )
 
 
 def _known(key: str, what: str, name: str, known: list[str]) -> NoReturn:

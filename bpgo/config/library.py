@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -159,11 +160,17 @@ def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
     for part in location:
         fields = getattr(current, "model_fields", {})
         if part in fields:
-            current = fields[part].annotation
+            current = _present(fields[part].annotation)
         elif get_origin(current) is dict:  # a mapping of names to entries
             current = get_args(current)[1]
     fields = getattr(current, "model_fields", {})
     return [field.alias or name for name, field in fields.items()]
+
+
+def _present(kind: Any) -> Any:
+    """`X` of a key that may be left out, `X | None`."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return next((each for each in kinds if each is not type(None)), kind)
 
 
 def registered(

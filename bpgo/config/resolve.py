@@ -83,7 +83,7 @@ def resolve(
     """
     for key in values:
         if key not in KEYS:
-            raise UserError(unknown_key(file, str(key), str(key), KEYS))
+            raise UserError(unknown_key(file, str(key), str(key), [*KEYS, *WORKFLOW_OPTIONS]))
     values = dict(values)
     smoke = values.pop("smoke", None)
     if scale == "smoke":

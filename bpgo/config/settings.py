@@ -253,7 +253,7 @@ class Settings(Strict):
 
     title: str
     scale: Literal["full", "smoke"] = "full"
-    world_weights: str | None = None  # a folder; see bpgo.config.world_weights
+    world_weights: Annotated[str, Field(min_length=1)] | None = None  # bpgo.config.world_weights
     model: SerializeAsAny[ModelSettings]
     prompts: SerializeAsAny[PromptSettings]
     experiments: dict[Name, ExperimentSettings]

@@ -19,7 +19,7 @@ from bpgo.storage.files import text_digest
 
 SHIPPED = "bpgo/scenes/weights"
 POLICY = "policy"
-_MAKE = "`snakemake --cores all pretrain --config pretrain_seed=N` makes a folder of weights"
+_MAKE = "`snakemake --cores all pretrain --config pretrain_seed=N` makes a whole one to name"
 
 
 def with_world_weights(settings: Settings, file: str) -> Settings:

@@ -51,7 +51,8 @@ def overoptimization(settings: Settings, frames: Frames) -> Figure:
             words = "oracle" if role == ORACLE else "held-out rewards (mean)"
             axes.set_title(f"{experiment}: {words}", loc="left")
             if column == 0:
-                axes.set_ylabel("true gain (base sd)")
+                kind = "true" if role == ORACLE else "held-out"
+                axes.set_ylabel(f"{kind} gain (base sd)")
             if row == len(roles) - 1:
                 axes.set_xlabel("proxy gain: training reward (base sd)")
     labels = [arm_title(settings, arm) for arm in handles]
@@ -103,13 +104,12 @@ def forest(settings: Settings, frames: Frames) -> Figure:
         for column, (axes, reward) in enumerate(zip(grid[row], rewards, strict=False)):
             part = gaps[(gaps["experiment"] == experiment) & (gaps["reward"] == reward)]
             _forest_panel(axes, part.set_index("arm"), arms, settings.analysis.equivalence_margin)
-            title = style.panel_title(reward_title(settings, reward), column == 0)
-            axes.set_title(title, loc="left")
             axes.set_yticks(range(len(arms)))
             axes.set_yticklabels([arm_title(settings, arm) for arm in arms] if column == 0 else [])
             axes.tick_params(left=False)
         for axes in grid[row][len(rewards) :]:
             axes.axis("off")
+        style.panel_titles(grid[row], _titles(settings, experiment))
         grid[row][0].set_ylabel(experiment)
     style.few_ticks(grid[0][0])
     figure.align_ylabels(grid[:, 0])
@@ -155,10 +155,9 @@ def sweep(settings: Settings, frames: Frames) -> Figure:
             own = own_value(settings, entry.arm, entry.setting)
             if values and own is not None:
                 axes.axvline(own, color="#D0D0D0", linewidth=4, zorder=0)
-            trains = reward == settings.experiments[entry.experiment].training_reward
-            axes.set_title(style.panel_title(reward_title(settings, reward), trains), loc="left")
             style.few_ticks(axes)
             axes.set_xlabel("α" if is_alpha(entry.setting) else entry.word)
+        style.panel_titles(grid[row], _titles(settings, entry.experiment))
         reference = arm_title(settings, settings.analysis.reference_arm)
         grid[row][0].set_ylabel(f"{entry.experiment}:\ndifference to\n{reference} (base sd)")
     return figure
@@ -190,6 +189,15 @@ def _sweep_panel(
     if points:
         x, y, down, up = np.array(points).T
         axes.errorbar(x, y, yerr=[down, up], color="#0072B2", marker="o", elinewidth=1, lw=1)
+
+
+def _titles(settings: Settings, experiment: str) -> list[str]:
+    """Of an experiment's rewards, in their order."""
+    trains = settings.experiments[experiment].training_reward
+    return [
+        reward_title(settings, reward) + (" (trains)" if reward == trains else "")
+        for reward in settings.rewards_of(experiment)
+    ]
 
 
 def _only_text(text: str) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -108,12 +107,11 @@ def harm(settings: Settings, frames: Frames) -> Figure:
         part = found[found["experiment"] == experiment]
         for column, (axes, name) in enumerate(zip(grid[row], shown, strict=True)):
             _panel(axes, part[part["measure"] == name].set_index("arm"), own, name)
-            lines = wrap(MEASURES[name].title, 13)
-            axes.set_title("\n".join(lines) + "\n" * (2 - len(lines)), loc="left")
             axes.set_yticks(range(len(own)))
             axes.set_yticklabels([arm_title(settings, a) for a in own] if column == 0 else [])
             axes.tick_params(left=False)
             style.few_ticks(axes)
+        style.panel_titles(grid[row], [MEASURES[name].title for name in shown], 13)
         grid[row][0].set_ylabel(experiment)
     figure.align_ylabels(grid[:, 0])
     return figure

@@ -39,10 +39,10 @@ CAPTIONS = {
     " Mean over seeds, band: interval.",
     "curves": "Scores that train nothing, against iteration, on fixed held-out prompts: paired gain"
     " over the base policy, mean over seeds, bar: interval.",
-    "overoptimization": "Proxy gain (the training reward) against true gain. Line: the course of"
-    " training on the curve's prompts; large marker: the end on all prompts; small markers: its"
-    " seeds. Below zero, training has made the policy worse than the base by that judge; on the"
-    " dotted diagonal, both gains are equal.",
+    "overoptimization": "Proxy gain (the training reward) against true gain (the oracle) and"
+    " held-out gain (rewards that did not train). Line: the course of training, by its snapshots;"
+    " large marker: the final scores; small markers: its seeds. Below zero, training has made the"
+    " policy worse than the base by that judge; on the dotted diagonal, both gains are equal.",
     "path": "Gains along the path from the base policy: training reward (left) and main metric"
     " (right) of the snapshots on fixed prompts and noise, against the root of the KL divergence of"
     " the policy's path from the base policy's. Mean over seeds, bar: interval. Red ring: the"

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bpgo.analysis.figures import style
+from bpgo.analysis.tables.format import number as as_text
 from bpgo.analysis.tables.trust import ranked
 
 LOOKS = (*style.REWARD_LOOKS, ("#CC79A7", "s"), ("#E69F00", "<"))  # of the worlds
@@ -78,7 +79,8 @@ def _points(
     for row, found in zip(at, middle, strict=True):
         if not lowest <= found <= highest:
             low = found < lowest
-            text = f"◂ {found:.2f}" if low else f"{found:.2f} ▸"
+            size = as_text(found, digits=2)
+            text = f"◂ {size}" if low else f"{size} ▸"
             edge, side = (lowest, "left") if low else (highest, "right")
             axes.text(edge, row, text, color=colour, fontsize=6, ha=side, va="center")
     axes.errorbar(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bpgo.analysis.figures import style
 from bpgo.analysis.roles import arm_title, reward_title, truth_title
@@ -100,6 +101,7 @@ def trust(settings: Settings, frames: Frames) -> Figure:
         axes.axvline(1, color=style.GREY, linewidth=0.9, zorder=1)
         axes.set_title(f"{experiment}", loc="left")
         axes.set_xlabel("weight of the group")
+        axes.xaxis.set_major_locator(MaxNLocator(6))  # whatever the width, so labels fit
         axes.legend(loc="upper left", fontsize=6.5, handlelength=1.6)
     low, high = grid[0][0].get_ylim()
     most = max(len(shown[name]) for name in names)

@@ -6,7 +6,7 @@ its own marker. Widths are those of a one- and a two-column figure in print.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from bpgo.storage.files import atomic_path
 
 WIDE = 7.0  # inches
 PANEL = 1.15  # inches of a narrow panel with a title
+LETTERS = 15  # of a line of that title
 DOTS_PER_INCH = 200
 GREY = "#767676"
 
@@ -116,10 +117,17 @@ def few_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
 
 
-def panel_title(title: str, trains: bool) -> str:
-    """A reward's title on two short lines, above a narrow panel."""
-    lines = wrap(title + (" (trains)" if trains else ""), 17)
-    return "\n".join(lines) + ("\n" if len(lines) < 2 else "")
+def whole_ticks(axes: Axes) -> None:
+    """No tick between two iterations."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def panel_titles(row: Iterable[Axes], titles: list[str], letters: int = LETTERS) -> None:
+    """Titles above a row of narrow panels, on short lines whose first stand at one height."""
+    lines = [wrap(title, letters, break_on_hyphens=False) for title in titles]
+    most = max([2, *map(len, lines)])
+    for axes, own in zip(row, lines, strict=False):
+        axes.set_title("\n".join(own) + "\n" * (most - len(own)), loc="left")
 
 
 def say(axes: Axes, text: str) -> None:

@@ -39,6 +39,7 @@ def training_reward(settings: Settings, frames: Frames) -> Figure:
             handles[arm] = _gain_line(right, arm, curve)
         for axes in (left, right):
             style.zero_line(axes)
+            style.whole_ticks(axes)
         words = "on rollouts" + ("" if known else " (not adjusted for prompts)")
         left.set_title(f"{experiment}: {words}", loc="left")
         right.set_title(f"{experiment}: on fixed held-out prompts", loc="left")
@@ -64,11 +65,12 @@ def score_curves(settings: Settings, frames: Frames) -> Figure:
             for arm, curve in _by_arm(settings, experiment, part):
                 handles[arm] = _gain_line(axes, arm, curve)
             style.zero_line(axes)
-            axes.set_title(style.panel_title(reward_title(settings, reward), False), loc="left")
+            style.whole_ticks(axes)
             if row == len(names) - 1:
                 axes.set_xlabel("iteration")
         for axes in grid[row][len(judges) :]:
             axes.axis("off")
+        style.panel_titles(grid[row], [reward_title(settings, reward) for reward in judges])
         grid[row][0].set_ylabel(f"{experiment}:\ngain over base (base sd)")
     _arm_legend(settings, figure, handles)
     return figure

@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from bpgo.analysis.roles import main_metric
-from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats
+from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats, Interval
 from bpgo.analysis.statistics.convergence import SHARE_OF_GAIN, first_reach
 from bpgo.analysis.statistics.courses import Course, courses_of
 from bpgo.analysis.statistics.data import Scores
@@ -47,22 +47,27 @@ TAIL = 0.1
 
 
 class Measure(NamedTuple):
-    """How a measure is shown; `better`: 1 more is better, -1 less is, 0 neither."""
+    """How a measure is shown; `better`: 1 more is better, -1 less is, 0 neither.
+
+    A level cannot lie outside `bounds`, nor does its interval reach beyond.
+    """
 
     title: str
     better: int
     digits: int = 2
     scale: float = 1.0
+    bounds: tuple[float, float] = (-np.inf, np.inf)
 
 
+NO_LESS, SHARE = (0.0, np.inf), (0.0, 1.0)
 MEASURES = {
-    "divergence": Measure("√KL to base", 0, 3),
+    "divergence": Measure("√KL to base", 0, 3, bounds=NO_LESS),
     "worst_tenth": Measure("Worst tenth", 1),
     "worst_tenth_crossed": Measure("Worst tenth, other seeds", 1),
-    "better_by_all": Measure("Better by all judges", 1),
-    "worse_but_trained": Measure("Worse by all but trained", -1),
-    "vendi": Measure("Vendi score", 1),
-    "distance": Measure("Pairwise distance", 1, 3),
+    "better_by_all": Measure("Better by all judges", 1, bounds=SHARE),
+    "worse_but_trained": Measure("Worse by all but trained", -1, bounds=SHARE),
+    "vendi": Measure("Vendi score", 1, bounds=(1.0, np.inf)),
+    "distance": Measure("Pairwise distance", 1, 3, bounds=NO_LESS),
     "kid": Measure("KID × 1000", -1, 2, 1000.0),
     "gold_at_end": Measure("at equal iterations", 1),
     "gold_at_reward": Measure("at equal training reward", 1),
@@ -118,7 +123,8 @@ def _rows(
     for (arm, own), level in zip(runs.items(), levels, strict=True):
         row: Row = {"experiment": experiment, "arm": arm, "measure": name}
         row |= {"n_seeds": len(own), "n_runs": found.of.get(arm, len(own))}
-        row |= named("", "mean", level)
+        ends = np.clip([level.low, level.high], *MEASURES[name].bounds)
+        row |= named("", "mean", Interval(level.mean, *ends))
         for label, other in (
             ("reference", settings.analysis.reference_arm),
             ("base", BASE_ARM),

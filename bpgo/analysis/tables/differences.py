@@ -130,8 +130,8 @@ def primary(settings: Settings, frames: Frames, lost: str) -> Table:
     header = ["Experiment", "Contrast", "Seeds", "Difference (within-prompt base sd)"]
     header += ["Difference (reward's unit)", "Check", "p", "Verdict"]
     note = (
-        "One difference an experiment, declared as its `primary` before looking; so it is"
-        f" judged by itself. {settings.analysis.confidence:.0%} intervals by repeated measures"
+        "One difference an experiment, declared before looking (primary); so it is judged"
+        f" by itself. {settings.analysis.confidence:.0%} intervals by repeated measures"
         f" (variance of seeds pooled over arms, t). {how_verdicts(settings)} Check:"
         f" {how_intervals(settings)}.{lost}"
     )

@@ -179,6 +179,22 @@ BAD = {
         {"arm": "bpgo", "reference": "grpo"},
         ["experiments.clear.primary.metric", "required"],
     ),
+    "a misspelt part of a contrast": (
+        "experiments.clear.primary",
+        {"arm": "bpgo", "reference": "grpo", "metric": "oracle", "refrence": "grpo"},
+        ["clear.primary.refrence", "Did you mean 'reference'?", "Allowed: arm, metric, reference"],
+    ),
+    "no folder of weights": ("world_weights", "", ["my.yaml: world_weights: '' is not allowed"]),
+    "a misspelt option of the workflow": (
+        "pretrain_sed",
+        3,
+        ["pretrain_sed: unknown key. Did you mean 'pretrain_seed'?"],
+    ),
+    "a second run that is not there": (
+        "analysis.second_run",
+        "results/none",
+        ["analysis.second_run: 'results/none' is no folder of results"],
+    ),
     "a margin below zero": ("analysis.equivalence_margin", -0.1, ["equivalence_margin", "-0.1"]),
     "a variance of no arm": (
         "analysis.own_variance",

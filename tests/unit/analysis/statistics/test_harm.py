@@ -167,3 +167,18 @@ def test_agreement_of_judges():
     found = agreement(signs, "trained")
     assert found["better_by_all"].tolist() == [[1, 0, 0, 0, 0, 1]]
     assert found["worse_but_trained"].tolist() == [[0, 1, 0, 0, 1, 0]]
+
+
+def test_no_interval_reaches_where_no_level_lies(settings, scores):
+    """Two seeds far apart: an interval by t is wider than what a Vendi score can be."""
+    values = [("grpo", 1, 1.0), ("grpo", 2, 1.5)]
+    rows = [(arm, seed, 40, "e000", "vendi", value) for arm, seed, value in values]
+    names = ["arm", "seed", "iteration", "prompt_id", "measure", "value"]
+    found = harm(settings, scores, pd.DataFrame(rows, columns=names), Bootstrap(200))
+    row = found[found["measure"] == "vendi"].iloc[0]
+    assert row["mean"] == pytest.approx(1.25)
+    assert row["low"] == 1
+    assert row["high"] > 1.5
+    shares = found[found["measure"].isin(["better_by_all", "worse_but_trained"])]
+    assert shares["low"].min() >= 0
+    assert shares["high"].max() <= 1
