@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from bpgo.scenes.captions import (
     VOCABULARY,
     CaptionError,
     Phrase,
+    noisy_text,
     parse,
     sample_captions,
     split_of,
@@ -135,3 +137,24 @@ def test_bad_arguments(count, split):
 def test_imports_no_torch():
     code = "import sys, bpgo.scenes.captions; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["two red circles and something small", "a big cross left of a thing"]
+)
+def test_noise_changes_the_words_that_state_something_and_no_others(text):
+    draws = np.random.default_rng(0)
+    assert noisy_text(text, 0.0, draws) == text
+    seen = {noisy_text(text, 1.0, draws) for _ in range(200)}
+    words = [{each.split()[place] for each in seen} for place in range(len(text.split()))]
+    kinds = {"red": 4, "circles": 4, "small": 4, "big": 4, "cross": 4, "left": 2}
+    assert [len(found) for found in words] == [kinds.get(word, 1) for word in text.split()]
+    for each in seen:
+        parse(each)  # still within the grammar
+
+
+def test_noise_draws_a_share_of_the_words():
+    draws = np.random.default_rng(0)
+    texts = [noisy_text("a red thing", 0.4, draws) for _ in range(4000)]
+    kept = sum(text == "a red thing" for text in texts) / len(texts)
+    assert kept == pytest.approx(0.6 + 0.4 / 4, abs=0.03)  # a quarter of the draws is the same word

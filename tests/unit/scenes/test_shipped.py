@@ -59,7 +59,7 @@ def test_codec_keeps_what_the_oracle_reads(policy):
 def test_base_policy_is_recognisable_with_room_to_improve(policy):
     texts = [caption.text for caption in sample_captions(256, 0, "evaluation")]
     judged = judge(sample_images(policy, texts, torch.Generator().manual_seed(0)), texts)
-    assert 0.35 <= judged.strict.mean() <= 0.60
+    assert 0.15 <= judged.strict.mean() <= 0.40
     assert judged.quality.mean() > 0.95
     assert judged.artefact.mean() < 0.04
 
