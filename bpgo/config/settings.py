@@ -321,14 +321,12 @@ class Settings(Strict):
         ]
 
     def sampler_of(self, experiment: str) -> Sampler:
-        """What draws an experiment's calibration: the sampler of the arm of the comparison.
-
-        That is the reference arm, or the first one of an experiment that does not have it.
-        """
+        """What draws an experiment's calibration: that of the reference arm, or of the first one."""
         arms, reference = self.experiments[experiment].arms, self.analysis.reference_arm
         chosen = self.arms[reference if reference in arms else arms[0]]
-        kernel, noise_level = (getattr(chosen, key, None) for key in ("kernel", "noise_level"))
-        return Sampler(kernel or "ode", noise_level or 0.0)
+        keys = ("kernel", "noise_level", "stochastic_steps")
+        kernel, noise_level, noisy = (getattr(chosen, key, None) for key in keys)
+        return Sampler(kernel or "ode", noise_level or 0.0, noisy)
 
     def samplers(self) -> list[Sampler]:
         """The samplers of all calibrations, each once."""

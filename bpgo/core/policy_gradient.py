@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
-from bpgo.config.fields import Fraction, Positive
+from bpgo.config.fields import Count, Fraction, Positive
 from bpgo.config.settings import RolloutSettings
 from bpgo.core.arm import BASE, Arm, ArmSettings
 from bpgo.errors import UserError
@@ -39,6 +39,7 @@ class PolicyGradientSettings(SurrogateSettings):
 
     trained_fraction: Fraction  # share of the stochastic steps that is trained
     step_selection: Literal["per_sample", "shared", "all"]  # own steps, the same for all, or every
+    stochastic_steps: Count | None = None  # so many, from the first, have noise; None: all may
 
     @model_validator(mode="after")
     def _all_means_all(self) -> PolicyGradientSettings:
@@ -120,10 +121,29 @@ class PolicyGradient(Surrogate):
         """Where each sample has its own."""
         return self.settings.step_selection == "per_sample"
 
+    def noisy_steps(self, sizes: RolloutSettings) -> int:
+        """How many steps have noise; `UserError` if fewer may."""
+        most = sizes.steps - sizes.deterministic_tail
+        wanted = self.settings.stochastic_steps or most
+        if wanted > most:
+            raise UserError(
+                f"stochastic_steps: {wanted} is more than the {most} steps that may have noise"
+                f" (rollout.steps {sizes.steps}, deterministic_tail {sizes.deterministic_tail})"
+            )
+        return wanted
+
+    def stochastic_steps(
+        self,
+        sizes: RolloutSettings,
+        iteration: int,  # noqa: ARG002 (the same in each)
+        generator: Generator,  # noqa: ARG002
+    ) -> list[int]:
+        """The first `stochastic_steps`."""
+        return list(range(self.noisy_steps(sizes)))
+
     def trained_count(self, sizes: RolloutSettings) -> int:
         """K = max(1, int(stochastic steps * trained_fraction))."""
-        steps = sizes.steps - sizes.deterministic_tail
-        return self.count_of(steps)
+        return self.count_of(self.noisy_steps(sizes))
 
     def count_of(self, candidates: int) -> int:
         """K of so many candidate steps; `UserError` if there is none."""

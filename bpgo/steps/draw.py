@@ -92,8 +92,8 @@ def _parts(
 
 
 def _independent(sampler: Sampler, sizes: RolloutSettings, prompts: int, group: int) -> Plan:
-    """All steps as the kernel takes them, each sample with noise of its own."""
+    """Steps as the sampler takes them, each sample with noise of its own."""
     sizes = sizes.model_copy(update={"prompts_per_iteration": prompts, "group_size": group})
-    steps = [] if sampler.kernel == "ode" else list(range(sizes.steps - sizes.deterministic_tail))
+    steps = list(range(sampler.noisy_steps(sizes.steps, sizes.deterministic_tail)))
     own = [[sample] * (sizes.steps + 1) for sample in range(group)]
     return make_plan(sizes, steps, own, torch.zeros(prompts * group, 0, dtype=torch.long))

@@ -106,7 +106,7 @@ class _Work:
             return
         base, sampler = self.policy.reference_velocity(), settings.sampler_of(run.experiment)
         steps = settings.rollout.steps
-        stochastic = steps - settings.rollout.deterministic_tail
+        stochastic = sampler.noisy_steps(steps, settings.rollout.deterministic_tail)
         names = [(prompt, 0) for prompt in self.batch.ids[:count]]
         shape = (stochastic + 1, *self.policy.latent_shape)
         noise = initial_noise(shape, self.seed, "divergence", names)

@@ -178,7 +178,8 @@ def _harm(settings: Settings, name: str, seeds: int) -> Jobs:
     """Both policies' passes at each stochastic step of a path, then diversity."""
     drawn, forwards = _diversity(settings)
     rollout = settings.rollout
-    each = 2 * (rollout.steps - rollout.deterministic_tail)
+    sampler = settings.sampler_of(name.split("/")[0])
+    each = 2 * sampler.noisy_steps(rollout.steps, rollout.deterministic_tail)
     each *= passes(settings, rollout.guidance_scale)
     paths = settings.evaluation.divergence_prompts * len(settings.training.stages())
     return Jobs("harm", name, seeds, forwards=forwards + paths * each, decoded=drawn)
