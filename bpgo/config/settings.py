@@ -321,7 +321,7 @@ class Settings(Strict):
         ]
 
     def sampler_of(self, experiment: str) -> Sampler:
-        """What draws an experiment's calibration: that of the reference arm, or of the first one."""
+        """What draws an experiment's calibration: the reference arm's, or the first arm's."""
         arms, reference = self.experiments[experiment].arms, self.analysis.reference_arm
         chosen = self.arms[reference if reference in arms else arms[0]]
         keys = ("kernel", "noise_level", "stochastic_steps")
