@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from bpgo import cli_harm, cli_trust
+from bpgo import cli_harm, cli_instrument, cli_trust
 from bpgo.analysis import commands
 from bpgo.cli_options import (
     Arm,
@@ -325,12 +325,8 @@ def pretrain(
 
 
 app.command()(bench)
-
-
-cli_trust.add_to(app)
-
-
-cli_harm.add_to(app)
+for further in (cli_trust, cli_harm, cli_instrument):
+    further.add_to(app)
 
 
 @app.command()

@@ -348,12 +348,15 @@ class Trainer:
         All processes call it, the main one writes.
         """
         main = self.processes.main
-        judged = self.averages[JUDGED].swapped() if JUDGED in self.averages else nullcontext()
         complete = self.sharded.whole(main) if self.sharded else nullcontext()
-        with judged, complete, self.processes.together():
+        with self.as_judged(), complete, self.processes.together():
             if main:
                 with atomic_directory(folder) as part:
                     self.policy.save(part)
+
+    def as_judged(self) -> AbstractContextManager[None]:
+        """Inside, the weights are those that are saved and judged."""
+        return self.averages[JUDGED].swapped() if JUDGED in self.averages else nullcontext()
 
     def _resume(self) -> tuple[int, list[str]]:
         done, extra, notes = self.state.restore(self.output / "state", self.config_digest)

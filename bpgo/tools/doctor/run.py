@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bpgo.config import resolve as config
+from bpgo.config.search import SEARCH
 from bpgo.run.machine import Machine, this_machine
 from bpgo.storage.files import repository_root
 from bpgo.tools.doctor.software import SHOWN, Environment, Package, environments, packages
@@ -52,7 +53,8 @@ def examine(configfile: Path | None = None) -> Examination:
     machine = this_machine(Path("results"), Path(constants.HF_HUB_CACHE))
     installed, known = packages(machine.torch), environments(root)
     default = config.default_configfile()
-    others = sorted(file for file in default.parent.glob("*.yaml") if file != default)
+    others = sorted(default.parent.glob("*.yaml"))
+    others = [file for file in others if file.name not in (default.name, SEARCH)]
     chosen = [configfile] if configfile else [default, *others]
     verdicts = [judge(file, machine, installed, known, token) for file in chosen]
     return Examination(machine, installed, known, token, verdicts)

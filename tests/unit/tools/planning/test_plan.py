@@ -166,7 +166,8 @@ def test_a_benchmark_of_the_same_model_and_gpu_is_used(
 
 def test_torch_is_not_imported() -> None:
     """Whatever of the shipped configurations is planned."""
-    files = [str(file) for file in sorted(DEFAULT.parent.glob("*.yaml"))]
+    found = sorted(DEFAULT.parent.glob("*.yaml"))
+    files = [str(file) for file in found if file.name != "instrument.yaml"]
     code = (
         "import sys; from pathlib import Path; from bpgo.tools.planning.run import make_plan;"
         f"[make_plan(Path(file), gpu='H100') for file in {files}];"

@@ -1,0 +1,39 @@
+"""The command that searches for training settings; `bpgo.cli` adds it to its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bpgo.cli_options import Output, Threads
+
+
+def instrument(
+    configfile: Annotated[
+        Path,
+        typer.Option("--config", "--configfile", help="Configuration, as for `resolve`."),
+    ],
+    search: Annotated[Path, typer.Option("--search", help="Such as config/instrument.yaml.")],
+    output: Output,
+    only: Annotated[
+        str | None, typer.Option("--only", help="This candidate alone, without table and figure.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Likewise: this tuning seed alone.")
+    ] = None,
+    threads: Threads = 1,
+) -> None:
+    """Measure candidate training settings by two anchors, on tuning seeds: table and figure."""
+    from bpgo.config.search import load_search
+
+    checked = load_search(search, configfile)
+    from bpgo.tools.instrument.command import instrument as body
+
+    body(checked, output, only, seed, threads)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(instrument)

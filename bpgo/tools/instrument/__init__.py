@@ -1,0 +1,1 @@
+"""Measures training settings before any arm is compared with them."""
