@@ -86,7 +86,10 @@ def load_search(file: Path, configfile: Path) -> Search:
         key = f"{place}: candidates.{name}"
         _check_acts(change, acting, place, f"candidates.{name}")
         laid = _laid(values, change, sizes, key)
-        found[name] = resolve(laid, Path(configfile).parent, f"{key} (over {configfile})")
+        try:
+            found[name] = resolve(laid, Path(configfile).parent, str(configfile))
+        except UserError as error:
+            raise UserError(f"{key}: over {error}") from None
     search = Search(sizes, found)
     _check_told_apart(search, place)
     return search
