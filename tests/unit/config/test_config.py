@@ -373,8 +373,8 @@ def test_run_digest_is_deaf_to(key: str, value: Any, values: dict[str, Any], fol
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("training.learning_rate", 1e-4),
-        ("training.iterations", 70),
+        ("training.learning_rate", 2e-4),
+        ("training.iterations", 140),
         ("rollout.group_size", 8),
         ("calibration.prompts", 200),
         ("calibration.seed", 1),
@@ -383,6 +383,7 @@ def test_run_digest_is_deaf_to(key: str, value: Any, values: dict[str, Any], fol
     ],
 )
 def test_run_digest_hears(key: str, value: Any, values: dict[str, Any], folder: Path) -> None:
+    values["experiments"]["ambiguous"]["arms"].append("flow_grpo")
     before = config.resolve(values, folder)
     after = config.resolve(spoil(values, key, value), folder)
     assert digest(after) != digest(before)

@@ -18,8 +18,15 @@ from bpgo.errors import UserError
 from bpgo.trust.specified import SpecifiedSettings
 
 SUM = "sum_of_two"
-# The default: 8 groups of 12 samples, 8 steps of which 7 have noise; grpo trains 4 of these.
+# 8 groups of 12 samples, 8 steps of which 7 have noise; grpo trains 4 of these.
 GROUPS, SAMPLES, TRAINED = 8, 12, 4
+ROLLOUT = {
+    "prompts_per_iteration": GROUPS,
+    "group_size": SAMPLES,
+    "steps": 8,
+    "deterministic_tail": 1,
+    "batch_size": GROUPS * SAMPLES,
+}
 
 
 @pytest.fixture
@@ -36,8 +43,12 @@ def folder(folder: Path) -> Path:
 def resolved(
     folder: Path, arm: dict[str, Any] | None = None, experiment: Any = None, **changes: Any
 ) -> Settings:
-    """The default's ambiguous world with `arm` as `mine`; `changes` go into the sections."""
-    values = config.read_yaml(folder / "config.yaml") | {"sweeps": {}}
+    """The default's ambiguous world with `arm` as `mine`; `changes` go into the sections.
+
+    Arms are as their files say.
+    """
+    values = config.read_yaml(folder / "config.yaml") | {"sweeps": {}, "overrides": {}}
+    values["rollout"] |= ROLLOUT
     entry = values["experiments"]["ambiguous"] | {"arms": ["grpo"]} | (experiment or {})
     if arm is not None:
         content = {"base": "grpo", "title": "Mine"} | arm

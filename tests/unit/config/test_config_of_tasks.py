@@ -76,6 +76,7 @@ def test_a_kernel_that_cannot_take_the_first_noise_level(
     values: dict[str, Any], folder: Path
 ) -> None:
     values["overrides"] = {"models": {"scenes": {"schedule": "unipc_0_36"}}}
+    values["experiments"]["ambiguous"]["arms"].append("flow_grpo")
     message = refusal(values, folder)
     assert "arms.flow_grpo.kernel: flow" in message
     assert "unipc_0_36" in message

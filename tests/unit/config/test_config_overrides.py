@@ -12,6 +12,8 @@ from bpgo.config import resolve as config
 
 
 def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:
+    values["overrides"] = {}
+    values["experiments"]["ambiguous"]["arms"].append("dance_grpo")
     changes = {
         "models": {"scenes": {"path": "/elsewhere"}},
         "rewards": {"oracle": {"output": "strict"}},

@@ -18,7 +18,9 @@ RUN, BASE = Run("ambiguous", "grpo", 1), Run("ambiguous", "base", 1)
 
 
 def resolved(change: dict[str, Any] | None = None) -> Settings:
+    """The default, with an arm of another kernel and one whose steps all may have noise."""
     values = config.read_yaml(config.default_configfile())
+    values["experiments"]["ambiguous"]["arms"].append("flow_grpo")
     for place, value in (change or {}).items():
         *path, last = place.split(".")
         at = values
