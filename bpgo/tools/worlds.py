@@ -98,12 +98,12 @@ def _settings(weights: str | None, prompts: str, names: list[str], count: int) -
             f" {FEWEST}"
         )
     arm = values["analysis"]["reference_arm"]
-    for key in ("smoke", "sweeps", "overrides"):
+    for key in ("smoke", "sweeps", "features"):
         values.pop(key, None)
     values["analysis"] = {"main_metric": TRUTH, "reference_arm": arm}
     values |= {"prompts": prompts, "world_weights": weights}
-    values["overrides"] = {"prompts": {prompts: {"train": count}}}
-    values["evaluation"] |= {"prompts": 16, "curve_prompts": 16}
+    values["overrides"] |= {"prompts": {prompts: {"train": count}}}  # beside the sampler's
+    values["evaluation"] |= {"prompts": 16, "divergence_prompts": 0, "diversity_prompts": 0}
     values["calibration"] |= {"prompts": count}
     values["trust_groups"] = {"seeds": [SEED], "iterations": count // size}
     values["experiments"] = {

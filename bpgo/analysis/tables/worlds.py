@@ -55,7 +55,7 @@ def worlds_table(frame: pd.DataFrame, groups: int, size: int) -> Table:
     note = (
         f"{groups} groups of {size} samples of the base policy a world. Reliability: gamma of"
         " reward and oracle in a group. Correlations over groups are rank correlations. Statements"
-        " met: the oracle in few levels, as annotators judge. Specified: ambiguity 0; open:"
+        " met: the oracle in few levels. Specified: ambiguity 0; open:"
         f" {OPEN:g} and more. {CONFIDENCE:.0%} intervals by a bootstrap over prompts ({SAMPLES}"
         " resamples)."
     )
