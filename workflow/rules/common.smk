@@ -19,9 +19,8 @@ from bpgo.run.warm import folder as warm_folder
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
 
-# Four options belong to the workflow, not to the settings:
-# --config root=results/mine keeps results apart; allow_mixed=true joins runs of different code;
-# warm=false starts every job from nothing; pretrain_seed=3 names the weights that `pretrain` makes.
+# Options of the workflow, not settings: --config root=results/mine keeps results apart; allow_mixed
+# joins runs of different code; warm=false starts jobs from nothing; pretrain_seed names a set of weights.
 ROOT, ALLOW_MIXED, WARM, PRETRAIN_SEED = (
     str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items()
 )

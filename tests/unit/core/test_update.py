@@ -388,8 +388,7 @@ def test_average_follows_every_optimizer_step(tiny_folder: Path) -> None:
     assert any(not torch.equal(value, before[name]) for name, value in average.average.items())
     # It follows the step that was just made: its first move takes the weights after step 1.
     first = Case(tiny_folder)
-    one = EMA(first.parameters, lambda _: 0.0)
-    first.averages.append(one)
+    first.averages.append(one := EMA(first.parameters, lambda _: 0.0))
     first.update()
     assert all(torch.equal(one.average[name], value) for name, value in first.weights().items())
 
