@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from large_model import write_configuration
+from published_run import write_published
 
 from bpgo.config import resolve as config
 from bpgo.errors import UserError
@@ -50,7 +51,8 @@ def test_the_published_run(tmp_path: Path) -> None:
     for seconds in bench["startup"].values():
         seconds.pop("warm", None)
     write_json(tmp_path / "bench.json", bench)
-    plan = make_plan(DEFAULT, folder=tmp_path)
+    published = write_published(tmp_path)
+    plan = make_plan(published, folder=tmp_path)
     assert plan.rates.measured
     assert plan.time.wall == pytest.approx(31 * 60, rel=0.15)
     assert plan.time.each["train"] == pytest.approx(73, rel=0.1)
@@ -61,7 +63,7 @@ def test_the_published_run(tmp_path: Path) -> None:
     assert plan.disk.lasting["runs"] == pytest.approx(0.342, rel=0.03)
     assert plan.disk.lasting["samples"] == pytest.approx(0.161, rel=0.03)
     assert plan.disk.lasting["embeddings"] == 1024 * 3328 / 1e9  # as the files are
-    warm = make_plan(DEFAULT)  # today's find a server that has imported before
+    warm = make_plan(published)  # today's find a server that has imported before
     assert warm.time.wall < plan.time.wall
     for rule in ("train", "sample", "score"):
         assert 2 < plan.time.each[rule] - warm.time.each[rule] < 6
@@ -114,7 +116,9 @@ def test_memory_of_an_adapter_and_of_all_weights(large: Path, tmp_path: Path) ->
     lora = make_plan(large)
     assert lora.memory.standing["transformer"] == pytest.approx(23.8, abs=0.1)  # bfloat16
     assert lora.fitting_batch >= 1
-    whole = make_plan(write_configuration(tmp_path, training={"parameters": "full"}))
+    whole = make_plan(
+        write_configuration(tmp_path, training={"parameters": "full", "ema_decay": 0.0})
+    )
     name = "trained weights, gradients, optimizer"
     assert whole.memory.standing[name] == pytest.approx(16 * 11.9, rel=0.01)
     assert whole.fitting_batch == 0
@@ -234,7 +238,7 @@ def test_a_plan_is_for_people_too(capsys: pytest.CaptureFixture[str]) -> None:
     show_plan(DEFAULT, "full", None, None, False)
     text = capsys.readouterr().out
     plan: Plan = make_plan(DEFAULT)
-    for words in ("170 jobs, 36 training runs", "1,440,000", "with 2 x CPU core", "bench.json"):
+    for words in ("242 jobs, 54 training runs", "3,110,400", "with 2 x CPU core", "bench.json"):
         assert words in text
     assert f"{plan.work.total('updates'):,}" in text
     assert "\x1b" not in text  # plain text in a pipe

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from large_model import write_configuration
+from published_run import write_published
 
 from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
@@ -21,14 +22,19 @@ def default() -> Settings:
     return config.load(config.default_configfile())
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return config.load(write_published(tmp_path_factory.mktemp("published")))
+
+
 def group(work: Work, rule: str, name: str) -> Jobs:
     (found,) = [jobs for jobs in work.groups if (jobs.rule, jobs.name) == (rule, name)]
     return found
 
 
-def test_the_published_run(default: Settings) -> None:
+def test_the_published_run(published: Settings) -> None:
     """README: 131 jobs, 36 runs, 39 samplings and 42 scorings; 39 more measure harm."""
-    work = work_of(default)
+    work = work_of(published)
     assert sum(work.jobs.values()) == 131 + 39
     wanted = {"draw": 1, "calibrate": 2, "judge": 2, "train": 36}
     wanted |= {"sample_base": 3, "sample": 36, "score": 42, "harm_base": 3, "harm": 36}
@@ -42,21 +48,39 @@ def test_the_published_run(default: Settings) -> None:
     assert work.texts == 512 + 512
 
 
-def test_one_run(default: Settings) -> None:
-    """grpo: 50 iterations of 96 samples, 8 steps each, 4 of the 7 stochastic ones trained."""
-    run = group(work_of(default), "train", "ambiguous/grpo")
-    assert run.count == 3
-    assert run.forwards == 50 * 96 * 8
-    assert run.updates == 50 * 96 * 4
-    assert run.decoded == 50 * 96
-    assert run.rewarded == {"scenes_ambiguous_a": 4800, "oracle": 4800}
-    assert run.policies == 5
+def test_the_default(default: Settings) -> None:
+    """9 arms in one world, 6 in the other, 3 values of the sweep; 3 seeds."""
+    work = work_of(default)
+    assert sum(work.jobs.values()) == 242
+    runs = 3 * (9 + 6 + 3)
+    wanted = {"draw": 1, "calibrate": 2, "judge": 2, "train": runs}
+    wanted |= {"sample_base": 3, "sample": runs, "score": runs + 6, "harm_base": 3, "harm": runs}
+    assert {rule: work.jobs[rule] for rule in wanted} == wanted
+    assert work.total("files") == (runs * 5 + 3) * 512
+    # 6 steps here, and noise in 2 of them, in which the two policies are compared
+    assert group(work, "harm", "clear/bpgo").forwards == 256 * 6 + 64 * 5 * 2 * 2
+
+
+def test_one_run(default: Settings, published: Settings) -> None:
+    """grpo, published: 50 iterations of 96 samples, 8 steps, 4 of the 7 stochastic ones trained.
+
+    The default: 100 iterations, 6 steps, both stochastic ones trained.
+    """
+    for settings, iterations, steps, trained in ((published, 50, 8, 4), (default, 100, 6, 2)):
+        run = group(work_of(settings), "train", "ambiguous/grpo")
+        samples = iterations * 96
+        assert run.count == 3
+        assert run.forwards == samples * steps
+        assert run.updates == samples * trained
+        assert run.decoded == samples
+        assert run.rewarded == {"scenes_ambiguous_a": samples, "oracle": samples}
+        assert run.policies == 5
 
 
 def test_calibration_draws_each_sample_once(default: Settings) -> None:
     work = work_of(default)
     assert work.jobs["draw"] == 1, "both experiments have the reference arm's"
-    assert group(work, "draw", "dance_0p6").forwards == 256 * 12 * 8
+    assert group(work, "draw", "dance_1p2_2").forwards == 256 * 12 * 6
     jobs = group(work, "calibrate", "clear")
     assert jobs.forwards == 0
     assert jobs.decoded == 256 * 12
@@ -74,7 +98,7 @@ def test_passes_are_those_of_the_arms_plans(default: Settings, name: str) -> Non
     arm, sizes = load_arm_class(chosen.algorithm)(chosen), default.rollout
     plans = [arm.plan(sizes, number, generator(1, number)) for number in range(1, 21)]
     counted = arm_passes(default.model_copy(update={"arms": {name: chosen}}), name)
-    assert counted.rollout == max(len(plan.levels()) - 1 for plan in plans) == 8
+    assert counted.rollout == max(len(plan.levels()) - 1 for plan in plans) == sizes.steps
     assert counted.trained == max(plan.trained.shape[1] for plan in plans)
     assert counted.others == counted.trained * len(arm.others())
 
