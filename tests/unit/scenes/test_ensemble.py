@@ -39,7 +39,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     values["rollout"] |= {"prompts_per_iteration": 4, "group_size": 6}
     values["training"] |= {"iterations": 2, "snapshot_every": 2, "checkpoint_every": 2}
     values["training"] |= {"optimizer_steps": 1}
-    values["evaluation"] |= {"prompts": 4, "curve_prompts": 4}
+    values["evaluation"] |= {"prompts": 4, "divergence_prompts": 0, "diversity_prompts": 0}
     values["calibration"] |= {"prompts": 8, "samples_per_prompt": 4}
     values["overrides"] = {
         "prompts": {"scenes": {"train": 16, "evaluation": 16}},

@@ -105,7 +105,7 @@ def test_prompts_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_model_that_needs_a_gpu(large: Path) -> None:
     found = verdict(large)
     # transformer 23.8, T5-XXL 9.5, adapter 0.6, decoder 0.2; 92 % of a GPU is usable
-    assert "needs a GPU with 37.3 GB" in found.summary
+    assert "needs a GPU with 37.4 GB" in found.summary
     assert "here: none" in "\n".join(found.todo)
     small_gpu = GpuDevice("NVIDIA GeForce RTX 3090", 25.8, "580")
     found = verdict(large, replace(SMALL, gpus=[small_gpu]))
