@@ -23,7 +23,9 @@ def with_arm(name: str) -> Settings:
     file = config.default_configfile()
     values = {k: v for k, v in config.read_yaml(file).items() if k not in config.WORKFLOW_OPTIONS}
     values["experiments"] = {EXPERIMENT: values["experiments"][EXPERIMENT] | {"arms": [name]}}
-    values |= {"sweeps": {}, "overrides": {"prompts": {"scenes": {"train": PROMPTS}}}}
+    values["sweeps"] = {}
+    values["overrides"]["prompts"] = {"scenes": {"train": PROMPTS}}
+    values["evaluation"]["divergence_prompts"] = 0  # some arms have no kernel to measure it with
     values["calibration"] |= {"prompts": PROMPTS}
     return config.resolve(values, CONFIG, file.name)
 

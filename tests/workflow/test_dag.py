@@ -22,10 +22,11 @@ def test_default_trains_every_arm_with_every_seed(plans: dict[str, Outcome]) -> 
     seeds: dict[str, Counter[str]] = {"ambiguous": Counter(), "clear": Counter()}
     for experiment, arm, _ in runs:
         seeds[experiment][arm] += 1
-    paper = ["grpo", "dance_grpo", "flow_grpo", "bpgo", "bpgo_ras", "bpgo_crt", "bpgo_released"]
-    sweep = {arm: count for arm, count in seeds["ambiguous"].items() if arm not in paper}
-    assert {arm: seeds["ambiguous"][arm] for arm in paper} == dict.fromkeys(paper, 3)
-    assert seeds["clear"] == {"grpo": 3, "bpgo": 3}
+    anchors = ["oracle_reward", "random_reward", "oracle_trust", "anti_trust"]
+    named = ["grpo", "bpgo", "bpgo_ras", "bpgo_crt", "bpgo_ras_shuffled", *anchors]
+    sweep = {arm: count for arm, count in seeds["ambiguous"].items() if arm not in named}
+    assert {arm: seeds["ambiguous"][arm] for arm in named} == dict.fromkeys(named, 3)
+    assert seeds["clear"] == dict.fromkeys(["grpo", "bpgo", *anchors], 3)
     assert len(sweep) >= 3
     assert set(sweep.values()) == {3}
     assert all(arm.startswith("bpgo_ras_alpha_") for arm in sweep)
@@ -47,7 +48,7 @@ def test_default_scores_the_untrained_policy_and_every_run(plans: dict[str, Outc
 def test_experiments_with_one_sampler_share_what_it_draws(
     workspace: Workspace, plans: dict[str, Outcome]
 ) -> None:
-    assert [job["sampler"] for job in plans["full"].wildcards("draw")] == ["dance_0p6"]
+    assert [job["sampler"] for job in plans["full"].wildcards("draw")] == ["dance_1p2_2"]
     for rule in ("calibrate", "judge"):
         assert {job["experiment"] for job in plans["full"].wildcards(rule)} == {
             "ambiguous",
@@ -56,7 +57,7 @@ def test_experiments_with_one_sampler_share_what_it_draws(
     # Without the reference arm an experiment's first one draws.
     workspace.edit(lambda values: values["experiments"]["clear"].update(arms=["flow_grpo"]))
     other = workspace.snakemake("--dry-run")
-    assert {job["sampler"] for job in other.wildcards("draw")} == {"dance_0p6", "flow_0p7"}
+    assert {job["sampler"] for job in other.wildcards("draw")} == {"dance_1p2_2", "flow_0p7"}
 
 
 def test_smoke_has_every_step_of_the_default(plans: dict[str, Outcome]) -> None:
@@ -70,7 +71,7 @@ def test_adding_an_arm_trains_that_arm_only(
 ) -> None:
     before = plans["full"].wildcards("train")
     workspace.edit(
-        lambda values: values["experiments"]["ambiguous"]["arms"].append("bpgo_ras_shuffled")
+        lambda values: values["experiments"]["ambiguous"]["arms"].append("bpgo_standardized")
     )
     after = workspace.snakemake("--dry-run").wildcards("train")
     new = [job for job in after if job not in before]

@@ -33,6 +33,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             iterations=ITERATIONS, snapshot_every=4, checkpoint_every=CHECKPOINT_EVERY
         )
         values["rollout"].update(prompts_per_iteration=4, group_size=4)
+        values["analysis"].update(final_stages=1)
         values["calibration"].update(prompts=8, samples_per_prompt=4)
 
     workspace.edit(shrink)
@@ -43,7 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for command in (
         ["resolve", "--configfile", workspace.configfile, "--output", config],
         ["prompts", "--config", config, "--split", "train", "--output", prompts],
-        ["draw", *given, "--sampler", "dance_0p6", "--output", draws],
+        ["draw", *given, "--sampler", "dance_1p2_2", "--output", draws],
         ["calibrate", *given, "--experiment", "ambiguous", "--draws", draws, *folder],
         train_command(workspace, "whole"),
     ):

@@ -229,6 +229,11 @@ def test_a_tree_takes_no_weights_of_single_samples(
             "window.size: 7 is more than the 6 steps that a window may hold",
         ),
         (
+            "grpo",
+            {"stochastic_steps": 8},
+            "stochastic_steps: 8 is more than the 7 steps that may have noise",
+        ),
+        (
             "diffusion_nft",
             {"trained_fraction": 0.1},
             "trained_fraction: 0.1 of 8 steps (rollout.steps) leaves no noise level to train",

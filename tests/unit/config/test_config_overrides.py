@@ -30,6 +30,21 @@ def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> 
     assert not hasattr(changed, "overrides")
 
 
+def test_noise_in_the_first_steps_is_for_arms_that_have_the_key(
+    values: dict[str, Any], folder: Path
+) -> None:
+    """Arms that build on grpo hear of its override, but for those that are drawn otherwise."""
+    change = {"stochastic_steps": 2, "trained_fraction": 1.0, "step_selection": "all"}
+    values["overrides"] = {"arms": {"grpo": change}}
+    names = ["bpgo", "branch_grpo", "mix_grpo", "diffusion_nft"]
+    values["experiments"]["ambiguous"]["arms"] += names
+    settings = config.resolve(values, folder)
+    bpgo: Any = settings.arms["bpgo"]
+    assert bpgo.stochastic_steps == 2
+    for name in names[1:]:
+        assert not hasattr(settings.arms[name], "stochastic_steps")
+
+
 def test_overrides_at_smoke_scale_only(values: dict[str, Any], folder: Path) -> None:
     smoke = {**values["smoke"], "overrides": {"models": {"scenes": {"resolution": 16}}}}
     values = {**values, "smoke": smoke}

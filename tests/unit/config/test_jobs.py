@@ -122,6 +122,20 @@ def test_names_of_samplers() -> None:
     names = {Sampler("dance", level).name for level in (0.3, 1.0, 0.25, 1e-5)}
     assert names == {"dance_0p3", "dance_1p0", "dance_0p25", "dance_1em05"}
     assert Sampler("ode", 0.0).name == "ode_0p0"
+    assert Sampler("dance", 1.2, 2).name == "dance_1p2_2"
+
+
+def test_steps_with_noise_of_a_sampler() -> None:
+    samplers = (Sampler("dance", 1.2), Sampler("dance", 1.2, 2), Sampler("ode", 0.0))
+    assert [sampler.noisy_steps(steps=6, tail=1) for sampler in samplers] == [5, 2, 0]
+
+
+def test_the_number_of_steps_with_noise_is_heard() -> None:
+    key = "overrides.arms.grpo.stochastic_steps"
+    first, second = resolved({key: 2}), resolved({key: 3})
+    assert first.sampler_of("ambiguous").name != second.sampler_of("ambiguous").name
+    before, after = digests(first), digests(second)
+    assert {name for name in before if before[name] != after[name]} == PREMISE | TRAINED
 
 
 def test_the_base_policys_samples_are_no_experiments() -> None:

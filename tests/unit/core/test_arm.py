@@ -8,6 +8,7 @@ from advantages import PLAIN
 from pydantic import ValidationError
 
 from bpgo import seeding
+from bpgo.config.settings import RolloutSettings
 from bpgo.core.policy_gradient import PolicyGradient, PolicyGradientSettings
 from bpgo.errors import UserError
 
@@ -87,6 +88,34 @@ def test_at_least_one_step() -> None:
     ]
     with pytest.raises(UserError, match="no stochastic step"):
         _arm().trained_steps([], 2, seeding.generator(0))
+
+
+SIZES = RolloutSettings(prompts_per_iteration=2, group_size=3, steps=6, deterministic_tail=1)
+
+
+def test_noise_in_the_first_steps_alone() -> None:
+    """All of them are trained, or a share of them."""
+    for changes, trained in (({"step_selection": "all", "trained_fraction": 1.0}, 3), ({}, 1)):
+        arm = _arm(stochastic_steps=3, **changes)
+        plan = arm.plan(SIZES, 1, seeding.generator(0))
+        assert plan.stochastic.tolist() == [[True, True, True, False, False, False]] * 6
+        assert plan.trained.shape == (6, trained)
+        assert plan.trained.max() < 3
+        assert arm.passes(SIZES).trained == trained
+
+
+def test_without_a_number_all_steps_before_the_tail_have_noise() -> None:
+    for number in (None, 5):
+        plan = _arm(stochastic_steps=number).plan(SIZES, 1, seeding.generator(0))
+        assert plan.stochastic.tolist() == [[True] * 5 + [False]] * 6
+
+
+def test_no_more_steps_than_may_have_noise() -> None:
+    with pytest.raises(UserError, match=r"stochastic_steps: 6 is more than the 5 steps") as caught:
+        _arm(stochastic_steps=6).plan(SIZES, 1, seeding.generator(0))
+    assert "deterministic_tail 1" in str(caught.value)
+    with pytest.raises(ValidationError):
+        _arm(stochastic_steps=0)
 
 
 def test_a_state_of_another_arm_is_refused() -> None:

@@ -63,7 +63,7 @@ def index_of(folder: Path) -> Path:
     return folder / "draws" / "draws.json"
 
 
-def drawn_again(settings: Settings, root: Path) -> torch.Tensor:
+def drawn_again(settings: Settings, root: Path, noisy_steps: int = 3) -> torch.Tensor:
     """The samples, drawn in this process as one would by hand: no files in between."""
     batch = read_prompts(prompts_of(root))
     policy = loading.load_policy(settings, "cpu", 0)
@@ -71,7 +71,7 @@ def drawn_again(settings: Settings, root: Path) -> torch.Tensor:
     found = []
     for rows in (slice(0, 2), slice(2, 3)):
         ids = batch.ids[:PROMPTS][rows]
-        noisy = torch.tensor([[True, True, True, False]] * len(ids) * GROUP)
+        noisy = torch.tensor([[step < noisy_steps for step in range(4)]] * len(ids) * GROUP)
         own = torch.tensor([[0] * 5, [1] * 5]).repeat(len(ids), 1)
         plan = Plan(noisy, own, torch.zeros(len(own), 0, dtype=torch.long))
         noise = rollout_noise(policy.latent_shape, 4, 0, 0, ids, own)
@@ -95,6 +95,19 @@ def test_what_is_read_back_is_what_is_drawn(settings: Settings, root: Path) -> N
     latents = torch.cat([part for _, part in parts])
     assert latents.dtype == torch.float32
     assert torch.equal(latents, drawn_again(settings, root))
+
+
+def test_noise_in_the_first_steps_alone(settings: Settings, root: Path, tmp_path: Path) -> None:
+    grpo: Any = settings.arms["grpo"]
+    arms = settings.arms | {"grpo": grpo.model_copy(update={"stochastic_steps": 2})}
+    changed = settings.model_copy(update={"arms": arms})
+    (sampler,) = changed.samplers()
+    draw(changed, sampler.name, prompts_of(root), tmp_path / "draws.json")
+    digest, batch = draw_digest(changed, sampler), read_prompts(prompts_of(root))[:PROMPTS]
+    parts = open_draws(tmp_path / "draws.json", digest, batch, GROUP).parts()
+    latents = torch.cat([part for _, part in parts])
+    assert torch.equal(latents, drawn_again(changed, root, noisy_steps=2))
+    assert not torch.equal(latents, drawn_again(changed, root, noisy_steps=3))
 
 
 def test_scores_are_those_of_samples_that_never_were_in_a_file(

@@ -67,6 +67,24 @@ def test_every_measure_of_a_run(tiny_folder: Path, root: Path, tmp_path: Path) -
     assert values["vendi", 4].between(1, 3).all()
 
 
+def test_divergence_is_of_the_steps_with_noise(
+    tiny_folder: Path, root: Path, tmp_path: Path
+) -> None:
+    """A sum over the path's first steps: with fewer of these, it is less."""
+    settings = tiny(tiny_folder, diversity_prompts=0)
+    found = []
+    for number in (1, 2, 3, None):
+        grpo = settings.arms["grpo"].model_copy(update={"stochastic_steps": number})
+        changed = settings.model_copy(update={"arms": settings.arms | {"grpo": grpo}})
+        table = measured(changed, root, tmp_path / f"{number}.parquet")
+        kl = table[(table["measure"] == "kl") & (table["iteration"] == 4)]
+        found.append(kl["value"].to_numpy())
+    one, two, three, every = found
+    assert (one < two).all()
+    assert (two < three).all()
+    assert (three == every).all()
+
+
 def test_only_what_is_asked_for(tiny_folder: Path, root: Path, tmp_path: Path) -> None:
     settings = tiny(tiny_folder, divergence_prompts=0, diversity_prompts=0)
     table = measured(settings, root, tmp_path / "kid.parquet")

@@ -39,8 +39,8 @@ def test_the_published_run(published: Settings) -> None:
     wanted = {"draw": 1, "calibrate": 2, "judge": 2, "train": 36}
     wanted |= {"sample_base": 3, "sample": 36, "score": 42, "harm_base": 3, "harm": 36}
     assert {rule: work.jobs[rule] for rule in wanted} == wanted
-    # 36 runs of 5 policies and 3 seeds of the untrained one, 512 images each
-    assert work.total("files") == (36 * 5 + 3) * 512
+    # 36 runs and 3 seeds of the untrained policy: 512 images; of 4 snapshots of each run: 128
+    assert work.total("files") == (36 + 3) * 512 + 36 * 4 * 128
     # 32 prompts x 8 samples; both policies at 7 stochastic steps of 64 paths of 5 policies
     assert group(work, "harm", "clear/bpgo").decoded == 256
     assert group(work, "harm", "clear/bpgo").forwards == 256 * 8 + 64 * 5 * 7 * 2
