@@ -92,13 +92,16 @@ def test_every_line_of_a_file_has_its_source(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_file_states_only_how_it_differs(file: Path) -> None:
-    """No key that its base has with the same value: one truth stands in one place."""
+    """No key that its base has with the same value: one truth stands in one place.
+
+    Null is one: it keeps out what a configuration's overrides give the base.
+    """
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     if "base" not in values:
         return
     base = yaml.safe_load(file.with_name(f"{values['base']}.yaml").read_text(encoding="utf-8"))
     for key, value in values.items():
-        assert key in NO_VALUE or base.get(key, ...) != value, key
+        assert key in NO_VALUE or value is None or base.get(key, ...) != value, key
         for inner in value if isinstance(value, dict) and isinstance(base.get(key), dict) else ():
             assert base[key].get(inner, ...) != value[inner], f"{key}.{inner}"
 

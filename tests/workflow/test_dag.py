@@ -75,7 +75,7 @@ def test_adding_an_arm_trains_that_arm_only(
     )
     after = workspace.snakemake("--dry-run").wildcards("train")
     new = [job for job in after if job not in before]
-    assert [job["arm"] for job in new] == ["bpgo_ras_shuffled"] * 3
+    assert [job["arm"] for job in new] == ["bpgo_standardized"] * 3
 
 
 def test_a_sum_of_rewards_is_scored_with_the_calibration(workspace: Workspace) -> None:
@@ -107,6 +107,7 @@ def test_figures_without_stored_scores_says_what_to_do(workspace: Workspace) -> 
 def test_figures_train_and_sample_nothing(workspace: Workspace) -> None:
     """Whatever the settings say now, and on a machine with too few GPUs for training."""
     workspace.edit(lambda values: values["training"].update(iterations=1, snapshot_every=1))
+    workspace.edit(lambda values: values["analysis"].update(final_stages=1))
     workspace.edit(lambda values: values.update(machine={"gpus": 2}))
     settings = load(workspace.path("config/config.yaml"))
     stored = [f"collected/{name}.parquet" for name in COLLECTED]
