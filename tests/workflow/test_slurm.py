@@ -285,6 +285,7 @@ def test_every_job_goes_through_slurm(campaign: Campaign) -> None:
         "train": len(ARMS) + 1,  # the cancelled one twice
         "sample": base_and_arms,
         "score": base_and_arms,
+        "harm": base_and_arms,
         "analysis": 1,
     }
     ends = [job.state for job in campaign.submitted]
