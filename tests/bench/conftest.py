@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "diversity_prompts": 0,
     },
     "calibration": {"prompts": 2, "samples_per_prompt": 2},
+    "analysis": {"final_stages": 1},
 }
 
 

@@ -59,7 +59,7 @@ def test_an_arm_that_does_not_fit_is_left_out_or_refused(tmp_path: Path) -> None
         "arms": {"bpgo_crt": {"trust": {"base": "true_reliability", "reward": "oracle_strict"}}}
     }
     folder = tmp_path / "config"
-    for kind in ("arms", "models", "prompts", "rewards", "trust"):
+    for kind in ("arms", "features", "models", "prompts", "rewards", "trust"):
         (folder / kind).mkdir(parents=True)
         for file in (DEFAULT.parent / kind).glob("*.yaml"):
             (folder / kind / file.name).write_text(file.read_text())
@@ -84,12 +84,12 @@ def test_chosen_arms() -> None:
 
 
 def test_the_prediction_counts_passes() -> None:
-    """A sample of 8 steps: grpo trains 4; DiffusionNFT trains 7, with two other policies."""
+    """A sample of 6 steps: grpo trains 2; DiffusionNFT trains 5, with two other policies."""
     costs = Costs(forward=0.001, trained=0.003, rest=0.1)
     found, _ = settings_by_arm(DEFAULT, "ambiguous", "grpo", ["diffusion_nft"])
     settings = found["diffusion_nft"]
-    assert arm_work(settings, "grpo") == (8, 4)
-    assert arm_work(settings, "diffusion_nft") == (8 + 14, 7)
+    assert arm_work(settings, "grpo") == (6, 2)
+    assert arm_work(settings, "diffusion_nft") == (6 + 10, 5)
     assert with_guidance(settings, Passes(700, 300, 10)) == (710, 300)
     assert costs.iteration(710, 300) == pytest.approx(0.1 + 0.71 + 0.9)
 

@@ -160,7 +160,8 @@ def settings_of(sizes: Sizes, parameters: str, batch_size: int) -> Settings:
     """
     chosen, place = MODELS[sizes.model], config.default_configfile()
     experiment, values = _experiment(chosen), config.read_yaml(place)
-    values.pop("smoke", None)
+    for key in ("smoke", "features"):
+        values.pop(key, None)
     model, changes = experiment["model"], experiment["overrides"]
     values |= {
         "title": f"Benchmark of {sizes.model}",
@@ -182,6 +183,7 @@ def settings_of(sizes: Sizes, parameters: str, batch_size: int) -> Settings:
         },
     }
     values["analysis"] |= {"main_metric": chosen.oracle}
+    values["evaluation"] |= {"divergence_prompts": 0, "diversity_prompts": 0}
     values["rollout"] |= experiment["rollout"] | {
         "prompts_per_iteration": sizes.prompts,
         "group_size": sizes.group_size,
@@ -197,6 +199,7 @@ def settings_of(sizes: Sizes, parameters: str, batch_size: int) -> Settings:
         "split": experiment["training"].get("split", "samples") if enough else "samples",
         "parameters": parameters,
         "learning_rate": 1e-7,
+        "ema_decay": experiment["training"].get("ema_decay", 0.0),
     }
     found = config.resolve(values, place.parent, "the benchmark")
     # Beyond what a run may have: how far ratios are from 1 is a figure here, not an error.
