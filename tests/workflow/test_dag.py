@@ -137,6 +137,7 @@ def test_a_rule_is_called_like_its_command() -> None:
     }
     assert len(found) >= 12
     assert found.pop("pretrain_stage") == "pretrain"  # a part of it
+    assert found.pop("candidate") == "instrument"  # one measurement of it
     assert all(name.replace("_", "-") == command for name, command in found.items()), found
 
 

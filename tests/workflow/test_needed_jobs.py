@@ -169,8 +169,8 @@ def test_a_new_arm_trains_itself_alone(finished: Workspace) -> None:
 
 def test_the_reference_arms_noise_draws_the_calibration_anew(finished: Workspace) -> None:
     """And every run is anchored to it."""
-    plan = planned(finished, at("noise_level", 0.5), "arms/grpo")
-    assert [job["sampler"] for job in plan.wildcards("draw")] == ["dance_0p5"]
+    plan = planned(finished, at("overrides.arms.grpo.noise_level", 0.5))
+    assert [job["sampler"] for job in plan.wildcards("draw")] == ["dance_0p5_2"]
     assert plan.jobs() == Counter(ANALYSIS | {"draw": 1, "calibrate": 2, "judge": 2} | TRAINED)
 
 

@@ -1,25 +1,5 @@
 """A search of training settings by two anchors, on tuning seeds: a job for each candidate and seed."""
 
-from bpgo.config.search import SEARCH, load_search
-
-
-@cache
-def search():
-    """The search beside the configuration, checked before any job."""
-    try:
-        return load_search(search_file(), configfile_of(ROOT))
-    except UserError as error:
-        fail(error)
-
-
-def search_file():
-    """Where it is."""
-    return configfile_of(ROOT).parent / SEARCH
-
-
-def candidate_digest(wildcards):
-    return search().digest(wildcards.candidate, int(wildcards.seed))
-
 
 rule candidate:
     output:
@@ -38,7 +18,7 @@ rule candidate:
         file=lambda wildcards: configfile_of(ROOT),
         search=lambda wildcards: search_file(),
         digest=candidate_digest,
-        folder=f"{ROOT}/instrument",
+        folder=lambda wildcards: f"{ROOT}/instrument",
     shell:
         "python -S -m bpgo.run.job"
         " {params.program:q} instrument --config {params.file:q} --search {params.search:q}"
@@ -65,7 +45,7 @@ rule instrument:
         file=lambda wildcards: configfile_of(ROOT),
         search=lambda wildcards: search_file(),
         code=lambda wildcards: analysis_code(),
-        folder=f"{ROOT}/instrument",
+        folder=lambda wildcards: f"{ROOT}/instrument",
     shell:
         "python -S -m bpgo.run.job"
         " python -m bpgo instrument --config {params.file:q} --search {params.search:q}"
