@@ -1,6 +1,9 @@
 """A search of training settings by two anchors, on tuning seeds: a job for each candidate and seed."""
 
 
+include: "search.smk"
+
+
 rule candidate:
     output:
         f"{ROOT}/instrument/runs/{{candidate}}/seed_{{seed}}.json",
