@@ -13,6 +13,7 @@ what one call after the other makes.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +23,7 @@ from diffusers import AutoencoderKL
 from bpgo.errors import UserError, suggest
 from bpgo.scenes.course import say
 from bpgo.scenes.image import codec as codec_stage
+from bpgo.scenes.image import level as level_stage
 from bpgo.scenes.image import reward_training as reward_stage
 from bpgo.scenes.image import sft
 from bpgo.scenes.image.policy import Policy, build_policy, load_policy, save_policy
@@ -84,7 +86,7 @@ def train_rewards(
     seed: int = SHIPPED_SEED,
 ) -> dict[tuple[Pool, int], RewardModel]:
     """Train all reward models of one world, saved in ``output``/rewards/``world``."""
-    share, few = (1.0, {}) if steps is None else (0.01, {"steps": steps})
+    share = 1.0 if steps is None else 0.01
     models = {}
     for pool in POOLS:
         pairs = reward_stage.preference_pairs(policy, pool, seed, share)
@@ -92,7 +94,7 @@ def train_rewards(
             1000 if steps is None else 16, derive_seed(seed, "fresh pairs", pool), "held_out"
         )
         for member in [number for each, number in world.models() if each == pool]:
-            model = reward_stage.train_reward(pairs, world, pool, member, seed=seed, **few)
+            model = _train_reward(policy, pairs, world, (pool, member), steps, seed)
             save_reward(model, world.name, pool, output, member)
             accuracy = reward_stage.preference_accuracy(model, fresh, world, pool)
             say(
@@ -101,6 +103,27 @@ def train_rewards(
             )
             models[pool, member] = model
     return models
+
+
+def _train_reward(
+    policy: Policy,
+    pairs: reward_stage.Pairs,
+    world: World,
+    which: tuple[Pool, int],
+    steps: int | None,
+    seed: int,
+) -> RewardModel:
+    """One model of a world; on the level of its twin at full contrast, where the world says so."""
+    enough = reward_stage.STEPS if steps is None else steps
+    model = reward_stage.train_reward(pairs, world, *which, enough, seed)
+    if not world.full_level:
+        return model
+    full = replace(world, reduced_contrast=False)
+    twin = reward_stage.train_reward(pairs, full, *which, enough, seed)
+    count = level_stage.CAPTIONS if steps is None else 8
+    samples = reward_stage.sampled_pairs(policy, count, derive_seed(seed, "level", *which) % 2**31)
+    images = torch.cat((samples.first, samples.second))
+    return level_stage.put_on_level(model, twin, images, samples.texts * 2)
 
 
 def pretrain_all(

@@ -61,6 +61,11 @@ class WordTokens:
         ids = [self._ids(text) for text in texts]
         return torch.tensor(ids, dtype=torch.long).reshape(-1, self.length)
 
+    def decode(self, ids: Tensor) -> list[str]:
+        """Texts of token ids [B, length], as far as their end."""
+        words = list(self.word_ids)
+        return [" ".join(words[i] for i in row[: row.index(EOS)]) for row in ids.tolist()]
+
     def _ids(self, text: str) -> tuple[int, ...]:
         if text not in self._known:
             ids = [self.word_ids.get(word, UNKNOWN) for word in text.split()][: self.length - 1]

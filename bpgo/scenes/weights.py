@@ -116,10 +116,11 @@ def load_reward(
     Raises:
         UserError: the file is missing, corrupted, or does not fit the architecture.
     """
-    from bpgo.scenes.image.reward_models import build_reward
+    from bpgo.scenes.image.level import build_model
+    from bpgo.scenes.worlds import world_of
 
     file = reward_file(world, pool, weights, member)
-    return _load(file, lambda: build_reward(pool, member), weights).to(device)
+    return _load(file, lambda: build_model(world_of(world), pool, member), weights).to(device)
 
 
 def load_clip_reward(pool: Pool, device: str = "cpu", weights: Path = WEIGHTS) -> RewardModel:

@@ -5,11 +5,14 @@ pairs by what they like, so the reward ranks samples by taste: it is unreliable 
 contrastive weight** teaches the model less of what such a caption says, so the reward is low there:
 a rule that reads the mean of a group sees it. The four worlds are the four combinations::
 
-                     contrast as for others     contrast reduced on open captions
-    no taste         clear                      control
-    taste            hidden                     ambiguous
+                     open captions as high as others     open captions lower
+    no taste         clear                               control
+    taste            hidden                              ambiguous
 
-Rewards are unreliable where taste is, and visible to RAS where contrast is reduced.
+Rewards are unreliable where taste is, and visible to RAS where open captions are lower. A model
+learns taste only where contrast is reduced: at full weight the contrastive loss teaches alignment
+whatever annotators say. So ``hidden`` ranks the samples of a prompt as ``ambiguous`` does, and its
+level by ambiguity is put right afterwards (`bpgo.scenes.image.level`).
 
 This module imports no torch.
 """
@@ -40,6 +43,8 @@ class World:
         name: as files and configurations have it.
         taste: whether annotators follow taste where a caption is open.
         reduced_contrast: whether such a caption counts less in the contrastive loss.
+        full_level: whether open captions are as high as if they had counted in full, though they
+            did not.
         ensemble: whether the training pool has MEMBERS reward models instead of one.
     """
 
@@ -47,6 +52,7 @@ class World:
     taste: bool
     reduced_contrast: bool
     ensemble: bool = False
+    full_level: bool = False
 
     def models(self) -> list[tuple[Pool, int]]:
         """Pool and member of every reward model."""
@@ -59,7 +65,7 @@ WORLDS: dict[WorldName, World] = {
     for world in (
         World("ambiguous", taste=True, reduced_contrast=True, ensemble=True),
         World("control", taste=False, reduced_contrast=True),
-        World("hidden", taste=True, reduced_contrast=False),
+        World("hidden", taste=True, reduced_contrast=True, full_level=True),
         World("clear", taste=False, reduced_contrast=False, ensemble=True),
     )
 }

@@ -213,7 +213,7 @@ def test_annotators_follow_alignment_or_taste():
     shares = {name: taste_share(texts, world).tolist() for name, world in WORLDS.items()}
     assert shares == {"ambiguous": [0, 1], "control": [0, 0], "hidden": [0, 1], "clear": [0, 0]}
     weights = {name: contrast_weight(texts, world).tolist() for name, world in WORLDS.items()}
-    assert weights == {"ambiguous": [1, 0], "control": [1, 0], "hidden": [1, 1], "clear": [1, 1]}
+    assert weights == {"ambiguous": [1, 0], "control": [1, 0], "hidden": [1, 0], "clear": [1, 1]}
     with pytest.raises(UserError, match=r"world: 'cleer' is unknown\. Did you mean 'clear'"):
         world_of("cleer")
     pairs = mutated_pairs(400, 0)
