@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from bpgo.scenes.captions import COLOURS, SHAPES, SIZES
 from bpgo.scenes.image.oracle import VALID_RESIDUAL
 from bpgo.scenes.image.render import BACKGROUND, RGB, coverage
-from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, parse
+from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, STILL, parse
 from bpgo.scenes.video.render import CELL, GRID, check_clips
 
 CELLS = GRID * GRID
@@ -33,8 +33,15 @@ RESTED = 1
 """Pixels along either axis that an object at rest may go."""
 JUMP = 2
 """Pixels a frame along an axis from which on an object jumps rather than moves."""
+CLEAR = 0.00025
+"""Mean squared residual of a cell by which a reading is clearly worse than another: half of what
+tells the two closest looks apart."""
+HALF_DRAWN = VALID_RESIDUAL**2
+"""Mean squared residual at which an object counts half."""
 
 _UNSTATED = -1
+# Where the values of shape, colour and size begin among those that `Parsed.value_residual` lists.
+_STARTS = (0, len(SHAPES), len(SHAPES) + len(COLOURS))
 _NO_MOTION = len(MOTIONS)
 """Index of a path that is none of the motions."""
 _ANY_DIRECTION = _NO_MOTION + 1
@@ -50,6 +57,9 @@ class Parsed:
         motion: index into MOTIONS [B, 4]; one past the end where the path is none of them.
         places: offset (down, right) in the cell in each frame, [B, 4, F, 2].
         residual: RMS of what the look does not explain in each frame, [B, 4, F].
+        empty_residual: mean squared residual over the clip if the cell were empty, [B, 4].
+        value_residual: the same with the nearest of the objects that have one shape, colour or
+            size, [B, 4, 10].
     """
 
     shape: Tensor
@@ -58,6 +68,8 @@ class Parsed:
     motion: Tensor
     places: Tensor
     residual: Tensor
+    empty_residual: Tensor
+    value_residual: Tensor
 
     @property
     def present(self) -> Tensor:
@@ -71,6 +83,9 @@ class Judgement:
 
     Attributes:
         soft: share of all the caption's facts met: the count, stated looks and motions.
+        graded: the same, each fact by how far it is met: how much better an object with the stated
+            look fits the cell than others do, how well it is drawn, how far it goes where it is
+            to go, how far the number of objects is off. 1 for a clip that the renderer makes.
         strict: 1 where all are met, else 0.
         objects: share of count and stated looks met.
         motion: share of stated motions met, 1 where the caption states none.
@@ -81,6 +96,7 @@ class Judgement:
     """
 
     soft: Tensor
+    graded: Tensor
     strict: Tensor
     objects: Tensor
     motion: Tensor
@@ -120,8 +136,23 @@ def parse_clips(clips: Tensor) -> Parsed:
         for part in (look // 16, look // 4 % 4, look % 4)
     )
     path = torch.stack((place // CELL, place % CELL), -1)
-    residual = (rest / (3 * CELL * CELL)).sqrt()
-    return Parsed(shape, colour, size, _motion(path), path, residual)
+    pixels_of_cell = 3 * CELL * CELL
+    residual = (rest / pixels_of_cell).sqrt()
+    whole = squared.sum(2)
+    by_look = ((whole[:, :, None] - gain.sum(2)).clamp_min(0) / (frames * pixels_of_cell)).reshape(
+        batch, CELLS, len(SIZES), len(COLOURS), len(SHAPES)
+    )
+    by_value = [by_look.amin(others) for others in ((2, 3), (2, 4), (3, 4))]
+    return Parsed(
+        shape,
+        colour,
+        size,
+        _motion(path),
+        path,
+        residual,
+        whole / (frames * pixels_of_cell),
+        torch.cat(by_value, -1),
+    )
 
 
 def _best_places(cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -217,16 +248,19 @@ def judge(
     check_clips(clips.shape, len(texts))
     parsed = parsed or parse_clips(clips)
     codes = [_caption_codes(text) for text in texts]
-    looks, motions = torch.zeros(len(texts)), torch.zeros(len(texts))
+    looks, motions, graded = (torch.zeros(len(texts)) for _ in range(3))
     for count in sorted({len(code.wanted) for code in codes}):
-        rows = [i for i, code in enumerate(codes) if len(code.wanted) == count]
+        rows = torch.tensor([i for i, code in enumerate(codes) if len(code.wanted) == count])
         wanted = torch.tensor([codes[i].wanted for i in rows])
-        looks[rows], motions[rows] = _facts_met(parsed, torch.tensor(rows), wanted)
+        looks[rows], motions[rows] = _facts_met(parsed, rows, wanted)
+        definite = torch.tensor([codes[i].definite for i in rows])
+        graded[rows] = _facts_graded(parsed, rows, wanted, definite)
     looks += _count_met(parsed, codes)
     atoms = torch.tensor([float(code.atoms) for code in codes])
     stated = torch.tensor([float(code.motions) for code in codes])
     return Judgement(
         soft=(looks + motions) / atoms,
+        graded=graded / atoms,
         strict=(looks + motions == atoms).float(),
         objects=looks / (atoms - stated),
         motion=torch.where(stated > 0, motions / stated.clamp_min(1), torch.ones(())),
@@ -254,6 +288,52 @@ def _facts_met(parsed: Parsed, rows: Tensor, wanted: Tensor) -> tuple[Tensor, Te
     best = facts.sum((2, 3)).argmax(1)
     chosen = facts[torch.arange(len(rows)), best]
     return chosen[..., :3].sum((1, 2)), chosen[..., 3].sum(1)
+
+
+def _facts_graded(parsed: Parsed, rows: Tensor, wanted: Tensor, definite: Tensor) -> Tensor:
+    """As all facts met, each between 0 and 1: in the best match of clauses [R, count, 4], [R].
+
+    As in the image world's oracle: a cell holds an object as far as one fits better than none and
+    is well drawn; the object has a stated look as far as no other look fits better.
+    """
+    count = wanted.shape[1]
+    residual = parsed.value_residual[rows]  # [R, 4, 10]
+    best = residual.amin(-1)
+    held = ((parsed.empty_residual[rows] - best) / CLEAR).sigmoid()  # [R, 4]
+    drawn = 0.5 ** (best / HALF_DRAWN)
+    stated = wanted != _UNSTATED
+    values = (wanted[..., :3].clamp_min(0) + torch.tensor(_STARTS))[:, :, None]
+    found = residual[:, None].expand(-1, count, -1, -1)
+    found = found.gather(3, values.expand(-1, -1, CELLS, -1))  # [R, count, 4 cells, 3]
+    fits = torch.exp(-(found - best[:, None, :, None]) / CLEAR) * stated[:, :, None, :3]
+    ways = _ways(parsed.places[rows])  # [R, 4 cells, motions and any]
+    asked = wanted[:, :, None, 3:].clamp_min(0).expand(-1, -1, CELLS, -1)
+    goes = ways[:, None].expand(-1, count, -1, -1).gather(3, asked).squeeze(3)
+    credit = (fits.sum(-1) + goes * stated[:, :, None, 3]) * (held * drawn)[:, None]
+    cells, slots = _assignments(count), torch.arange(count)
+    total = credit[:, slots, cells].sum(2).amax(1)
+    off = count - held.sum(1)
+    off = torch.where(definite, off.clamp_min(0), off.abs())
+    well = (held * drawn).sum(1) / held.sum(1).clamp_min(1e-6)
+    return total + (1 - off).clamp_min(0) * well
+
+
+def _ways(places: Tensor) -> Tensor:
+    """How far paths [B, 4, F, 2] go each way of MOTIONS, and any direction, [B, 4, 7] in [0, 1].
+
+    A direction: its share of a pixel a frame, less what the path strays. At rest: what is left.
+    The place between, no motion, is 0.
+    """
+    down, right = ((places[:, :, -1] - places[:, :, 0]) / (places.shape[2] - 1)).unbind(-1)
+    rest = (1 - torch.maximum(down.abs(), right.abs())).clamp_min(0)
+    along = {"left": (-right, down), "right": (right, down), "up": (-down, right)}
+    along["down"] = (down, right)
+    ways = [
+        rest if name == STILL else along[name][0].clamp(0, 1) * (1 - along[name][1].abs()).clamp(0)
+        for name in MOTIONS
+    ]
+    directions = torch.stack([ways[MOTIONS.index(name)] for name in DIRECTIONS]).amax(0)
+    return torch.stack([*ways, torch.zeros_like(rest), directions], -1)
 
 
 def _count_met(parsed: Parsed, codes: list[_Codes]) -> Tensor:

@@ -24,9 +24,12 @@ class VideoOracleSettings(RewardSettings):
     """Keys of a `scenes_video_oracle` reward."""
 
     kind: Literal["scenes_video_oracle"] = "scenes_video_oracle"
-    # soft: share of the caption's facts met; strict: all of them; objects: of count and looks;
-    # motion: of stated motions; first_frame: agreement with it; steadiness: without jumps.
-    output: Literal["soft", "strict", "objects", "motion", "first_frame", "steadiness"] = "soft"
+    # soft: share of the caption's facts met; graded: the same by how far each is; strict: all of
+    # them; objects: of count and looks; motion: of stated motions; first_frame: agreement with it;
+    # steadiness: without jumps.
+    output: Literal[
+        "soft", "graded", "strict", "objects", "motion", "first_frame", "steadiness"
+    ] = "soft"
 
     @property
     def media(self) -> Literal["image", "video"]:

@@ -47,14 +47,19 @@ def test_rendered_clips_are_right(task, scenes):
     judged = judge(clips, texts, clips[:, 0])
     for name, scores in vars(judged).items():
         assert scores.shape == (200,), name
-        assert scores.min() == 1, name
+        assert scores.min() > 0.999, name
+        assert scores.max() <= 1, name
+        if name != "graded":
+            assert scores.min() == 1, name
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_pixel_noise_changes_little(task, scenes):
     texts, _, clips = scenes[task]
     noisy = clips + 0.1 * torch.randn(clips.shape, generator=torch.Generator().manual_seed(0))
-    for name, scores in vars(judge(noisy, texts, noisy[:, 0])).items():
+    judged = vars(judge(noisy, texts, noisy[:, 0]))
+    assert judged.pop("graded").mean() > 0.6  # every pixel is wrong, though no object is
+    for name, scores in judged.items():
         assert scores.mean() > 0.99, name
 
 
@@ -63,6 +68,7 @@ def test_wrong_captions_are_near_chance(task, scenes):
     texts, _, clips = scenes[task]
     judged = judge(clips, texts[1:] + texts[:1], clips[:, 0].roll(1, 0))
     assert 0.4 < judged.soft.mean() < 0.65
+    assert float(judged.graded.mean()) == pytest.approx(float(judged.soft.mean()), abs=0.02)
     # An open caption may fit another's clip, and more so where the clip may hold more objects.
     ambiguity = torch.tensor([parse(text).ambiguity for text in texts[1:] + texts[:1]])
     assert judged.strict[ambiguity <= 0.5].mean() < 0.1
@@ -77,6 +83,7 @@ def test_pure_noise_is_not_steady(scenes):
     judged = judge(noise, texts)
     assert judged.strict.mean() < 0.02
     assert judged.steadiness.mean() < 0.01
+    assert judged.graded.mean() < 0.02
     assert judged.first_frame is None
 
 
@@ -133,6 +140,42 @@ def test_scores_by_hand(text, soft, objects, motion):
     assert float(judged.objects) == pytest.approx(objects)
     assert float(judged.motion) == pytest.approx(motion)
     assert float(judged.strict) == float(soft == 1)
+    assert float(judged.graded) == pytest.approx(soft, abs=0.01)
+
+
+def clip(motion, frames=5):
+    """A small red circle; it moves in the first ``frames`` - 1 steps, then rests."""
+    scene = (replace(LEFT, motion=motion),)
+    moving = torch.from_numpy(render(scene))
+    return moving[[min(frame, frames - 1) for frame in range(5)]][None]
+
+
+@pytest.mark.parametrize("text", ["something moves left", "something moves"])
+def test_a_way_half_gone_counts_half(text):
+    """Two facts: the number of objects, and the motion."""
+    found = [float(judge(clip("left", frames), [text]).graded) for frames in range(1, 6)]
+    assert found == pytest.approx([0.5, 0.625, 0.75, 0.875, 1.0], abs=0.01)
+    rest = [
+        float(judge(clip("left", frames), ["something stays still"]).graded)
+        for frames in range(1, 6)
+    ]
+    assert rest == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5], abs=0.01)
+
+
+def test_a_look_between_two_counts_in_between():
+    """A circle that turns from red to green falls as a red one."""
+    red, green = (
+        torch.from_numpy(render((replace(LEFT, colour=colour),)))[None]
+        for colour in ("red", "green")
+    )
+    found = [
+        float(judge((1 - share) * red + share * green, ["a red circle moves left"]).graded)
+        for share in (0, 0.1, 0.3, 0.5, 1)
+    ]
+    assert found[:4] == sorted(found[:4], reverse=True)
+    assert found[0] > 0.999
+    assert found[-1] == pytest.approx(0.75, abs=0.01)
+    assert found[1] - found[3] > 0.05
 
 
 def test_agreement_with_a_first_frame_by_hand():
