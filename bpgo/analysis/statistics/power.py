@@ -15,6 +15,7 @@ from bpgo.analysis.statistics.data import Scores
 from bpgo.analysis.statistics.differences import repeated_measures
 from bpgo.analysis.statistics.final import base_sd
 from bpgo.analysis.statistics.repeated import RepeatedMeasures, prompt_variance
+from bpgo.config.search import GOOD
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
 
@@ -25,7 +26,7 @@ CAUTION = 0.8  # the variance is below its upper limit with this probability
 POWER_COLUMNS = [
     *("experiment", "reward", "role", "contrast", "n_seeds", "n_arms", "variance", "df"),
     *("prompt_variance", "effect", "visible", "seeds", "seeds_cautious", "seeds_table"),
-    *("seeds_two_arms",),
+    *("seeds_two_arms", "merit"),
 ]
 
 
@@ -86,7 +87,9 @@ def power(settings: Settings, scores: Scores, effect: float = EFFECT) -> pd.Data
     that find `effect` with 80 % power by an interval of one difference and as many arms as here;
     `seeds_cautious` if the variance is as large as its upper 80 % limit; `seeds_table` by an
     interval for all arms of a table; `seeds_two_arms` without the other arms. `visible` is the
-    smallest difference that the seeds at hand find. Variances and effects in (squared) base sd.
+    smallest difference that the seeds at hand find. `merit`, of two arms where the experiment has
+    the anchor oracle_reward: its mean gain over the standard deviation of their difference at one
+    seed. Variances and effects in (squared) base sd.
 
     Raises:
         UserError: the effect is not a positive number.
@@ -146,6 +149,7 @@ def _row(
     cautious = Variance(upper * found.seed, found.prompt, found.freedom)
     alone = Variance(found.seed, found.prompt, 1.0)
     among_arms = all(arm in measures.pooled for arm in pairs[0])
+    two_arms = among_arms and BASE_ARM not in pairs[0]
     correlation = SHARED_REFERENCE if among_arms else 0.0
     comparisons = max(1, arms - 1 if among_arms else arms)
     return {
@@ -160,4 +164,11 @@ def _row(
         "seeds_cautious": cautious.seeds(effect, confidence),
         "seeds_table": found.seeds(effect, confidence, comparisons, correlation),
         "seeds_two_arms": alone.seeds(effect, confidence),
+        "merit": _merit(measures, known.value) if two_arms else math.nan,
     }
+
+
+def _merit(measures: RepeatedMeasures, variance: float) -> float:
+    if not {GOOD, BASE_ARM} <= set(measures.runs) or variance == 0:
+        return math.nan
+    return measures.contrast(GOOD, BASE_ARM).difference / math.sqrt(variance)

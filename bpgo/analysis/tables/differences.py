@@ -150,6 +150,7 @@ def power(settings: Settings, frame: pd.DataFrame, lost: str = "") -> Table:
         ]
         header = ["Reward", "Difference of", "Seeds here", "Variance a seed", "Seen from"]
         header += [f"Seeds for {effect:g}", "With caution", "All of a table", "Two arms alone"]
+        header += ["Figure of merit"]
         blocks.append(Block(f"{entry.title}, in within-prompt base sd", header, rows))
     note = (
         f"Seeds that find a true difference of {effect:g} base sd (standard deviation of the base"
@@ -159,7 +160,8 @@ def power(settings: Settings, frame: pd.DataFrame, lost: str = "") -> Table:
         f" {CAUTION:.0%} limit, for these runs know it from few seeds. All of a table: by intervals"
         " that hold for all arms of a column at once. Two arms alone: without the other arms. Seen"
         " from: smallest difference that the seeds at hand find. More prompts: no number of seeds"
-        f" is enough.{lost}"
+        " is enough. Figure of merit: the gain of GRPO on the oracle's rewards over the standard"
+        f" deviation of a difference of two arms at one seed.{lost}"
     )
     return Table("power", "How many seeds a difference needs", note, blocks, frame)
 
@@ -177,4 +179,5 @@ def _power_row(settings: Settings, row: pd.Series) -> list[Cell]:
         Cell(number(row["variance"], digits=4)),
         Cell(number(row["visible"], digits=2)),
         *(Cell(f"{row[k]:.0f}" if math.isfinite(row[k]) else "more prompts") for k in needed),
+        Cell(number(row["merit"], digits=1) if math.isfinite(row["merit"]) else ""),
     ]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bpgo.analysis.statistics.power import Variance, power
+from bpgo.analysis.statistics.power import Variance, _merit, power
 from bpgo.analysis.statistics.repeated import RepeatedMeasures
 from bpgo.errors import UserError
 
@@ -72,3 +72,17 @@ def test_the_pilots_variances_come_back(frames):
 def test_an_effect_that_is_none_is_refused(settings, effect):
     with pytest.raises(UserError, match="must be a positive number"):
         power(settings, None, effect)
+
+
+def test_the_figure_of_merit_is_the_oracles_gain_over_what_seeds_do():
+    random = np.random.default_rng(0)
+    arms = {"base": 0.0, "oracle_reward": 0.3, "grpo": 0.1, "bpgo": 0.1}
+    runs = {
+        arm: {seed: np.full(4, gain + random.normal(0, 0.01)) for seed in range(200)}
+        for arm, gain in arms.items()
+    }
+    measures = RepeatedMeasures(runs, "base")
+    variance = measures.seed_variance("grpo", "bpgo").value
+    assert _merit(measures, variance) == pytest.approx(0.3 / (0.01 * math.sqrt(2)), rel=0.1)
+    del runs["oracle_reward"]
+    assert math.isnan(_merit(RepeatedMeasures(runs, "base"), variance))
