@@ -99,7 +99,7 @@ def test_bad_configuration(command: str, content: str | None, run: Any, tmp_path
         ("judge", {"experiment": "cleer"}, "'cleer' is unknown. Did you mean 'clear'?"),
         ("judge", {"experiment": "clear"}, "prompts: no such file"),
         ("draw", {"sampler": "dance_0p5"}, "--sampler: 'dance_0p5' is unknown. Did you mean"),
-        ("draw", {"sampler": "dance_1p2_2"}, "prompts: no such file"),
+        ("draw", {"sampler": "dance_1p6_2"}, "prompts: no such file"),
         ("sample-base", {}, "prompts: no such file"),
         ("train", {"experiment": "cleer"}, "'cleer' is unknown. Did you mean 'clear'?"),
         ("train", {"experiment": "clear", "arm": "gpro"}, "'gpro' is unknown. Did you mean"),

@@ -48,7 +48,7 @@ def test_default_scores_the_untrained_policy_and_every_run(plans: dict[str, Outc
 def test_experiments_with_one_sampler_share_what_it_draws(
     workspace: Workspace, plans: dict[str, Outcome]
 ) -> None:
-    assert [job["sampler"] for job in plans["full"].wildcards("draw")] == ["dance_1p2_2"]
+    assert [job["sampler"] for job in plans["full"].wildcards("draw")] == ["dance_1p6_2"]
     for rule in ("calibrate", "judge"):
         assert {job["experiment"] for job in plans["full"].wildcards(rule)} == {
             "ambiguous",
@@ -57,7 +57,7 @@ def test_experiments_with_one_sampler_share_what_it_draws(
     # Without the reference arm an experiment's first one draws.
     workspace.edit(lambda values: values["experiments"]["clear"].update(arms=["flow_grpo"]))
     other = workspace.snakemake("--dry-run")
-    assert {job["sampler"] for job in other.wildcards("draw")} == {"dance_1p2_2", "flow_0p7"}
+    assert {job["sampler"] for job in other.wildcards("draw")} == {"dance_1p6_2", "flow_0p7"}
 
 
 def test_smoke_has_every_step_of_the_default(plans: dict[str, Outcome]) -> None:

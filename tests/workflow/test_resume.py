@@ -44,7 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for command in (
         ["resolve", "--configfile", workspace.configfile, "--output", config],
         ["prompts", "--config", config, "--split", "train", "--output", prompts],
-        ["draw", *given, "--sampler", "dance_1p2_2", "--output", draws],
+        ["draw", *given, "--sampler", "dance_1p6_2", "--output", draws],
         ["calibrate", *given, "--experiment", "ambiguous", "--draws", draws, *folder],
         train_command(workspace, "whole"),
     ):

@@ -80,7 +80,7 @@ def test_one_run(default: Settings, published: Settings) -> None:
 def test_calibration_draws_each_sample_once(default: Settings) -> None:
     work = work_of(default)
     assert work.jobs["draw"] == 1, "both experiments have the reference arm's"
-    assert group(work, "draw", "dance_1p2_2").forwards == 256 * 12 * 6
+    assert group(work, "draw", "dance_1p6_2").forwards == 256 * 12 * 6
     jobs = group(work, "calibrate", "clear")
     assert jobs.forwards == 0
     assert jobs.decoded == 256 * 12
