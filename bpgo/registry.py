@@ -19,6 +19,7 @@ ARMS = {
     "branch_grpo": "baselines.branch_grpo",
     "grpo_guard": "baselines.grpo_guard",
     "diffusion_nft": "baselines.diffusion_nft",
+    "awm": "baselines.awm",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

@@ -72,6 +72,7 @@ class Arm:
     )
     idle_without_advantage: ClassVar[bool] = True  # advantage 0 means no gradient but the KL's
     whole_groups: ClassVar[bool] = False  # the loss compares the samples of a group
+    has_ratio: ClassVar[bool] = False  # the loss compares the policy with the one that drew
     per_site: ClassVar[bool] = False  # log-probabilities by latent site: summed over channels only
 
     def __init__(self, settings: ArmSettings) -> None:

@@ -56,6 +56,7 @@ class Surrogate(Arm):
 
     Settings: ClassVar[type[ArmSettings]] = SurrogateSettings
     settings: SurrogateSettings
+    has_ratio: ClassVar[bool] = True
 
     @property
     def kernel(self) -> str:

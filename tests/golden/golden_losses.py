@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +10,7 @@ import torch
 from advantages import PLAIN
 from golden_case import Case
 
-from baselines.diffusion_nft import OLD, DiffusionNft, sides
 from baselines.grpo_guard import GrpoGuard
-from bpgo.core.arm import BASE
 from bpgo.core.loss import clipped_surrogate, kl, outside, ratio, step_weight
 from bpgo.core.sde import Transition, transition
 from bpgo.core.seen import StepLoss
@@ -35,7 +32,6 @@ GUARD = {
     "advantage": PLAIN,
     "kl_form": "flow_grpo",
 }
-NFT = {**SHARED, "algorithm": "diffusion_nft", "decay_type": 1}
 
 
 def _surrogate(
@@ -143,63 +139,6 @@ def teleboost_guard_weight(case: Case) -> Answers:
         "dance", zeros, zeros, level, level - (case.arg("dt") + eps), case.arg("eta")
     )
     return {"flow_grpo": step_weight("step", moved), "dancegrpo": step_weight("velocity", moved)}
-
-
-def diffusion_nft_loss(case: Case) -> Answers:
-    """DiffusionNFT's inline loss; its `policy_loss` has the KL term added in place."""
-    case.choice("adv_mode", {"all": None})
-    case.unused_inputs("noise")  # x_t is given
-    beta, limit = case.arg("beta"), float(case.arg("adv_clip_max"))
-    values = {"beta": beta, "kl_weight": case.arg("kl_beta")}
-    values["advantage"] = {**PLAIN, "clip": limit}
-    arm = DiffusionNft(DiffusionNft.Settings.model_validate({**NFT, **values}))
-    velocity = case.tensor("forward_prediction").requires_grad_()
-    seen: Any = SimpleNamespace(
-        velocity=velocity,
-        latents=case.tensor("xt"),
-        sigma=case.tensor("t").flatten(),
-        sample=case.tensor("x0"),
-        others={OLD: case.tensor("old_prediction"), BASE: case.tensor("ref_prediction")},
-    )
-    advantage = case.tensor("advantages").reshape(-1).clamp(-limit, limit)
-    rows = arm.loss(seen, advantage).rows
-    loss = (rows + arm.settings.kl_weight * arm.regulariser(seen)).mean()
-    (gradient,) = torch.autograd.grad(loss, velocity)
-    towards, away = sides(seen, beta)
-    return {
-        "r": arm.wanted(advantage),
-        "positive_loss": towards,
-        "negative_loss": away,
-        "policy_loss": loss,
-        "loss": loss,
-        "grad_forward": gradient,
-    }
-
-
-def diffusion_nft_decay(case: Case) -> Answers:
-    """DiffusionNFT `return_decay`, and the path of its old adapter, one row an epoch."""
-    answers = {}
-    for number in case.arg("types"):
-        values = {**NFT, "beta": 1.0, "decay_type": number, "advantage": PLAIN}
-        arm = DiffusionNft(DiffusionNft.Settings.model_validate(values))
-        decay = arm.averages()[OLD].decay
-        if not case.has("parameters"):
-            answers[f"type{number}"] = _numbers(decay, case.tensor("step"))
-            continue
-        rows = case.tensor("parameters")
-        weight = {"weight": case.tensor("start")}
-        old, path = EMA(weight, decay, by_step=False), []
-        for epoch, row in enumerate(rows):
-            weight["weight"].copy_(row)
-            old.update(min(epoch, 1))  # the first epoch's optimizer steps are counted after it
-            path.append(old.average["weight"].clone())
-        answers[f"old_type{number}"] = torch.stack(path)
-        answers[f"decay_type{number}"] = _numbers(decay, torch.arange(len(rows)))
-    return answers
-
-
-def _numbers(decay: Callable[[int], float], steps: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([decay(step) for step in steps.tolist()], dtype=torch.float64)
 
 
 def dance_loss(case: Case) -> Answers:

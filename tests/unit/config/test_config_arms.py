@@ -236,7 +236,7 @@ def test_a_tree_takes_no_weights_of_single_samples(
         (
             "diffusion_nft",
             {"trained_fraction": 0.1},
-            "trained_fraction: 0.1 of 8 steps (rollout.steps) leaves no noise level to train",
+            "trained_fraction: 0.1 of the 8 noise levels that may be trained leaves none",
         ),
     ],
 )

@@ -1,0 +1,155 @@
+"""Published losses of forward processes and lagging policies -> `baselines`, `bpgo.run.ema`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from advantages import PLAIN
+from golden_case import Case
+
+from baselines import awm, diffusion_nft
+from baselines.awm import Awm
+from baselines.diffusion_nft import DiffusionNft, sides
+from bpgo.core.arm import BASE
+from bpgo.run.ema import EMA
+
+Answers = dict[str, Any]
+FORWARD = {
+    "title": "",
+    "shared_initial_noise": False,
+    "skipped_levels": 0,
+    "level_fraction": 1.0,
+    "trained_fraction": 1.0,
+    "level_selection": "shared",
+    "kl_weight": 0.0,
+}
+NFT = {**FORWARD, "algorithm": "diffusion_nft", "decay_type": 1}
+AWM = {**FORWARD, "algorithm": "awm", "pull_weight": 1.0, "clip_range": 1.0, "advantage_max": 1.0}
+
+
+def diffusion_nft_loss(case: Case) -> Answers:
+    """DiffusionNFT's inline loss; its `policy_loss` has the KL term added in place."""
+    case.choice("adv_mode", {"all": None})
+    case.unused_inputs("noise")  # x_t is given
+    beta, limit = case.arg("beta"), float(case.arg("adv_clip_max"))
+    values = {"beta": beta, "kl_weight": case.arg("kl_beta")}
+    values["advantage"] = {**PLAIN, "clip": limit}
+    arm = DiffusionNft(DiffusionNft.Settings.model_validate({**NFT, **values}))
+    velocity = case.tensor("forward_prediction").requires_grad_()
+    seen: Any = SimpleNamespace(
+        velocity=velocity,
+        latents=case.tensor("xt"),
+        sigma=case.tensor("t").flatten(),
+        sample=case.tensor("x0"),
+        others={
+            diffusion_nft.OLD: case.tensor("old_prediction"),
+            BASE: case.tensor("ref_prediction"),
+        },
+    )
+    advantage = case.tensor("advantages").reshape(-1).clamp(-limit, limit)
+    rows = arm.loss(seen, advantage).rows
+    loss = (rows + arm.settings.kl_weight * arm.regulariser(seen)).mean()
+    (gradient,) = torch.autograd.grad(loss, velocity)
+    towards, away = sides(seen, beta)
+    return {
+        "r": arm.settings.wanted(advantage),
+        "positive_loss": towards,
+        "negative_loss": away,
+        "policy_loss": loss,
+        "loss": loss,
+        "grad_forward": gradient,
+    }
+
+
+def diffusion_nft_decay(case: Case) -> Answers:
+    """DiffusionNFT `return_decay`, and the path of its old adapter, one row an epoch."""
+    answers = {}
+    for number in case.arg("types"):
+        values = {**NFT, "beta": 1.0, "decay_type": number, "advantage": PLAIN}
+        arm = DiffusionNft(DiffusionNft.Settings.model_validate(values))
+        decay = arm.averages()[diffusion_nft.OLD].decay
+        if not case.has("parameters"):
+            answers[f"type{number}"] = _numbers(decay, case.tensor("step"))
+            continue
+        rows = case.tensor("parameters")
+        weight = {"weight": case.tensor("start")}
+        old, path = EMA(weight, decay, by_step=False), []
+        for epoch, row in enumerate(rows):
+            weight["weight"].copy_(row)
+            old.update(min(epoch, 1))  # the first epoch's optimizer steps are counted after it
+            path.append(old.average["weight"].clone())
+        answers[f"old_type{number}"] = torch.stack(path)
+        answers[f"decay_type{number}"] = _numbers(decay, torch.arange(len(rows)))
+    return answers
+
+
+def _numbers(decay: Callable[[int], float], steps: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([decay(step) for step in steps.tolist()], dtype=torch.float64)
+
+
+WEIGHTINGS = {"Uniform": "uniform", "t": "t", "t**2": "t2"}
+
+
+def _awm(**values: Any) -> Awm:
+    return Awm(Awm.Settings.model_validate({**AWM, "advantage": PLAIN, **values}))
+
+
+def awm_log_prob(case: Case) -> Answers:
+    """AWM `compute_log_prob_awm`, without guidance."""
+    case.choice("cfg", {False: None})
+    arm = _awm(
+        weighting=case.choice("weighting", WEIGHTINGS), ghuber_power=case.arg("ghuber_power")
+    )
+    seen: Any = SimpleNamespace(
+        sample=case.tensor("clean"), noise=case.tensor("noise"), sigma=case.tensor("t").flatten()
+    )
+    case.outside_core("std_dev_t", "of the other form of its KL term, which nothing released takes")
+    return {"log_prob": arm.log_prob(seen, case.tensor("model_output"))}
+
+
+def awm_loss(case: Case) -> Answers:
+    """AWM's inline loss, each sample at the same noise levels; both of its forms of the ratio."""
+    for name in ("kl_weight", "kl_ema_weight"):
+        case.choice(name, {"Uniform": None})
+    limit, levels = float(case.arg("adv_clip_max")), case.tensor("t")
+    values = {
+        "clip_range": case.arg("clip_range"),
+        "kl_weight": case.arg("beta"),
+        "pull_weight": case.arg("ema_beta"),
+        "advantage_max": case.arg("advantage_max"),
+        "ghuber_power": case.arg("ghuber_power"),
+        "advantage": {**PLAIN, "clip": limit},
+    }
+    case.descriptive("forms")
+    velocity = case.tensor("velocity").flatten(0, 1).requires_grad_()
+    count = len(case.tensor("clean"))
+    policies = {awm.OLD: "old_velocity", awm.FAST: "ema_velocity", BASE: "base_velocity"}
+    seen: Any = SimpleNamespace(
+        velocity=velocity,
+        sample=case.tensor("clean").repeat(len(levels), 1, 1, 1),
+        noise=case.tensor("noise").repeat(len(levels), 1, 1, 1),
+        sigma=levels.repeat_interleave(count),
+        others={name: case.tensor(key).flatten(0, 1) for name, key in policies.items()},
+    )
+    advantage = case.tensor("advantages").clamp(-limit, limit).repeat(len(levels))
+    answers: Answers = {}
+    for weighting, form in (("ghuber", "ghuber_exp_first"), ("t", "t_sum_first")):
+        arm = _awm(weighting=weighting, **values)
+        answers[f"log_prob_{form}"] = arm.log_prob(seen, velocity)
+        answers[f"old_log_prob_{form}"] = arm.log_prob(seen, seen.others[awm.OLD])
+        answers[f"kl_base_{form}"] = arm.distance(seen, BASE).mean()
+        answers[f"kl_ema_{form}"] = arm.distance(seen, awm.FAST).mean()
+        if form == "t_sum_first":
+            for name in ("policy_loss", "loss", "grad_velocity"):
+                case.outside_core(f"{name}_{form}", "one ratio for all levels, in nothing released")
+            continue
+        rows = arm.loss(seen, advantage).rows
+        loss = (rows + arm.settings.kl_weight * arm.regulariser(seen)).mean()
+        (gradient,) = torch.autograd.grad(loss, velocity)
+        answers[f"policy_loss_{form}"] = rows.mean()
+        answers[f"loss_{form}"] = loss
+        answers[f"grad_velocity_{form}"] = gradient
+    return answers
