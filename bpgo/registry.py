@@ -20,6 +20,7 @@ ARMS = {
     "grpo_guard": "baselines.grpo_guard",
     "diffusion_nft": "baselines.diffusion_nft",
     "awm": "baselines.awm",
+    "dgpo": "baselines.dgpo",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

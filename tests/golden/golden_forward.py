@@ -10,10 +10,12 @@ import torch
 from advantages import PLAIN
 from golden_case import Case
 
-from baselines import awm, diffusion_nft
+from baselines import awm, dgpo, diffusion_nft
 from baselines.awm import Awm
+from baselines.dgpo import Dgpo
 from baselines.diffusion_nft import DiffusionNft, sides
 from bpgo.core.arm import BASE
+from bpgo.core.forward_process import matching_error
 from bpgo.run.ema import EMA
 
 Answers = dict[str, Any]
@@ -28,6 +30,14 @@ FORWARD = {
 }
 NFT = {**FORWARD, "algorithm": "diffusion_nft", "decay_type": 1}
 AWM = {**FORWARD, "algorithm": "awm", "pull_weight": 1.0, "clip_range": 1.0, "advantage_max": 1.0}
+DGPO = {
+    **FORWARD,
+    "algorithm": "dgpo",
+    "advantage": PLAIN,
+    "beta": 1.0,
+    "reference": "base",
+    "mask_range": None,
+}
 
 
 def diffusion_nft_loss(case: Case) -> Answers:
@@ -153,3 +163,67 @@ def awm_loss(case: Case) -> Answers:
         answers[f"loss_{form}"] = loss
         answers[f"grad_velocity_{form}"] = gradient
     return answers
+
+
+def _dgpo(case: Case, clip_range: float, **values: Any) -> Answers:
+    """DGPO's inline loss; the samples of a group stand together and share noise and level."""
+    group, limit = case.arg("group_size"), float(case.arg("adv_clip_max", 5))
+    case.choice("clip_kl", {False: None})
+    case.unused_inputs("t", "xt")  # velocities are given
+    assert (
+        case.tensor("group").view(-1, group) == case.tensor("group").view(-1, group)[:, :1]
+    ).all()
+    reference = case.choice("use_ema_ref", {False: BASE, True: dgpo.FAST})
+    masks = all([case.arg("clip_dsm"), case.arg("use_old", True)])
+    values = {**DGPO, **values, "reference": reference, "mask_range": clip_range if masks else None}
+    arm = Dgpo(Dgpo.Settings.model_validate(values))
+    velocity = case.tensor("velocity").requires_grad_()
+    others = {dgpo.FAST: case.tensor("old_velocity"), BASE: case.optional("base_velocity")}
+    seen: Any = SimpleNamespace(
+        velocity=velocity,
+        sample=case.tensor("x0"),
+        noise=case.tensor("noise"),
+        others=others,
+        by_group=lambda numbers: numbers.view(-1, group),
+    )
+    step = arm.loss(seen, case.tensor("advantages").clamp(-limit, limit))
+    answers: Answers = {"dgpo_loss": step.rows.mean(), "dsm_loss": matching_error(seen, velocity)}
+    loss = step.rows.mean()
+    if arm.settings.kl_weight:
+        answers["kl_loss"] = arm.regulariser(seen).mean()
+        loss = loss + arm.settings.kl_weight * answers["kl_loss"]
+    (answers["grad_velocity"],) = torch.autograd.grad(loss, velocity)
+    return {**answers, "loss": loss, "should_clip": step.clipped}
+
+
+def dgpo_loss(case: Case) -> Answers:
+    """As the authors have it."""
+    values = {"beta": case.arg("beta_dpo"), "kl_weight": case.arg("kl_beta")}
+    return _dgpo(case, case.arg("clip_range"), **values)
+
+
+def flow_factory_dgpo_loss(case: Case) -> Answers:
+    """As Flow-Factory has it; beta magnifies the rounding of d - d_ref in float32."""
+    low, high = case.arg("clip_range")
+    assert low == -high
+    case.relative = 5e-3
+    return _dgpo(case, high, beta=case.arg("dpo_beta"))
+
+
+def dgpo_reference(case: Case) -> Answers:
+    """The fast average after each optimizer step, which the authors number from 0."""
+    arm = Dgpo(Dgpo.Settings.model_validate(DGPO))
+    fast = arm.averages()[dgpo.FAST]
+    weight = {"weight": case.tensor("parameter_start")}
+    average, path = EMA(weight, fast.decay, case.arg("update_step_interval")), []
+    for step, row in zip(
+        case.tensor("global_step").tolist(), case.tensor("parameters"), strict=True
+    ):
+        weight["weight"].copy_(row)
+        average.steps = step  # the case leaves steps out
+        average.update()
+        path.append(average.average["weight"].clone())
+    return {
+        "decay": _numbers(fast.decay, case.tensor("global_step") + 1),
+        "reference": torch.stack(path),
+    }
