@@ -37,14 +37,11 @@ class DiffusionNft(ForwardProcess):
     Settings = DiffusionNftSettings
     settings: DiffusionNftSettings
     draws_with: ClassVar[str | None] = OLD
+    compared: ClassVar[tuple[str, ...]] = (OLD,)
 
     def averages(self) -> dict[str, Average]:
         """The lagging policy, which moves after each iteration."""
         return {OLD: Average(DECAYS[self.settings.decay_type], every="iteration")}
-
-    def others(self) -> list[str]:
-        """The lagging policy, and the base for the KL term."""
-        return [OLD, *super().others()]
 
     def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
         """Loss c (r l+ + (1 - r) l-) / beta, c the largest advantage."""

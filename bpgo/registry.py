@@ -21,6 +21,7 @@ ARMS = {
     "diffusion_nft": "baselines.diffusion_nft",
     "awm": "baselines.awm",
     "dgpo": "baselines.dgpo",
+    "crd": "baselines.crd",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

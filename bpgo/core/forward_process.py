@@ -71,6 +71,11 @@ class ForwardProcess(Arm):
     settings: ForwardProcessSettings
     noised_again: ClassVar[bool] = True
     idle_without_advantage: ClassVar[bool] = False
+    compared: ClassVar[tuple[str, ...]] = ()  # the further policies that the loss asks
+
+    def others(self) -> list[str]:
+        """Those, and the base for the regulariser."""
+        return [*self.compared, *super().others()]
 
     @property
     def mixes_steps(self) -> bool:

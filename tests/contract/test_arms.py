@@ -290,7 +290,7 @@ def test_it_resumes_to_the_bit(name: str, tiny_folder: Path, tmp_path: Path) -> 
 
 
 CARRIERS = ["grpo", "dance_grpo", "flow_grpo", "grpo_guard", "mix_grpo", "branch_grpo"]
-FORWARD_CARRIERS = ["diffusion_nft", "awm", "dgpo"]
+FORWARD_CARRIERS = ["diffusion_nft", "awm", "dgpo", "crd"]
 
 
 @pytest.mark.parametrize("rule", ["bpgo", "bpgo_ras", "bpgo_released"])

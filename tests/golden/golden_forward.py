@@ -10,12 +10,13 @@ import torch
 from advantages import PLAIN
 from golden_case import Case
 
-from baselines import awm, dgpo, diffusion_nft
+from baselines import awm, crd, dgpo, diffusion_nft
 from baselines.awm import Awm
+from baselines.crd import Crd
 from baselines.dgpo import Dgpo
 from baselines.diffusion_nft import DiffusionNft, sides
 from bpgo.core.arm import BASE
-from bpgo.core.forward_process import matching_error
+from bpgo.core.forward_process import matching_error, rising
 from bpgo.run.ema import EMA
 
 Answers = dict[str, Any]
@@ -227,3 +228,73 @@ def dgpo_reference(case: Case) -> Answers:
         "decay": _numbers(fast.decay, case.tensor("global_step") + 1),
         "reference": torch.stack(path),
     }
+
+
+def crd_loss(case: Case) -> Answers:
+    """Flow-Factory's CRD, one micro-batch as one group; its KL has the weight in it."""
+    low, limit = case.arg("adv_clip_range")
+    assert low == -limit
+    case.choice("reward_adaptive_kl", {False: None})
+    temperature = case.arg("weight_temp")
+    centre = "softmax" if temperature > 0 else "mean" if temperature < 0 else "released_hard"
+    values = {
+        **FORWARD,
+        "algorithm": "crd",
+        "advantage": {**PLAIN, "clip": limit},
+        "beta": case.arg("crd_beta"),
+        "form": case.arg("crd_loss_type"),
+        "of_own_size": case.arg("adaptive_logp"),
+        "centre": centre,
+        "temperature": temperature if temperature > 0 else 1.0,
+        "kl_weight": case.arg("kl_beta"),
+        "adaptive_kl": False,
+    }
+    arm = Crd(Crd.Settings.model_validate(values))
+    for name in ("weight", "weight_old"):
+        case.outside_core(name, "a part of an error by its own size, which holds it")
+    velocity = case.tensor("velocity").requires_grad_()
+    seen: Any = SimpleNamespace(
+        velocity=velocity,
+        sample=case.tensor("x0"),
+        noise=case.tensor("noise"),
+        others={crd.OLD: case.tensor("old_velocity"), BASE: case.tensor("base_velocity")},
+        by_group=lambda numbers: numbers.view(1, -1),
+    )
+    advantage = case.tensor("advantages").clamp(low, limit)
+    policy_loss = arm.loss(seen, advantage).rows.mean()
+    kl_loss = arm.settings.kl_weight * arm.regulariser(seen).mean()
+    loss = policy_loss + kl_loss
+    (gradient,) = torch.autograd.grad(loss, velocity)
+    return {
+        "implicit_reward": arm.implicit_reward(seen),
+        "target": arm.settings.wanted(advantage),
+        "centred_loss": policy_loss * arm.settings.beta / limit,
+        "policy_loss": policy_loss,
+        "kl_loss": kl_loss,
+        "loss": loss,
+        "grad_velocity": gradient,
+    }
+
+
+# Flow-Factory's numbered schedules: start, first, rate, most.
+CRD_PRESETS = [
+    (0, 0.0, 0.0, 0.0),
+    (0, 0.0, 0.001, 0.5),
+    (75, 0.0, 0.0075, 0.999),
+    (0, 1.0, 0.0, 1.0),
+    (0, 0.0, 0.02, 0.99),
+    (0, 0.0, 0.01, 0.5),
+    (0, 0.0, 0.0075, 0.999),
+]
+
+
+def crd_decay(case: Case) -> Answers:
+    """Flow-Factory's `compute_decay`; the first two rows are the arm's own averages."""
+    found = []
+    for row in case.arg("rows"):
+        parts = row.split("-") if isinstance(row, str) else CRD_PRESETS[row]
+        start, first, rate, most = map(float, parts)
+        found.append(_numbers(rising(int(start), first, rate, most), case.tensor("step")))
+    own = [crd.DECAYS[name] for name in (crd.OLD, crd.SAMPLER)]
+    found[:2] = [_numbers(decay, case.tensor("step")) for decay in own]
+    return {"decay": torch.stack(found)}

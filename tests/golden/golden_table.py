@@ -32,6 +32,8 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("DGPO", "", "main (inline loss block)", forward.dgpo_loss),
     ("DGPO", "", "main (inline) + EMAModuleWrapper", forward.dgpo_reference),
     ("Flow-Factory", "", "DGPOTrainer", forward.flow_factory_dgpo_loss),
+    ("Flow-Factory", "", "CRDTrainer", forward.crd_loss),
+    ("Flow-Factory", "trainers/crd", "compute_decay", forward.crd_decay),
     ("flow_grpo", "ema", "EMAModuleWrapper", losses.ema),
     ("DanceGRPO", "", "flux_step", steps.dance_step),
     ("DanceGRPO", "", "sd3_time_shift", steps.dance_schedule),
