@@ -22,6 +22,7 @@ ARMS = {
     "awm": "baselines.awm",
     "dgpo": "baselines.dgpo",
     "crd": "baselines.crd",
+    "flow_dppo": "baselines.flow_dppo",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

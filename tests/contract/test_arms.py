@@ -289,7 +289,7 @@ def test_it_resumes_to_the_bit(name: str, tiny_folder: Path, tmp_path: Path) -> 
     assert rows[0] == rows[1]
 
 
-CARRIERS = ["grpo", "dance_grpo", "flow_grpo", "grpo_guard", "mix_grpo", "branch_grpo"]
+CARRIERS = ["grpo", "dance_grpo", "flow_grpo", "grpo_guard", "mix_grpo", "branch_grpo", "flow_dppo"]
 FORWARD_CARRIERS = ["diffusion_nft", "awm", "dgpo", "crd"]
 
 

@@ -10,9 +10,10 @@ import torch
 from advantages import PLAIN
 from golden_case import Case
 
+from baselines.flow_dppo import FlowDppo
 from baselines.grpo_guard import GrpoGuard
 from bpgo.core.loss import clipped_surrogate, kl, outside, ratio, step_weight
-from bpgo.core.sde import Transition, transition
+from bpgo.core.sde import Transition, log_prob, transition
 from bpgo.core.seen import StepLoss
 from bpgo.run.ema import EMA, warmed_up
 
@@ -184,3 +185,84 @@ def ema(case: Case) -> Answers:
         average.update()
         path.append(average.average["weight"].clone())
     return {"ema": torch.stack(path)}
+
+
+DPPO = {
+    **GUARD,
+    "algorithm": "flow_dppo",
+    "noisy_steps": 1,
+    "noisy_fraction": 1.0,
+}
+
+
+def _dppo(threshold: float, step: Transition, old: torch.Tensor, ratios: torch.Tensor) -> Any:
+    """Flow-DPPO's arm, and what it sees of rows."""
+    values = {k: v for k, v in DPPO.items() if k not in ("step_selection", "trained_fraction")}
+    arm = FlowDppo(FlowDppo.Settings.model_validate({**values, "mask_threshold": threshold}))
+    return arm, SimpleNamespace(step=step, old_mean=old, ratio=ratios)
+
+
+def _flow_step(case: Case, velocity: torch.Tensor, latents: torch.Tensor, at: Any) -> Transition:
+    """Of the flow kernel, at steps of the case's schedule."""
+    sigmas = case.tensor("sigmas")
+    return transition("flow", velocity, latents, sigmas[at], sigmas[at + 1], case.arg("eta"))
+
+
+def flow_dppo_mask(case: Case) -> Answers:
+    """UniRL's Flow-DPPO loss on given means and log-probabilities, of two steps."""
+    case.descriptive("steps", "shift")
+    advantage, means = case.tensor("advantages"), case.tensor("new_means").flatten(0, 1)
+    at = torch.tensor(case.arg("step_indices")).repeat(len(advantage))
+    std = _flow_step(case, means, means, at).std
+    new = case.tensor("new_logp").requires_grad_()
+    step = Transition(means, std, torch.ones_like(std), torch.ones_like(std))
+    ratios = ratio(new, case.tensor("old_logp")).flatten()
+    arm, seen = _dppo(
+        case.arg("kl_mask_threshold"), step, case.tensor("old_means").flatten(0, 1), ratios
+    )
+    found = arm.loss(seen, advantage.flatten())
+    case.absolute["kl_per_sample"] = 0.0  # it is tiny: compare it relatively
+    return {
+        "sigma_t": std[: advantage.shape[1]],
+        "kl_per_sample": kl("gaussian", step, seen.old_mean),
+        "loss_per_elem": found.rows,
+        "loss": found.rows.mean(),
+        "masked_fraction": found.clipped.float().mean(),
+        "grad_new_logp": torch.autograd.grad(found.rows.mean(), new)[0],
+    }
+
+
+def flow_dppo_step(case: Case) -> Answers:
+    """UniRL's step, log-probability and Flow-DPPO loss, with and without the mask."""
+    case.descriptive("steps", "shift")
+    at, latents = case.arg("step_index"), case.tensor("latents")
+    velocity = case.tensor("velocity").requires_grad_()
+    step = _flow_step(case, velocity, latents, at)
+    old = _flow_step(case, case.tensor("old_velocity"), latents, at).mean
+    new = log_prob(case.tensor("next_latents"), step.mean, step.std)
+    ratios = ratio(new, case.tensor("old_log_prob"))
+    case.relative = 2e-4
+    answers: Answers = {
+        "log_prob": new,
+        "kernel_std": step.std.flatten()[0],
+        "prev_sample_mean": step.mean,
+    }
+    for name in ("", "_off"):
+        arm, seen = _dppo(case.arg(f"kl_mask_threshold{name}"), step, old, ratios)
+        found = arm.loss(seen, case.tensor("advantages"))
+        (gradient,) = torch.autograd.grad(found.rows.mean(), velocity, retain_graph=True)
+        answers[f"loss{name}"] = found.rows.mean()
+        answers[f"loss_per_elem{name}"] = found.rows
+        answers[f"grad_velocity{name}"] = gradient
+        answers[f"masked_fraction{name}"] = found.clipped.float().mean()
+    return answers
+
+
+def flow_dppo_sigma(case: Case) -> Answers:
+    """UniRL's std of every step. At sigma = 1 it puts .99, where its own kernel has sigmas[1]."""
+    case.descriptive("shift")
+    case.outside_core("sigma_t_without_coefficient", "ones: the mask is always by the kernel's std")
+    zeros = torch.zeros(case.arg("steps"), 1)
+    std = _flow_step(case, zeros, zeros, torch.arange(len(zeros))).std.flatten()
+    std[0] *= ((1 - case.tensor("sigmas")[1]) / (1 - 0.99)).sqrt()
+    return {"sigma_t": std}
