@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bpgo.config.fields import Positive
-from bpgo.core.arm import BASE, Average
+from bpgo.config.fields import NonNegative, Positive
+from bpgo.core.arm import Average
 from bpgo.core.forward_process import BoundedSettings, ForwardProcess, matching_error, rising
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class AwmSettings(BoundedSettings):
     ghuber_power: Positive
     advantage_max: Positive  # what the largest advantage counts
     clip_range: Positive  # of the ratio
-    pull_weight: Positive  # of the distance to the fast average; without effect at kl_weight 0
+    pull_weight: NonNegative  # of the squared distance to the fast average
 
 
 class Awm(ForwardProcess):
@@ -45,8 +45,8 @@ class Awm(ForwardProcess):
         return {name: Average(decay, every="iteration") for name, decay in decays.items()}
 
     def others(self) -> list[str]:
-        """The policy that drew; for the regulariser the base and the fast average."""
-        return [OLD, *([FAST, BASE] if self.settings.kl_weight else [])]
+        """The policy that drew, the one that pulls, and the base for the regulariser."""
+        return [OLD, *([FAST] if self.settings.pull_weight else []), *super().others()]
 
     def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
         """max(-A r, -A clip(r, 1 - c, 1 + c)), r the ratio of the two pseudo-likelihoods."""
@@ -70,10 +70,10 @@ class Awm(ForwardProcess):
             return -((error + 1e-10) ** power - 1e-10**power) * seen.sigma / power
         return -error * seen.sigma ** {"uniform": 0, "t": 1, "t2": 2}[form]
 
-    def regulariser(self, seen: Seen) -> Tensor:
-        """The squared distance to the base, and that to the fast average by its own weight."""
-        share = self.settings.pull_weight / self.settings.kl_weight
-        return super().regulariser(seen) + share * self.distance(seen, FAST)
+    def pull(self, seen: Seen) -> Tensor | None:
+        """The weighted squared distance to the fast average."""
+        weight = self.settings.pull_weight
+        return weight * self.distance(seen, FAST) if weight else None
 
 
 ARM = Awm

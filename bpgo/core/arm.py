@@ -210,6 +210,10 @@ class Arm:
         """What keeps the policy near the base, `[N]`; asked for where `kl_weight` is above 0."""
         raise NotImplementedError
 
+    def pull(self, seen: Seen) -> Tensor | None:  # noqa: ARG002
+        """What else draws the policy somewhere, with its own weight in it, `[N]`; None: nothing."""
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """What the arm remembers between iterations, as JSON takes it."""
         return {"trust": self.trust.state_dict()} if self.trust else {}

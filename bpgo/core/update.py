@@ -170,6 +170,10 @@ class Updater:
             kl = values.mean()
             loss = loss + self.arm.settings.kl_weight * kl
             logged["kl"] = kl
+        pull = self.arm.pull(seen)
+        if pull is not None:
+            loss = loss + pull.mean()
+            logged["pull"] = pull.mean()
         # Sharded gradients are averaged over the processes, others are summed.
         share *= self.processes.count if self.sharded else 1
         with repeatable(self.policy.device):

@@ -158,7 +158,7 @@ def awm_loss(case: Case) -> Answers:
                 case.outside_core(f"{name}_{form}", "one ratio for all levels, in nothing released")
             continue
         rows = arm.loss(seen, advantage).rows
-        loss = (rows + arm.settings.kl_weight * arm.regulariser(seen)).mean()
+        loss = (rows + arm.settings.kl_weight * arm.regulariser(seen) + arm.pull(seen)).mean()
         (gradient,) = torch.autograd.grad(loss, velocity)
         answers[f"policy_loss_{form}"] = rows.mean()
         answers[f"loss_{form}"] = loss

@@ -58,12 +58,14 @@ def test_loss_by_hand(arm_of) -> None:
     assert found.clipped.all()
 
 
-def test_regulariser_by_hand(arm_of) -> None:
-    """(1 - 3)^2 to the base; (1 - 2)^2 to the fast average, whose weight is its own."""
+def test_regulariser_and_pull_by_hand(arm_of) -> None:
+    """(1 - 3)^2 to the base; (1 - 2)^2 to the fast average, whose weight is in it."""
     others = {BASE: torch.full((1, 1), 3.0), FAST: torch.full((1, 1), 2.0)}
     arm = arm_of("awm", kl_weight=0.5, pull_weight=0.2)
-    held = arm.regulariser(_seen(torch.ones(1, 1), **others)).item()
-    assert arm.settings.kl_weight * held == pytest.approx(0.5 * 4 + 0.2 * 1)
+    seen = _seen(torch.ones(1, 1), **others)
+    assert arm.regulariser(seen).item() == 4.0
+    assert arm.pull(seen).item() == pytest.approx(0.2)
+    assert arm_of("awm", pull_weight=0.0).pull(seen) is None
 
 
 def test_levels_are_one_of_each_part(arm_of) -> None:
@@ -88,7 +90,8 @@ def test_decays(arm_of) -> None:
 
 def test_passes(arm_of) -> None:
     assert arm_of("awm").passes(SIZES) == Passes(14, 6, 18)
-    assert arm_of("awm", kl_weight=0.0).passes(SIZES) == Passes(14, 6, 6)
+    assert arm_of("awm", kl_weight=0.0).passes(SIZES) == Passes(14, 6, 12)
+    assert arm_of("awm", kl_weight=0.0, pull_weight=0.0).others() == [OLD]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_passes(arm_of) -> None:
         ({"shared_initial_noise": True}, "one sample G times"),
         ({"advantage": {**PLAIN, "clip": None}}, "advantage.clip"),
         ({"weighting": "t**3"}, "weighting"),
-        ({"pull_weight": 0}, "pull_weight"),
+        ({"pull_weight": -1}, "pull_weight"),
         ({"noise_level": 0.7}, "noise_level"),
         ({"stochastic_steps": 2}, "stochastic_steps"),
     ],
@@ -124,6 +127,19 @@ def test_the_ratio_is_to_the_policy_that_drew(make, tmp_path: Path) -> None:
         assert entry["ratio_deviation"] == 0.0
         assert (ratios[0] == 1).all()
         assert (ratios[-1] != 1).all()
+
+
+def test_the_pull_is_in_the_gradient_and_the_metrics(make, tmp_path: Path) -> None:
+    """From the second optimizer step on the policy and its fast average differ."""
+    entries = {}
+    for weight in (0.0, 100.0):
+        changes = {"pull_weight": weight}
+        trainer = make("awm", tmp_path / str(weight), arm_changes=changes)
+        entries[weight] = trainer.iterate(1)
+    assert "pull" not in entries[0.0]
+    assert entries[100.0]["pull"] > 0
+    assert entries[100.0]["kl"] < entries[100.0]["pull"]
+    assert entries[100.0]["gradient_norm"] > entries[0.0]["gradient_norm"]
 
 
 def test_a_run_is_resumed_to_the_bit(assert_resumes) -> None:
