@@ -19,6 +19,10 @@ ARMS = {
     "branch_grpo": "baselines.branch_grpo",
     "grpo_guard": "baselines.grpo_guard",
     "diffusion_nft": "baselines.diffusion_nft",
+    "awm": "baselines.awm",
+    "dgpo": "baselines.dgpo",
+    "crd": "baselines.crd",
+    "flow_dppo": "baselines.flow_dppo",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

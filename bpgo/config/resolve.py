@@ -89,8 +89,9 @@ def resolve(
     if scale == "smoke":
         values = merge(values, mapping(smoke or {}, "smoke", file))
     overrides = values.pop("overrides", None) or {}
+    arm_files = sorted(path.stem for path in (folder / "arms").glob("*.yaml"))
     experiments = {
-        name: validate(ExperimentSettings, entry, file, f"experiments.{name}")
+        name: _experiment(entry, arm_files, file, f"experiments.{name}")
         for name, entry in mapping(values.get("experiments"), "experiments", file).items()
     }
     sweeps = {
@@ -113,7 +114,6 @@ def resolve(
     }
     settings = with_world_weights(validate(Settings, resolved, file), file)
     config_checks.check_sizes(settings, file)
-    arm_files = [path.stem for path in (folder / "arms").glob("*.yaml")]
     config_checks.check_analysis(settings, arm_files, file)
     config_checks.check_paper(settings, file)
     config_checks.check_task(settings, file)
@@ -282,6 +282,26 @@ def _with_inner(
     if values.get("of") is None:
         return values
     return {**values, "of": _rule_values(values["of"], files, file, join(key, "of"), inside)}
+
+
+def _experiment(entry: Any, arm_files: list[str], file: str, key: str) -> ExperimentSettings:
+    """An experiment; `arms: {all_but: [...]}` are all of the folder `arms` but those named."""
+    arms = entry.get("arms") if isinstance(entry, dict) else None
+    if isinstance(arms, dict):
+        left_out = arms.get("all_but")
+        if set(arms) != {"all_but"} or not isinstance(left_out, list):
+            raise UserError(
+                f"{file}: {key}.arms: must be a list of arms, or all_but with a list of those that"
+                f" are left out, not {arms!r}"
+            )
+        for name in left_out:
+            if name not in arm_files:
+                raise UserError(
+                    f"{file}: {key}.arms.all_but: '{name}' is no arm of the folder arms."
+                    f"{suggest(str(name), arm_files)}"
+                )
+        entry = {**entry, "arms": [name for name in arm_files if name not in left_out]}
+    return validate(ExperimentSettings, entry, file, key)
 
 
 def _resolve_rewards(

@@ -72,6 +72,7 @@ class Arm:
     )
     idle_without_advantage: ClassVar[bool] = True  # advantage 0 means no gradient but the KL's
     whole_groups: ClassVar[bool] = False  # the loss compares the samples of a group
+    has_ratio: ClassVar[bool] = False  # the loss compares the policy with the one that drew
     per_site: ClassVar[bool] = False  # log-probabilities by latent site: summed over channels only
 
     def __init__(self, settings: ArmSettings) -> None:
@@ -208,6 +209,10 @@ class Arm:
     def regulariser(self, seen: Seen) -> Tensor:
         """What keeps the policy near the base, `[N]`; asked for where `kl_weight` is above 0."""
         raise NotImplementedError
+
+    def pull(self, seen: Seen) -> Tensor | None:  # noqa: ARG002
+        """What else draws the policy somewhere, with its own weight in it, `[N]`; None: nothing."""
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """What the arm remembers between iterations, as JSON takes it."""

@@ -25,13 +25,18 @@ if TYPE_CHECKING:
 Kernel = Literal["flow", "dance", "cps", "wan"]
 
 
-class SurrogateSettings(ArmSettings):
+class RatioSettings(ArmSettings):
     """What an arm with a ratio states."""
 
     kernel: Kernel
     noise_level: Positive  # eta
-    clip_range: Positive  # of the ratio
     kl_form: Literal["flow_grpo", "gaussian", "velocity"]  # see `bpgo.core.loss.kl`
+
+
+class SurrogateSettings(RatioSettings):
+    """What an arm states that clips it."""
+
+    clip_range: Positive  # of the ratio
 
 
 class PolicyGradientSettings(SurrogateSettings):
@@ -48,14 +53,15 @@ class PolicyGradientSettings(SurrogateSettings):
         return self
 
 
-class Surrogate(Arm):
-    """Clipped surrogate (arXiv 1707.06347) on the ratio of each trained step.
+class Ratio(Arm):
+    """A ratio of each trained step; a subclass states its loss.
 
     All stochastic steps are trained, in order, where a subclass says nothing else.
     """
 
-    Settings: ClassVar[type[ArmSettings]] = SurrogateSettings
-    settings: SurrogateSettings
+    Settings: ClassVar[type[ArmSettings]] = RatioSettings
+    settings: RatioSettings
+    has_ratio: ClassVar[bool] = True
 
     @property
     def kernel(self) -> str:
@@ -85,15 +91,28 @@ class Surrogate(Arm):
     def weighed(self, term: WeightedAdvantage, weights: Tensor | None) -> WeightedAdvantage:
         """Weights go into the advantages.
 
-        w L(A) = L(w A) for w >= 0: the clipped surrogate is positively homogeneous in the
-        advantage. Two terms, in contrast, stay two: L(A) + c L(A') is not L(A + c A'), since each
-        is clipped by its own sign.
+        w L(A) = L(w A) for w >= 0: the loss is positively homogeneous in the advantage. Two terms,
+        in contrast, stay two: L(A) + c L(A') is not L(A + c A'), since each is clipped by its own
+        sign.
         """
         if weights is None:
             return term
         advantage = term.advantage
         shape = (*weights.shape, *[1] * (advantage.ndim - weights.ndim))
         return replace(term, advantage=weights.to(advantage.dtype).view(shape) * advantage)
+
+    def regulariser(self, seen: Seen) -> Tensor:
+        """KL of the step to the base policy's, in the arm's form."""
+        from bpgo.core import loss
+
+        return loss.kl(self.settings.kl_form, seen.step, seen.step_of(BASE).mean)
+
+
+class Surrogate(Ratio):
+    """Clipped surrogate (arXiv 1707.06347) on the ratio."""
+
+    Settings: ClassVar[type[ArmSettings]] = SurrogateSettings
+    settings: SurrogateSettings
 
     def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
         """max(-A r, -A clip(r, 1 - c, 1 + c))."""
@@ -102,12 +121,6 @@ class Surrogate(Arm):
 
         rows = loss.clipped_surrogate(seen.ratio, advantage, self.settings.clip_range)
         return StepLoss(rows, seen.ratio, loss.outside(seen.ratio, self.settings.clip_range))
-
-    def regulariser(self, seen: Seen) -> Tensor:
-        """KL of the step to the base policy's, in the arm's form."""
-        from bpgo.core import loss
-
-        return loss.kl(self.settings.kl_form, seen.step, seen.step_of(BASE).mean)
 
 
 class PolicyGradient(Surrogate):

@@ -49,7 +49,8 @@ class UpdateReport:
     def see_first(self, step: StepLoss, seen: Seen) -> None:
         """Count one pass before the first optimizer step."""
         assert step.ratio is not None
-        difference = seen.log_ratio.detach().abs().view(len(seen), -1)
+        log_ratio = step.ratio.log() if seen.noised_again else seen.log_ratio
+        difference = log_ratio.detach().abs().view(len(seen), -1)
         outside = torch.zeros_like(step.ratio) if step.clipped is None else step.clipped
         clipped = outside.detach().view(len(seen), -1).float().mean(1)
         deviation = (step.ratio.detach() - 1).abs().max()

@@ -18,11 +18,15 @@ from bpgo.records import Rollout
 
 @dataclass(frozen=True)
 class Points:
-    """Which samples `rows` `[N]` at which of their trained columns, and at which `steps` `[N]`."""
+    """Which samples `rows` `[N]` at which of their trained columns, and at which `steps` `[N]`.
+
+    Groups have `group_size` samples.
+    """
 
     rows: Tensor
     columns: Tensor
     steps: Tensor
+    group_size: int
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -33,13 +37,15 @@ class StepLoss:
     """What a loss says of N rows.
 
     `rows` `[N]`; `ratio` `[N]` or `[N, *sites]`, None where there is none; `clipped`, like `ratio`,
-    where the clip range holds it; `scalars` are logged, averaged over the update.
+    where the clip range holds it; `scalars` are logged, averaged over the update; `held` `[N]`: how
+    much the regulariser counts in each row (None: alike).
     """
 
     rows: Tensor
     ratio: Tensor | None = None
     clipped: Tensor | None = None
     scalars: dict[str, Tensor] = field(default_factory=dict)
+    held: Tensor | None = None
 
 
 class Seen:
@@ -78,6 +84,10 @@ class Seen:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def by_group(self, values: Tensor) -> Tensor:
+        """`[N]` as `[N / G, G]`, for an arm whose loss compares the samples of a group."""
+        return values.view(-1, self.points.group_size)
 
     @cached_property
     def sample(self) -> Tensor:

@@ -33,6 +33,8 @@ from bpgo.run.processes import Processes, check_parts
 from bpgo.run.sharding import ShardedModel, local_size
 from bpgo.storage.files import atomic_directory
 
+TRUST_REGION = ("clip_range", "mask_threshold")  # what holds a ratio, by an arm's key
+
 
 class Trainer:
     """Trains one policy with one arm.
@@ -219,12 +221,14 @@ class Trainer:
 
     def _idle_settings(self) -> list[str]:
         """A line for each setting that cannot act in this run."""
-        clip_range = getattr(self.arm.settings, "clip_range", None)
-        if clip_range is None or self.settings.training.optimizer_steps > 1:
+        if self.settings.training.optimizer_steps > 1 or not self.arm.has_ratio:
             return []
+        held = {key: getattr(self.arm.settings, key, None) for key in TRUST_REGION}
         return [
-            f"arms.clip_range {clip_range:g} cannot act: with training.optimizer_steps 1 the policy"
-            " that is trained is the one that drew the samples, and every ratio is 1"
+            f"arms.{key} {value:g} cannot act: with training.optimizer_steps 1 the policy that is"
+            " trained is the one that drew the samples, and every ratio is 1"
+            for key, value in held.items()
+            if value is not None
         ]
 
     @property

@@ -105,7 +105,8 @@ class Updater:
         if not active.any():
             return report
         own = self.processes.part(len(active))
-        batch = _Batch(rollout, prompts, plan, *_own_part(advantages, own))
+        own_part = _own_part(advantages, own)
+        batch = _Batch(rollout, prompts, plan, layout.group_size, *own_part)
         turns = layout.turns(
             plan.trained, active[own], keep_all=self.sharded, stored=not self.arm.noised_again
         )
@@ -146,6 +147,7 @@ class Updater:
         seen = self._see(batch, one, report)
         loss = torch.zeros((), device=seen.velocity.device)
         logged: dict[str, Tensor] = {}
+        held: Tensor | None = None
         for number, term in enumerate(batch.terms):
             chosen = _taken(term, seen.points).to(loss.device, loss.dtype)
             step = self.arm.loss(seen, chosen)
@@ -154,7 +156,7 @@ class Updater:
                 rows = rows * term.scale[one.rows].to(rows.device, rows.dtype)
             loss = loss + term.weight * rows.mean()
             if number == 0:
-                logged = dict(step.scalars)
+                logged, held = dict(step.scalars), step.held
                 if step.clipped is not None:
                     logged["clip_fraction"] = step.clipped.float().mean()
                 if first and counted and step.ratio is not None:
@@ -162,11 +164,16 @@ class Updater:
         logged["loss"] = loss
         if self.arm.settings.kl_weight:
             values = self.arm.regulariser(seen)
+            values = values if held is None else values * held
             if batch.gate is not None:  # averaged over the samples that the gate holds
                 values = values * batch.gate[one.rows].to(values.device, values.dtype)
             kl = values.mean()
             loss = loss + self.arm.settings.kl_weight * kl
             logged["kl"] = kl
+        pull = self.arm.pull(seen)
+        if pull is not None:
+            loss = loss + pull.mean()
+            logged["pull"] = pull.mean()
         # Sharded gradients are averaged over the processes, others are summed.
         share *= self.processes.count if self.sharded else 1
         with repeatable(self.policy.device):
@@ -176,7 +183,8 @@ class Updater:
 
     def _see(self, batch: _Batch, one: Pass, report: UpdateReport) -> Seen:
         """The trained points of a pass, under the policy as it is and under the further ones."""
-        points = Points(one.rows, one.columns, batch.plan.trained[one.rows, one.columns])
+        steps = batch.plan.trained[one.rows, one.columns]
+        points = Points(one.rows, one.columns, steps, batch.group_size)
         seen = Seen(
             batch.rollout,
             points,
@@ -248,6 +256,7 @@ class _Batch:
     rollout: Rollout
     prompts: PromptEmbeddings
     plan: Plan
+    group_size: int
     terms: list[WeightedAdvantage]
     gate: Tensor | None
 

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from bpgo import registry, seeding
 from bpgo.core.advantage import AdvantageSettings, group_advantage
-from bpgo.core.policy_gradient import Surrogate
 from bpgo.core.rollout import step_log_prob
 from bpgo.core.seen import Seen, StepLoss
 from bpgo.core.trainer import Trainer
@@ -236,19 +236,28 @@ def test_it_trains_with_first_ratios_of_exactly_one(
         found = loss(seen, advantage)
         if found.ratio is not None and advantage.any():
             (slope,) = torch.autograd.grad(found.rows.mean(), seen.velocity, retain_graph=True)
-            with torch.no_grad():
-                moved = seen._transition_of(seen, seen.velocity - 1e-3 * slope / slope.abs().max())
-                kernel = arm.kernel
-                change = step_log_prob(kernel, seen.next_latents, moved) - step_log_prob(
-                    kernel, seen.next_latents, seen.step
-                )
-                gains.append(float((change * advantage).sum()))
+            moved = seen.velocity.detach() - 1e-3 * slope / slope.abs().max()
+            gains.append(float((log_prob_gain(seen, moved, found) * advantage).sum()))
         return found
+
+    def log_prob_gain(seen: Seen, moved: Tensor, found: StepLoss) -> Tensor:
+        """How much likelier another velocity makes each row: by the step, or as the loss has it."""
+        if arm.noised_again:
+            other = copy(seen)
+            other.velocity = moved
+            ratio = loss(other, torch.zeros(len(seen))).ratio
+            assert ratio is not None
+            assert found.ratio is not None
+            return (ratio / found.ratio).log().detach()
+        with torch.no_grad():
+            steps = seen._transition_of(seen, moved), seen.step
+            new, old = (step_log_prob(arm.kernel, seen.next_latents, step) for step in steps)
+            return new - old
 
     arm.loss = watch  # type: ignore[method-assign]
     trainer.run()
     assert not same(first, weights(trainer))
-    assert bool(gains) == isinstance(arm, Surrogate)
+    assert bool(gains) == arm.has_ratio
     assert all(gain > 0 for gain in gains)
     for entry in read_lines(tmp_path / "metrics.jsonl"):
         assert entry["ratio_deviation"] == 0.0
@@ -280,11 +289,12 @@ def test_it_resumes_to_the_bit(name: str, tiny_folder: Path, tmp_path: Path) -> 
     assert rows[0] == rows[1]
 
 
-CARRIERS = ["grpo", "dance_grpo", "flow_grpo", "grpo_guard", "mix_grpo", "branch_grpo"]
+CARRIERS = ["grpo", "dance_grpo", "flow_grpo", "grpo_guard", "mix_grpo", "branch_grpo", "flow_dppo"]
+FORWARD_CARRIERS = ["diffusion_nft", "awm", "dgpo", "crd"]
 
 
 @pytest.mark.parametrize("rule", ["bpgo", "bpgo_ras", "bpgo_released"])
-@pytest.mark.parametrize("carrier", [*CARRIERS, "diffusion_nft"])
+@pytest.mark.parametrize("carrier", [*CARRIERS, *FORWARD_CARRIERS])
 def test_any_arm_with_group_advantages_carries_bpgo(
     carrier: str, rule: str, tiny_folder: Path, tmp_path: Path
 ) -> None:

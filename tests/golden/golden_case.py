@@ -34,6 +34,7 @@ class Case:
     used: set[str] = field(default_factory=set)
     not_ours: dict[str, str] = field(default_factory=dict)
     absolute: dict[str, float] = field(default_factory=dict)  # tolerance of an output
+    relative: float | None = None  # of all outputs; None: by their dtype
 
     @property
     def id(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +10,10 @@ import torch
 from advantages import PLAIN
 from golden_case import Case
 
-from baselines.diffusion_nft import OLD, DiffusionNft, sides
+from baselines.flow_dppo import FlowDppo
 from baselines.grpo_guard import GrpoGuard
-from bpgo.core.arm import BASE
 from bpgo.core.loss import clipped_surrogate, kl, outside, ratio, step_weight
-from bpgo.core.sde import Transition, transition
+from bpgo.core.sde import Transition, log_prob, transition
 from bpgo.core.seen import StepLoss
 from bpgo.run.ema import EMA, warmed_up
 
@@ -35,7 +33,6 @@ GUARD = {
     "advantage": PLAIN,
     "kl_form": "flow_grpo",
 }
-NFT = {**SHARED, "algorithm": "diffusion_nft", "decay_type": 1}
 
 
 def _surrogate(
@@ -145,63 +142,6 @@ def teleboost_guard_weight(case: Case) -> Answers:
     return {"flow_grpo": step_weight("step", moved), "dancegrpo": step_weight("velocity", moved)}
 
 
-def diffusion_nft_loss(case: Case) -> Answers:
-    """DiffusionNFT's inline loss; its `policy_loss` has the KL term added in place."""
-    case.choice("adv_mode", {"all": None})
-    case.unused_inputs("noise")  # x_t is given
-    beta, limit = case.arg("beta"), float(case.arg("adv_clip_max"))
-    values = {"beta": beta, "kl_weight": case.arg("kl_beta")}
-    values["advantage"] = {**PLAIN, "clip": limit}
-    arm = DiffusionNft(DiffusionNft.Settings.model_validate({**NFT, **values}))
-    velocity = case.tensor("forward_prediction").requires_grad_()
-    seen: Any = SimpleNamespace(
-        velocity=velocity,
-        latents=case.tensor("xt"),
-        sigma=case.tensor("t").flatten(),
-        sample=case.tensor("x0"),
-        others={OLD: case.tensor("old_prediction"), BASE: case.tensor("ref_prediction")},
-    )
-    advantage = case.tensor("advantages").reshape(-1).clamp(-limit, limit)
-    rows = arm.loss(seen, advantage).rows
-    loss = (rows + arm.settings.kl_weight * arm.regulariser(seen)).mean()
-    (gradient,) = torch.autograd.grad(loss, velocity)
-    towards, away = sides(seen, beta)
-    return {
-        "r": arm.wanted(advantage),
-        "positive_loss": towards,
-        "negative_loss": away,
-        "policy_loss": loss,
-        "loss": loss,
-        "grad_forward": gradient,
-    }
-
-
-def diffusion_nft_decay(case: Case) -> Answers:
-    """DiffusionNFT `return_decay`, and the path of its old adapter, one row an epoch."""
-    answers = {}
-    for number in case.arg("types"):
-        values = {**NFT, "beta": 1.0, "decay_type": number, "advantage": PLAIN}
-        arm = DiffusionNft(DiffusionNft.Settings.model_validate(values))
-        decay = arm.averages()[OLD].decay
-        if not case.has("parameters"):
-            answers[f"type{number}"] = _numbers(decay, case.tensor("step"))
-            continue
-        rows = case.tensor("parameters")
-        weight = {"weight": case.tensor("start")}
-        old, path = EMA(weight, decay, by_step=False), []
-        for epoch, row in enumerate(rows):
-            weight["weight"].copy_(row)
-            old.update(min(epoch, 1))  # the first epoch's optimizer steps are counted after it
-            path.append(old.average["weight"].clone())
-        answers[f"old_type{number}"] = torch.stack(path)
-        answers[f"decay_type{number}"] = _numbers(decay, torch.arange(len(rows)))
-    return answers
-
-
-def _numbers(decay: Callable[[int], float], steps: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([decay(step) for step in steps.tolist()], dtype=torch.float64)
-
-
 def dance_loss(case: Case) -> Answers:
     """DanceGRPO's and MixGRPO's inline loss, divided by accumulation and trained steps."""
     clip_range = case.arg("clip_range")
@@ -245,3 +185,84 @@ def ema(case: Case) -> Answers:
         average.update()
         path.append(average.average["weight"].clone())
     return {"ema": torch.stack(path)}
+
+
+DPPO = {
+    **GUARD,
+    "algorithm": "flow_dppo",
+    "noisy_steps": 1,
+    "noisy_fraction": 1.0,
+}
+
+
+def _dppo(threshold: float, step: Transition, old: torch.Tensor, ratios: torch.Tensor) -> Any:
+    """Flow-DPPO's arm, and what it sees of rows."""
+    values = {k: v for k, v in DPPO.items() if k not in ("step_selection", "trained_fraction")}
+    arm = FlowDppo(FlowDppo.Settings.model_validate({**values, "mask_threshold": threshold}))
+    return arm, SimpleNamespace(step=step, old_mean=old, ratio=ratios)
+
+
+def _flow_step(case: Case, velocity: torch.Tensor, latents: torch.Tensor, at: Any) -> Transition:
+    """Of the flow kernel, at steps of the case's schedule."""
+    sigmas = case.tensor("sigmas")
+    return transition("flow", velocity, latents, sigmas[at], sigmas[at + 1], case.arg("eta"))
+
+
+def flow_dppo_mask(case: Case) -> Answers:
+    """UniRL's Flow-DPPO loss on given means and log-probabilities, of two steps."""
+    case.descriptive("steps", "shift")
+    advantage, means = case.tensor("advantages"), case.tensor("new_means").flatten(0, 1)
+    at = torch.tensor(case.arg("step_indices")).repeat(len(advantage))
+    std = _flow_step(case, means, means, at).std
+    new = case.tensor("new_logp").requires_grad_()
+    step = Transition(means, std, torch.ones_like(std), torch.ones_like(std))
+    ratios = ratio(new, case.tensor("old_logp")).flatten()
+    arm, seen = _dppo(
+        case.arg("kl_mask_threshold"), step, case.tensor("old_means").flatten(0, 1), ratios
+    )
+    found = arm.loss(seen, advantage.flatten())
+    case.absolute["kl_per_sample"] = 0.0  # it is tiny: compare it relatively
+    return {
+        "sigma_t": std[: advantage.shape[1]],
+        "kl_per_sample": kl("gaussian", step, seen.old_mean),
+        "loss_per_elem": found.rows,
+        "loss": found.rows.mean(),
+        "masked_fraction": found.clipped.float().mean(),
+        "grad_new_logp": torch.autograd.grad(found.rows.mean(), new)[0],
+    }
+
+
+def flow_dppo_step(case: Case) -> Answers:
+    """UniRL's step, log-probability and Flow-DPPO loss, with and without the mask."""
+    case.descriptive("steps", "shift")
+    at, latents = case.arg("step_index"), case.tensor("latents")
+    velocity = case.tensor("velocity").requires_grad_()
+    step = _flow_step(case, velocity, latents, at)
+    old = _flow_step(case, case.tensor("old_velocity"), latents, at).mean
+    new = log_prob(case.tensor("next_latents"), step.mean, step.std)
+    ratios = ratio(new, case.tensor("old_log_prob"))
+    case.relative = 2e-4
+    answers: Answers = {
+        "log_prob": new,
+        "kernel_std": step.std.flatten()[0],
+        "prev_sample_mean": step.mean,
+    }
+    for name in ("", "_off"):
+        arm, seen = _dppo(case.arg(f"kl_mask_threshold{name}"), step, old, ratios)
+        found = arm.loss(seen, case.tensor("advantages"))
+        (gradient,) = torch.autograd.grad(found.rows.mean(), velocity, retain_graph=True)
+        answers[f"loss{name}"] = found.rows.mean()
+        answers[f"loss_per_elem{name}"] = found.rows
+        answers[f"grad_velocity{name}"] = gradient
+        answers[f"masked_fraction{name}"] = found.clipped.float().mean()
+    return answers
+
+
+def flow_dppo_sigma(case: Case) -> Answers:
+    """UniRL's std of every step. At sigma = 1 it puts .99, where its own kernel has sigmas[1]."""
+    case.descriptive("shift")
+    case.outside_core("sigma_t_without_coefficient", "ones: the mask is always by the kernel's std")
+    zeros = torch.zeros(case.arg("steps"), 1)
+    std = _flow_step(case, zeros, zeros, torch.arange(len(zeros))).std.flatten()
+    std[0] *= ((1 - case.tensor("sigmas")[1]) / (1 - 0.99)).sqrt()
+    return {"sigma_t": std}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import golden_advantages as advantages
+import golden_forward as forward
 import golden_losses as losses
 import golden_steps as steps
 import golden_trees as trees
@@ -24,9 +25,19 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("Flow-Factory", "", "GRPOGuardTrainer", losses.flow_factory_guard_ratio),
     ("verl-omni", "", "GRPOGuardLoss", losses.verl_omni_guard_loss),
     ("TeleBoost", "grpo_guard", "compute_grad_reweight_delta", losses.teleboost_guard_weight),
-    ("DiffusionNFT", "train_nft", "main (inline loss", losses.diffusion_nft_loss),
-    ("DiffusionNFT", "train_nft", "return_decay", losses.diffusion_nft_decay),
+    ("DiffusionNFT", "train_nft", "main (inline loss", forward.diffusion_nft_loss),
+    ("DiffusionNFT", "train_nft", "return_decay", forward.diffusion_nft_decay),
+    ("advantage_weighted", "", "compute_log_prob_awm + main (inline loss", forward.awm_loss),
+    ("advantage_weighted", "", "compute_log_prob_awm", forward.awm_log_prob),
+    ("DGPO", "", "main (inline loss block)", forward.dgpo_loss),
+    ("DGPO", "", "main (inline) + EMAModuleWrapper", forward.dgpo_reference),
+    ("Flow-Factory", "", "DGPOTrainer", forward.flow_factory_dgpo_loss),
+    ("Flow-Factory", "", "CRDTrainer", forward.crd_loss),
+    ("Flow-Factory", "trainers/crd", "compute_decay", forward.crd_decay),
     ("flow_grpo", "ema", "EMAModuleWrapper", losses.ema),
+    ("UniRL", "", "FlowDPPO._compute_sigma_t + _flowdppo", losses.flow_dppo_mask),
+    ("UniRL", "", "FlowSDEStrategy.step + compute_log_prob", losses.flow_dppo_step),
+    ("UniRL", "", "FlowDPPO._compute_sigma_t", losses.flow_dppo_sigma),
     ("DanceGRPO", "", "flux_step", steps.dance_step),
     ("DanceGRPO", "", "sd3_time_shift", steps.dance_schedule),
     ("MixGRPO", "", "sd3_time_shift", steps.dance_schedule),
@@ -56,7 +67,6 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
 
 # (part of the repository, part of the file, start of the function) -> the arm it waits for
 MISSING = [
-    ("advantage_weighted_matching", "", "", "AWM"),
     ("TempFlow", "", "", "TempFlow-GRPO"),
     ("", "tempflow", "", "TempFlow-GRPO"),
     ("", "vipo", "", "VIPO"),

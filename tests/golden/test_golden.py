@@ -35,6 +35,7 @@ def test_case(case: Case) -> None:
         answer = np.broadcast_to(answer, expected.shape)
         relative, absolute = _tolerance(case, expected)
         absolute = case.absolute.get(name, absolute)
+        relative = case.relative or relative
         np.testing.assert_allclose(
             answer, expected, rtol=relative, atol=absolute, err_msg=f"{case.id}: {name}"
         )

@@ -25,20 +25,20 @@ ROOT, ALLOW_MIXED, WARM, PRETRAIN_SEED = (
     str(config.get(key, default)) for key, default in WORKFLOW_OPTIONS.items()
 )
 SMOKE = f"{ROOT}/smoke"
-# The embedded video world: a configuration and a results folder for each task.
-VIDEO = {
-    f"{ROOT}/{name}": Path(workflow.basedir, "config", f"{name}.yaml")
-    for name in ("scenes_t2v", "scenes_i2v")
-}
+# Configurations beside this call's, by results folder: the video world's tasks, and every arm's worlds.
+VIDEO, ARM_SMOKE = (
+    {f"{ROOT}/{name}": Path(workflow.basedir, "config", f"{name}.yaml") for name in names}
+    for names in (("scenes_t2v", "scenes_i2v"), ("smoke_arms", "smoke_arms_t2v"))
+)
 VIDEO_SMOKE = {f"{root}/smoke": file for root, file in VIDEO.items()}
-REFERENCE = "results/reference"  # our published runs
-# Their tables and figures, made again: where, and from which run.
+BESIDE = VIDEO | VIDEO_SMOKE | ARM_SMOKE
+REFERENCE = "results/reference"  # our published runs; REBUILT: their tables and figures, made again
 REBUILT = {
     os.path.normpath(f"results/reference_rebuilt/{part}"): os.path.normpath(f"{REFERENCE}/{part}")
     for part in (".", "scenes_t2v", "scenes_i2v")
     if Path(REFERENCE, part, "config.yaml").exists()
 }
-OWN = (ROOT, SMOKE, *VIDEO, *VIDEO_SMOKE)  # what this call's configurations make
+OWN = (ROOT, SMOKE, *BESIDE)  # what this call's configurations make
 ROOTS = "|".join(re.escape(root) for root in (*OWN, *REBUILT))
 
 # No rule makes this file. What asks for it cannot be made, so Snakemake takes what is there.
@@ -79,14 +79,14 @@ def settings_of(root):
             file = Path(workflow.configfiles[0])
             values = {key: value for key, value in config.items() if key not in WORKFLOW_OPTIONS}
             return resolve(values, file.parent, str(file), scale)
-        return load({**VIDEO, **VIDEO_SMOKE}[root], scale)
+        return load(BESIDE[root], scale)
     except UserError as error:
         fail(error)
 
 
 def configfile_of(root):
     """The configuration file of `root`, as a `Path`; its folder holds the named files."""
-    return {**VIDEO, **VIDEO_SMOKE}.get(root, Path(workflow.configfiles[0]))
+    return BESIDE.get(root, Path(workflow.configfiles[0]))
 
 
 def check_gpus(wildcards):

@@ -1,4 +1,8 @@
-"""Made on request: a set of weights, from nothing, and the benchmark."""
+"""Made on request: every arm for a few iterations, weights from nothing, and the benchmark."""
+
+
+include: "arms.smk"
+
 
 PARTS = f"{ROOT}/pretrain_parts/seed_{PRETRAIN_SEED}"
 

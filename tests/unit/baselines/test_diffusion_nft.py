@@ -58,7 +58,7 @@ def test_loss_by_hand(arm_of) -> None:
 
 
 def test_advantages_beyond_the_largest_count_as_it(arm_of) -> None:
-    found = arm_of("diffusion_nft").wanted(torch.tensor([-9.0, -5.0, 0.0, 2.5, 5.0, 9.0]))
+    found = arm_of("diffusion_nft").settings.wanted(torch.tensor([-9.0, -5.0, 0.0, 2.5, 5.0, 9.0]))
     assert found.tolist() == [0.0, 0.0, 0.5, 0.75, 1.0, 1.0]
 
 
@@ -125,7 +125,7 @@ def test_what_the_settings_refuse(arm_of, changes: dict, said: str) -> None:
 
 def test_a_fraction_that_leaves_nothing_is_refused(arm_of) -> None:
     arm = arm_of("diffusion_nft", trained_fraction=0.05)
-    with pytest.raises(UserError, match=r"0\.05 of 10 steps"):
+    with pytest.raises(UserError, match=r"0\.05 of the 10 noise levels that"):
         arm.check(SIZES)
 
 

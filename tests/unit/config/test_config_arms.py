@@ -236,7 +236,17 @@ def test_a_tree_takes_no_weights_of_single_samples(
         (
             "diffusion_nft",
             {"trained_fraction": 0.1},
-            "trained_fraction: 0.1 of 8 steps (rollout.steps) leaves no noise level to train",
+            "trained_fraction: 0.1 of the 8 noise levels that may be trained leaves none",
+        ),
+        (
+            "awm",
+            {"skipped_levels": 7},
+            "trained_fraction: 0.5 of the 0 noise levels that may be trained leaves none",
+        ),
+        (
+            "flow_dppo",
+            {"noisy_steps": 5},
+            "noisy_steps: 5 is more than the 4 steps that they are drawn from (noisy_fraction 0.5",
         ),
     ],
 )
@@ -245,6 +255,30 @@ def test_an_arm_fits_the_rollout(
 ) -> None:
     resolved(folder, {"base": base})
     assert f"arms.mine.{words}" in refusal(folder, {"base": base} | change)
+
+
+@pytest.mark.parametrize("base", ["diffusion_nft", "awm", "dgpo", "crd"])
+@pytest.mark.parametrize("key", ["kernel", "noise_level", "stochastic_steps", "step_selection"])
+def test_a_forward_process_has_no_stochastic_sampling(base: str, key: str, folder: Path) -> None:
+    change = {"kernel": "flow", "step_selection": "all"}.get(key, 1)
+    with pytest.raises(UserError, match=rf"arms/mine\.yaml: {key}: ") as caught:
+        resolved(folder, {"base": base, key: change})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("base", ["dgpo", "crd"])
+def test_an_arm_that_compares_groups_has_whole_ones(base: str, folder: Path) -> None:
+    resolved(folder, {"base": base}, training={"optimizer_steps": GROUPS})
+    message = refusal(folder, {"base": base}, training={"optimizer_steps": GROUPS + 1})
+    assert "optimizer_steps: 9 is more than the 8 groups of a process, which arms.mine" in message
+    message = refusal(folder, {"base": base}, rollout={"batch_size": SAMPLES - 1})
+    assert "rollout.batch_size: 11 is below rollout.group_size, which is 12" in message
+    assert "arms.mine" in message
+
+
+def test_flow_dppo_has_no_clip(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"arms/mine\.yaml: clip_range: "):
+        resolved(folder, {"base": "flow_dppo", "clip_range": 1e-3})
 
 
 def test_other_rewards_have_no_parts_of_a_sum(folder: Path) -> None:

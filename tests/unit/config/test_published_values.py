@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from published_values import ROWS
 
 from bpgo.config import resolve as config
 from bpgo.config.settings import RolloutSettings
 from bpgo.registry import load_arm_class
 from bpgo.storage.files import repository_root
+from bpgo.tools.algorithms import stated
 
 CONFIG = repository_root() / "config"
 # A model is looked at through the experiment that uses it.
@@ -65,51 +64,6 @@ def value_at(file: str, dotted: str) -> Any:
 @pytest.mark.parametrize(("file", "key", "value", "source"), ALL)
 def test_a_value_is_the_published_one(file: str, key: str, value: Any, source: str) -> None:
     assert value_at(file, key) == value, f"config/{file}.yaml, {key}: {source} has {value}"
-
-
-def stated(path: Path) -> dict[str, tuple[Any, str]]:
-    """What a YAML file states: value and comment of each leaf, by dotted key.
-
-    A comment stands beside the value and goes on below it in the same column, or is a block of
-    lines above it.
-    """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found: dict[str, tuple[Any, str]] = {}
-
-    def block(number: int, column: int, step: int) -> list[str]:
-        """Lines that are comments from this column on, upwards or downwards from a line."""
-        texts = []
-        while 0 <= (number := number + step) < len(lines):
-            line = lines[number]
-            if not line.startswith("#", column) or line[:column].strip():
-                break
-            texts.append(line[column:])
-        return texts[::step]
-
-    def walk(node: yaml.MappingNode, prefix: str) -> None:
-        for key, value in node.value:
-            name = prefix + key.value
-            if isinstance(value, yaml.MappingNode):
-                walk(value, f"{name}.")
-                continue
-            line, column = key.start_mark.line, key.start_mark.column
-            beside = lines[line].find("#")
-            texts = block(line, column, -1)
-            if beside >= 0:
-                texts += [lines[line][beside:], *block(line, beside, 1)]
-            plain = yaml.safe_load(yaml.serialize(value))
-            found[name] = (plain, " ".join(text.strip("# ") for text in texts))
-
-    root = yaml.compose("\n".join(lines))
-    assert isinstance(root, yaml.MappingNode)
-    walk(root, "")
-    return found
-
-
-def test_a_comment_beside_and_above_belongs_to_its_value(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text("a: 1  # one\n      # more\n\n# Above.\nb:\n  c: {d: 2}  # two\ne: [3]\n")
-    assert stated(path) == {"a": (1, "one more"), "b.c.d": (2, "two"), "e": ([3], "")}
 
 
 @pytest.mark.parametrize("file", ROWS)

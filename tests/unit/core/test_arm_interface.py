@@ -96,7 +96,10 @@ FORWARD: dict[str, Any] = {
     "algorithm": "grpo",
     "title": "Toy",
     "shared_initial_noise": False,
+    "skipped_levels": 0,
+    "level_fraction": 1.0,
     "trained_fraction": 0.5,
+    "level_selection": "per_sample",
     "advantage": PLAIN,
     "kl_weight": 0.0,
 }
