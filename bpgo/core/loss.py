@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bpgo.core.sde import Transition
 
-KlForm = Literal["flow_grpo", "gaussian", "velocity"]
+KlForm = Literal["flow_grpo", "gaussian", "velocity", "mean"]
 StepWeight = Literal["none", "step", "velocity"]
 
 
@@ -66,14 +66,17 @@ def kl(form: KlForm, policy: Transition, reference_mean: Tensor) -> Tensor:
     All forms divide the squared difference of the two means, d^2:
     `gaussian` by 2 std^2, the KL of the two transitions (Flow-GRPO's paper and Wan script);
     `flow_grpo` by 2 std^2 / h, which is h times the KL (Flow-GRPO's SD3 and FLUX scripts: their
-    weight beta = 0.04 belongs to this form); `velocity` by b^2, which leaves |v - v_ref|^2.
+    weight beta = 0.04 belongs to this form); `velocity` by b^2, which leaves |v - v_ref|^2; `mean`
+    by nothing (Flow-CPS, whose log-probability lacks the variance too).
     A weight does not carry over from one form to another.
     """
     squared = (policy.mean - reference_mean).square().flatten(1).mean(1)
+    if form == "mean":
+        return squared
     if form == "velocity":
         return squared / policy.velocity_scale.flatten().square()
     if form == "flow_grpo":
         return squared / (2 * (policy.std / policy.sqrt_dt).flatten().square())
     if form == "gaussian":
         return squared / (2 * policy.std.flatten().square())
-    raise ValueError(f"kl form '{form}' is unknown; known: flow_grpo, gaussian, velocity")
+    raise ValueError(f"kl form '{form}' is unknown; known: flow_grpo, gaussian, velocity, mean")

@@ -31,7 +31,7 @@ class SurrogateSettings(ArmSettings):
     kernel: Kernel
     noise_level: Positive  # eta
     clip_range: Positive  # of the ratio
-    kl_form: Literal["flow_grpo", "gaussian", "velocity"]  # see `bpgo.core.loss.kl`
+    kl_form: Literal["flow_grpo", "gaussian", "velocity", "mean"]  # see `bpgo.core.loss.kl`
 
 
 class PolicyGradientSettings(SurrogateSettings):
