@@ -202,6 +202,7 @@ class GroupRewards:
     - `plan`: how the samples were drawn.
     - `log_probs` `[P, G, T]` of the steps that were drawn, the mean over latent numbers (0 where a
       step is deterministic); None where they are by latent site.
+    - `sigmas` `[T+1]`: the rollout's noise levels.
     """
 
     rewards: Tensor
@@ -215,6 +216,7 @@ class GroupRewards:
     features: Tensor | None = None
     plan: Plan | None = None
     log_probs: Tensor | None = None
+    sigmas: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ ARMS = {
     "branch_grpo": "baselines.branch_grpo",
     "grpo_guard": "baselines.grpo_guard",
     "diffusion_nft": "baselines.diffusion_nft",
+    "tempflow_grpo": "baselines.tempflow_grpo",
+    "flash_grpo": "baselines.flash_grpo",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

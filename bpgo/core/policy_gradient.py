@@ -121,17 +121,6 @@ class PolicyGradient(Surrogate):
         """Where each sample has its own."""
         return self.settings.step_selection == "per_sample"
 
-    def noisy_steps(self, sizes: RolloutSettings) -> int:
-        """How many steps have noise; `UserError` if fewer may."""
-        most = sizes.steps - sizes.deterministic_tail
-        wanted = self.settings.stochastic_steps or most
-        if wanted > most:
-            raise UserError(
-                f"stochastic_steps: {wanted} is more than the {most} steps that may have noise"
-                f" (rollout.steps {sizes.steps}, deterministic_tail {sizes.deterministic_tail})"
-            )
-        return wanted
-
     def stochastic_steps(
         self,
         sizes: RolloutSettings,
@@ -139,11 +128,11 @@ class PolicyGradient(Surrogate):
         generator: Generator,  # noqa: ARG002
     ) -> list[int]:
         """The first `stochastic_steps`."""
-        return list(range(self.noisy_steps(sizes)))
+        return list(range(noisy_steps(self.settings.stochastic_steps, sizes)))
 
     def trained_count(self, sizes: RolloutSettings) -> int:
         """K = max(1, int(stochastic steps * trained_fraction))."""
-        return self.count_of(self.noisy_steps(sizes))
+        return self.count_of(noisy_steps(self.settings.stochastic_steps, sizes))
 
     def count_of(self, candidates: int) -> int:
         """K of so many candidate steps; `UserError` if there is none."""
@@ -167,3 +156,17 @@ class PolicyGradient(Surrogate):
         elif self.settings.step_selection == "shared":
             order = order[:1].expand(batch, -1)
         return torch.tensor(candidates)[order[:, :count]]
+
+
+def noisy_steps(wanted: int | None, sizes: RolloutSettings) -> int:
+    """How many steps, from the first, may have noise: `wanted`, or all that may.
+
+    `UserError`, which names the arm's key `stochastic_steps`, if fewer may.
+    """
+    most = sizes.steps - sizes.deterministic_tail
+    if (wanted or most) > most:
+        raise UserError(
+            f"stochastic_steps: {wanted} is more than the {most} steps that may have noise"
+            f" (rollout.steps {sizes.steps}, deterministic_tail {sizes.deterministic_tail})"
+        )
+    return wanted or most

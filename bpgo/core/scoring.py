@@ -142,6 +142,7 @@ def group_rewards(
     reward: Reward,
     calibration: Calibration,
     trust: TrustSettings | None,
+    sigmas: Tensor,
 ) -> GroupRewards:
     """What an arm and its trust rule see of the P prompts `chosen`.
 
@@ -165,4 +166,5 @@ def group_rewards(
         scored.features,
         plan,
         scored.log_probs,
+        sigmas,
     )

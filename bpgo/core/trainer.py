@@ -169,6 +169,7 @@ class Trainer:
                     self.reward,
                     self.calibration,
                     self.arm.settings.trust,
+                    self.sigmas,
                 ),
                 seeding.generator(self.seed, "arm", iteration),
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 import golden_advantages as advantages
 import golden_losses as losses
+import golden_single_step as single_step
 import golden_steps as steps
 import golden_trees as trees
 import golden_trust as trust
@@ -17,6 +18,11 @@ Adapter = Callable[[Case], dict[str, Any]]
 
 # (part of the repository, part of the file, start of the function) -> adapter
 ADAPTERS: list[tuple[str, str, str, Adapter]] = [
+    ("TeleBoost", "tempflow", "compute_timestep_weights", single_step.teleboost_tempflow_weights),
+    ("TempFlow", "", "sde_step_with_logprob", single_step.tempflow_weights),
+    ("TempFlow", "", "main (inline loss", single_step.tempflow_loss),
+    ("Flash-GRPO", "scripts/", "compute_log_prob", single_step.flash_loss),
+    ("Flash-GRPO", "", "sde_step_with_logprob", single_step.flash_step),
     ("flow_grpo", "wan_pipeline", "sde_step_with_logprob", steps.flow_grpo_wan_step),
     ("flow_grpo", "", "sde_step_with_logprob", steps.flow_grpo_step),
     ("flow_grpo", "stat_tracking", "PerPromptStatTracker", advantages.flow_grpo_tracker),
@@ -48,6 +54,7 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("TeleBoost", "", "BGPOMixin", advantages.released_bpgo),
     ("GARDO", "", "main (inline block) + RiskCompensator", trust.gardo_gate),
     ("GARDO", "", "RiskCompensator.update", trust.gardo_controller),
+    ("GARDO", "", "sde_step_with_logprob + main", trust.gardo_loss),
     ("2511.18919", "Eq. 2", "RAS", advantages.paper_ras),
     ("2511.18919", "Eq. 4", "CRT", advantages.paper_crt),
     ("ddpo", "", "PerPromptStatTracker", advantages.ddpo_tracker),
@@ -57,8 +64,6 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
 # (part of the repository, part of the file, start of the function) -> the arm it waits for
 MISSING = [
     ("advantage_weighted_matching", "", "", "AWM"),
-    ("TempFlow", "", "", "TempFlow-GRPO"),
-    ("", "tempflow", "", "TempFlow-GRPO"),
     ("", "vipo", "", "VIPO"),
     ("ddpo", "", "ddim_step", "DDPO (DDIM kernel)"),
 ]

@@ -234,6 +234,21 @@ def test_a_tree_takes_no_weights_of_single_samples(
             "stochastic_steps: 8 is more than the 7 steps that may have noise",
         ),
         (
+            "tempflow_grpo",
+            {"children": 5},
+            "children: 5 does not divide rollout.group_size, which is 12",
+        ),
+        (
+            "flash_grpo",
+            {"stochastic_steps": 8},
+            "stochastic_steps: 8 is more than the 7 steps that may have noise",
+        ),
+        (
+            "flow_grpo_fast",
+            {"window": {"within": 7}},
+            "window.within: 7 is more than the 6 steps that a window may hold",
+        ),
+        (
             "diffusion_nft",
             {"trained_fraction": 0.1},
             "trained_fraction: 0.1 of 8 steps (rollout.steps) leaves no noise level to train",
