@@ -21,6 +21,7 @@ ARMS = {
     "diffusion_nft": "baselines.diffusion_nft",
     "tempflow_grpo": "baselines.tempflow_grpo",
     "flash_grpo": "baselines.flash_grpo",
+    "gdpo": "baselines.gdpo",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

@@ -94,10 +94,13 @@ def several_rewards_advantage(
             for name, value in rewards.items()
         ],
     )
-    if combine == "gdpo":
-        std = _guarded(_std(total.reshape(1, -1), settings), settings)
-        total = (total - total.mean()) / std
-    return _clipped(total, settings)
+    return _clipped(batch_normalised(total, settings) if combine == "gdpo" else total, settings)
+
+
+def batch_normalised(values: Tensor, settings: AdvantageSettings) -> Tensor:
+    """(A - mean) / std over all values, of any shape; not clipped."""
+    std = _guarded(_std(values.reshape(1, -1), settings), settings)
+    return (values - values.mean()) / std.reshape(())
 
 
 def selection_advantage(

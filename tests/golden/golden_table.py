@@ -55,6 +55,7 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("GARDO", "", "main (inline block) + RiskCompensator", trust.gardo_gate),
     ("GARDO", "", "RiskCompensator.update", trust.gardo_controller),
     ("GARDO", "", "sde_step_with_logprob + main", trust.gardo_loss),
+    ("trl", "grpo_trainer", "GRPOTrainer._generate", advantages.trl_gdpo),
     ("2511.18919", "Eq. 2", "RAS", advantages.paper_ras),
     ("2511.18919", "Eq. 4", "CRT", advantages.paper_crt),
     ("ddpo", "", "PerPromptStatTracker", advantages.ddpo_tracker),

@@ -275,6 +275,20 @@ def test_other_rewards_have_no_parts_of_a_sum(folder: Path) -> None:
     assert "set combine: rewards" in message
 
 
+def test_an_arm_of_several_rewards_needs_several(folder: Path) -> None:
+    arm = {"base": "gdpo"}
+    resolved(folder, arm, {"training_reward": SUM, "arms": []})
+    resolved(folder, arm | {"combine": "rewards"})
+    for reward in ("scenes_ambiguous_a", "sum_of_one"):
+        message = refusal(folder, arm, {"training_reward": reward})
+        assert f"experiments.ambiguous.training_reward: '{reward}' is one reward" in message
+        assert "arms.mine cannot be trained with it: it normalises each part" in message
+        assert message.endswith("name a weighted_sum of two or more")
+    trusting = arm | {"trust": "bpgo_crt"}
+    message = refusal(folder, trusting, {"training_reward": SUM})
+    assert "gdpo cannot carry that: with combine: gdpo it normalises each part" in message
+
+
 def test_an_arm_is_asked_in_each_of_its_experiments(folder: Path) -> None:
     """The same arm may have what it reads in one experiment and lack it in another."""
     values = config.read_yaml(folder / "config.yaml") | {"sweeps": {}}
