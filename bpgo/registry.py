@@ -22,6 +22,7 @@ ARMS = {
     "tempflow_grpo": "baselines.tempflow_grpo",
     "flash_grpo": "baselines.flash_grpo",
     "gdpo": "baselines.gdpo",
+    "pref_grpo": "baselines.pref_grpo",
 }
 
 # The module of a trust rule exports its class as `TRUST`.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import golden_advantages as advantages
+import golden_duels as judged
 import golden_losses as losses
 import golden_single_step as single_step
 import golden_steps as steps
@@ -55,6 +56,8 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("GARDO", "", "main (inline block) + RiskCompensator", trust.gardo_gate),
     ("GARDO", "", "RiskCompensator.update", trust.gardo_controller),
     ("GARDO", "", "sde_step_with_logprob + main", trust.gardo_loss),
+    ("Pref-GRPO", "", "_pairwise_win_rate (flex)", judged.flex_blend),
+    ("Pref-GRPO", "", "_pairwise_win_rate", judged.win_rate),
     ("trl", "grpo_trainer", "GRPOTrainer._generate", advantages.trl_gdpo),
     ("2511.18919", "Eq. 2", "RAS", advantages.paper_ras),
     ("2511.18919", "Eq. 4", "CRT", advantages.paper_crt),

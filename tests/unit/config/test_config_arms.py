@@ -289,6 +289,16 @@ def test_an_arm_of_several_rewards_needs_several(folder: Path) -> None:
     assert "gdpo cannot carry that: with combine: gdpo it normalises each part" in message
 
 
+def test_criteria_of_duels_are_parts_of_a_sum(folder: Path) -> None:
+    arm = {"base": "pref_grpo", "dimension_weight": 0.5}
+    resolved(folder, {"base": "pref_grpo"})
+    resolved(folder, arm, {"training_reward": SUM, "arms": []})
+    message = refusal(folder, arm)
+    assert "arms.mine cannot be trained with it: dimension_weight is for the parts" in message
+    message = refusal(folder, {"base": "pref_grpo"}, rollout={"group_size": 1})
+    assert "rollout.group_size: 1 is not allowed" in message
+
+
 def test_an_arm_is_asked_in_each_of_its_experiments(folder: Path) -> None:
     """The same arm may have what it reads in one experiment and lack it in another."""
     values = config.read_yaml(folder / "config.yaml") | {"sweeps": {}}
