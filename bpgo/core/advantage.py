@@ -13,9 +13,9 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bpgo.config.fields import NonNegative, Number, Positive, Strict
+from bpgo.config.fields import Count, NonNegative, Number, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,6 +123,22 @@ def selection_advantage(
     return rewards.new_zeros(rewards.shape).scatter(1, best, ones).scatter(1, worst, -ones)
 
 
+class TrackerSettings(Strict):
+    """What DDPO remembers of each prompt."""
+
+    buffer_size: Count  # its last rewards
+    min_count: Count  # with fewer, the batch's statistics serve
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> TrackerSettings:
+        if self.min_count > self.buffer_size:
+            raise ValueError(
+                f"min_count: {self.min_count} is more than buffer_size, which is"
+                f" {self.buffer_size}: no prompt would ever have so many rewards"
+            )
+        return self
+
+
 class PromptTracker:
     """Per-prompt reward statistics over iterations (DDPO, arXiv 2305.13301 section 5).
 
@@ -149,6 +165,14 @@ class PromptTracker:
             found.append(((values[row] - sample.mean()) / std).reshape(()))
         advantage = values.new_tensor([value.item() for value in found])
         return _clipped(advantage, self.settings).to(rewards.dtype)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Each prompt's last rewards."""
+        return {prompt: list(recent) for prompt, recent in self.rewards.items()}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Restore `state_dict`."""
+        self.rewards = {name: deque(recent, self.buffer_size) for name, recent in state.items()}
 
 
 def _std(values: Tensor, settings: AdvantageSettings) -> Tensor:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bpgo.core.seen import Seen, StepLoss
 
-Kernel = Literal["flow", "dance", "cps", "wan"]
+Kernel = Literal["flow", "dance", "cps", "ddim", "wan"]
 
 
 class SurrogateSettings(ArmSettings):
@@ -96,11 +96,12 @@ class Surrogate(Arm):
         return replace(term, advantage=weights.to(advantage.dtype).view(shape) * advantage)
 
     def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
-        """max(-A r, -A clip(r, 1 - c, 1 + c))."""
+        """max(-A r, -A clip(r, 1 - c, 1 + c)); of ratios by site the mean over sites."""
         from bpgo.core import loss
         from bpgo.core.seen import StepLoss
 
-        rows = loss.clipped_surrogate(seen.ratio, advantage, self.settings.clip_range)
+        found = loss.clipped_surrogate(seen.ratio, advantage, self.settings.clip_range)
+        rows = found.flatten(1).mean(1) if found.ndim > 1 else found
         return StepLoss(rows, seen.ratio, loss.outside(seen.ratio, self.settings.clip_range))
 
     def regulariser(self, seen: Seen) -> Tensor:

@@ -143,6 +143,7 @@ def group_rewards(
     calibration: Calibration,
     trust: TrustSettings | None,
     sigmas: Tensor,
+    sites: tuple[int, ...] | None = None,
 ) -> GroupRewards:
     """What an arm and its trust rule see of the P prompts `chosen`.
 
@@ -167,4 +168,5 @@ def group_rewards(
         plan,
         scored.log_probs,
         sigmas,
+        sites,
     )

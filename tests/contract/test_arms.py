@@ -239,10 +239,9 @@ def test_it_trains_with_first_ratios_of_exactly_one(
             (slope,) = torch.autograd.grad(found.rows.mean(), seen.velocity, retain_graph=True)
             with torch.no_grad():
                 moved = seen._transition_of(seen, seen.velocity - 1e-3 * slope / slope.abs().max())
-                kernel = arm.kernel
-                change = step_log_prob(kernel, seen.next_latents, moved) - step_log_prob(
-                    kernel, seen.next_latents, seen.step
-                )
+                given, channel = (arm.kernel, seen.next_latents), seen._rollout.channel
+                change = step_log_prob(*given, moved, channel)
+                change -= step_log_prob(*given, seen.step, channel)
                 gains.append(float((change * advantage).sum()))
         return found
 

@@ -9,6 +9,7 @@ import golden_advantages as advantages
 import golden_duels as judged
 import golden_losses as losses
 import golden_single_step as single_step
+import golden_sites as sites
 import golden_steps as steps
 import golden_trees as trees
 import golden_trust as trust
@@ -58,9 +59,12 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("GARDO", "", "sde_step_with_logprob + main", trust.gardo_loss),
     ("Pref-GRPO", "", "_pairwise_win_rate (flex)", judged.flex_blend),
     ("Pref-GRPO", "", "_pairwise_win_rate", judged.win_rate),
+    ("TeleBoost", "algorithms/vipo", "_compute_top3_pca", sites.vipo_weights),
+    ("TeleBoost", "wan/vipo", "VIPOMixin", sites.vipo_loss),
     ("trl", "grpo_trainer", "GRPOTrainer._generate", advantages.trl_gdpo),
     ("2511.18919", "Eq. 2", "RAS", advantages.paper_ras),
     ("2511.18919", "Eq. 4", "CRT", advantages.paper_crt),
+    ("ddpo", "", "ddim_step_with_logprob", steps.ddpo_step),
     ("ddpo", "", "PerPromptStatTracker", advantages.ddpo_tracker),
     ("diffusers", "", "set_timesteps", steps.diffusers_schedule),
 ]
@@ -68,8 +72,6 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
 # (part of the repository, part of the file, start of the function) -> the arm it waits for
 MISSING = [
     ("advantage_weighted_matching", "", "", "AWM"),
-    ("", "vipo", "", "VIPO"),
-    ("ddpo", "", "ddim_step", "DDPO (DDIM kernel)"),
 ]
 
 
