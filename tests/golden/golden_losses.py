@@ -234,6 +234,29 @@ def verl_omni_loss(case: Case) -> Answers:
     }
 
 
+def verl_omni_distillation(case: Case) -> Answers:
+    """verl-omni's distances to a teacher: ours to the base policy, whoever that is."""
+    mean, velocity = (
+        case.tensor(name).requires_grad_() for name in ("prev_sample_mean", "velocity")
+    )
+    std = case.tensor("std_dev_t")
+    moved = Transition(mean, std, torch.ones_like(std), torch.ones_like(std))
+    divergence = kl("gaussian", moved, case.tensor("teacher_prev_sample_mean")).mean()
+    seen: Any = SimpleNamespace(velocity=velocity, others={BASE: case.tensor("teacher_velocity")})
+    arm = DiffusionNft(
+        DiffusionNft.Settings.model_validate({**NFT, "beta": 1.0, "advantage": PLAIN})
+    )
+    distance = arm.regulariser(seen).mean()
+    (by_mean,) = torch.autograd.grad(divergence, mean)
+    (by_velocity,) = torch.autograd.grad(distance, velocity)
+    return {
+        "kl_loss": divergence,
+        "grad_prev_sample_mean": by_mean,
+        "mse_loss": distance,
+        "grad_velocity": by_velocity,
+    }
+
+
 def ema(case: Case) -> Answers:
     """Flow-GRPO `EMAModuleWrapper.step`, one call per optimizer step."""
     case.descriptive("steps")

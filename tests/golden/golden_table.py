@@ -34,6 +34,7 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("TeleBoost", "grpo_guard", "compute_grad_reweight_delta", losses.teleboost_guard_weight),
     ("DiffusionNFT", "train_nft", "main (inline loss", losses.diffusion_nft_loss),
     ("DiffusionNFT", "train_nft", "return_decay", losses.diffusion_nft_decay),
+    ("verl-omni", "", "DistillKLLoss", losses.verl_omni_distillation),
     ("flow_grpo", "ema", "EMAModuleWrapper", losses.ema),
     ("DanceGRPO", "", "flux_step", steps.dance_step),
     ("DanceGRPO", "", "sd3_time_shift", steps.dance_schedule),
@@ -74,6 +75,25 @@ MISSING = [
     ("advantage_weighted_matching", "", "", "AWM"),
 ]
 
+# (part of the repository, part of the file, start of the function) -> why nothing here answers it
+NO_COUNTERPART = [
+    (
+        "GARDO",
+        "stat_tracking",
+        "PerPromptStatTracker",
+        "GARDO's diversity advantage is no part of the trust rule `gardo`, which is its gate alone:"
+        " a bonus for samples unlike the others of their group changes what is rewarded, not how"
+        " far a reward is trusted",
+    ),
+    (
+        "FastVideo",
+        "rvm",
+        "standardize_group_rewards",
+        "RVM is an unmerged proposal, and no arm here: signed regression of velocities without an"
+        " old policy",
+    ),
+]
+
 
 def find(case: Case) -> Adapter | str:
     """The adapter of a case, or why there is none."""
@@ -90,4 +110,7 @@ def find(case: Case) -> Adapter | str:
         known = repo in case.repo and file in case.file.lower()
         if known and case.function.startswith(function):
             return f"arm {arm} does not exist yet"
+    for repo, file, function, why in NO_COUNTERPART:
+        if repo in case.repo and file in case.file and case.function.startswith(function):
+            return why
     return f"unknown function {case.function} of {case.repo}"
