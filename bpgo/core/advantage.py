@@ -103,6 +103,20 @@ def batch_normalised(values: Tensor, settings: AdvantageSettings) -> Tensor:
     return (values - values.mean()) / std.reshape(())
 
 
+def best_and_worst(advantages: Tensor, count: int) -> Tensor:
+    """Advantages `[P, G]` of which each group keeps `count`: half the highest, half the lowest.
+
+    The rest is 0, and those kept are multiplied by G / count, so that a mean over all samples is
+    the mean over those kept (DanceGRPO's HunyuanVideo script). Of equal ones the first count as
+    lower. An even `count`, G at most.
+    """
+    size, half = advantages.shape[1], count // 2
+    order = advantages.argsort(dim=1, stable=True)
+    chosen = order.roll(half, dims=1)[:, :count]  # the highest half, then the lowest
+    kept = advantages.gather(1, chosen) * (size / count)
+    return advantages.new_zeros(advantages.shape).scatter(1, chosen, kept)
+
+
 def selection_advantage(
     rewards: Tensor, rule: Literal["best", "best_and_worst", "reward"]
 ) -> Tensor:

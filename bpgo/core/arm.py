@@ -110,6 +110,11 @@ class Arm:
         """Whether samples of one trained column are at different steps."""
         return False
 
+    @property
+    def leaves_out_samples(self) -> bool:
+        """Whether samples of a group may have advantage 0 by design, and cost no forward pass."""
+        return False
+
     def fewest_trained(self, sizes: RolloutSettings) -> int:
         """The smallest K of any iteration."""
         return self.trained_count(sizes)

@@ -235,6 +235,11 @@ def test_a_tree_takes_no_weights_of_single_samples(
             "stochastic_steps: 8 is more than the 7 steps that may have noise",
         ),
         (
+            "dance_grpo",
+            {"best_and_worst": 14},
+            "best_and_worst: 14 is more than rollout.group_size, which is 12",
+        ),
+        (
             "tempflow_grpo",
             {"children": 5},
             "children: 5 does not divide rollout.group_size, which is 12",
