@@ -94,7 +94,9 @@ def several_rewards_advantage(
             for name, value in rewards.items()
         ],
     )
-    return _clipped(batch_normalised(total, settings) if combine == "gdpo" else total, settings)
+    if combine == "gdpo":  # a group without differences stays at exactly 0
+        total = batch_normalised(total, settings) * total.ne(0).any(dim=1, keepdim=True)
+    return _clipped(total, settings)
 
 
 def batch_normalised(values: Tensor, settings: AdvantageSettings) -> Tensor:

@@ -281,6 +281,7 @@ def test_it_resumes_to_the_bit(name: str, tiny_folder: Path, tmp_path: Path) -> 
 
 
 CARRIERS = ["grpo", "dance_grpo", "flow_grpo", "grpo_guard", "mix_grpo", "branch_grpo"]
+CARRIERS += ["tempflow_grpo", "flash_grpo", "pref_grpo", "vipo"]
 
 
 @pytest.mark.parametrize("rule", ["bpgo", "bpgo_ras", "bpgo_released"])

@@ -44,6 +44,14 @@ def test_scales_of_rewards_and_weights_do_not_matter() -> None:
     assert torch.equal(plain, group_advantage(3 * A + B, summed.settings.advantage))
 
 
+def test_a_group_without_differences_has_no_advantage_at_all() -> None:
+    """So that its forward passes are saved; the others' mean is 0 by rounding alone."""
+    same = torch.full((1, 4), 0.7)
+    found = arm_of("gdpo").advantage(groups(torch.cat([A, same]), torch.cat([B, same]))).advantage
+    assert not found[2].any()
+    assert found[:2].ne(0).all()
+
+
 @pytest.mark.parametrize(("parts", "fits"), [(0, False), (1, False), (2, True), (3, True)])
 def test_it_wants_several_rewards(parts: int, fits: bool) -> None:
     assert (arm_of("gdpo").refuses_reward(parts) is None) is fits
