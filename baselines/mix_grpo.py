@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from bpgo.config.fields import Fraction
 from bpgo.config.settings import RolloutSettings
-from bpgo.core.advantage import several_rewards_advantage
 from bpgo.core.arm import ArmSettings
+from bpgo.core.parts import Combine, SeveralRewards
 from bpgo.core.policy_gradient import Surrogate, SurrogateSettings
-from bpgo.core.trust import Effect
 from bpgo.core.window import WindowSettings, shortened
-from bpgo.records import GroupRewards, Passes, Plan, WeightedAdvantage
+from bpgo.records import Passes, Plan
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -28,11 +27,11 @@ class MixGrpoSettings(SurrogateSettings):
     """MixGRPO's own keys."""
 
     window: WindowSettings
-    combine: Literal["advantages", "rewards"]  # of several rewards: what is added up
+    combine: Combine  # of several rewards: what is added up
     flash: Fraction | None  # share of the noise levels after the window that is visited; None: all
 
 
-class MixGrpo(Surrogate):
+class MixGrpo(SeveralRewards, Surrogate):
     """A window of SDE steps in an ODE rollout."""
 
     Settings: ClassVar[type[ArmSettings]] = MixGrpoSettings
@@ -70,24 +69,6 @@ class MixGrpo(Surrogate):
         after = [min(start + chosen.size, end) for start in chosen.places(end)]
         steps = [at + len(shortened(at, sizes.steps, self.settings.flash)) - 1 for at in after]
         return replace(found, rollout=math.ceil(sum(steps) / len(steps)))
-
-    def advantage(self, groups: GroupRewards) -> WeightedAdvantage:
-        """Of several rewards the weighted sum of each one's own advantage; weights sum to 1."""
-        if self.settings.combine == "rewards" or not groups.parts:
-            return super().advantage(groups)
-        total = sum(map(abs, groups.part_weights.values()))
-        weights = {name: weight / total for name, weight in groups.part_weights.items()}
-        found = several_rewards_advantage(groups.parts, weights, self.settings.advantage)
-        return WeightedAdvantage(1.0, found.to(groups.rewards.dtype))
-
-    def refuses(self, effect: Effect, parts: int) -> str | None:
-        """Other rewards, too, where those of several parts are what counts."""
-        if effect == "rewards" and parts > 1 and self.settings.combine == "advantages":
-            return (
-                "with combine: advantages it normalises each part of a sum of rewards for itself,"
-                " and other rewards have no parts; set combine: rewards"
-            )
-        return super().refuses(effect, parts)
 
 
 ARM = MixGrpo

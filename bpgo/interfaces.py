@@ -120,6 +120,13 @@ class Features(Protocol):
         """Features `[B, D]`, float32, of B images or clips."""
 
 
+class PatchFeatures(Features, Protocol):
+    """A feature extractor that says where something is, too."""
+
+    def patches(self, samples: Samples) -> Tensor:
+        """Features `[B, F, h, w, D]` of the patches of each frame; F is 1 for images."""
+
+
 @runtime_checkable
 class SummedReward(Reward, Protocol):
     """A reward made of others, which are logged too."""

@@ -202,6 +202,8 @@ class GroupRewards:
     - `plan`: how the samples were drawn.
     - `log_probs` `[P, G, T]` of the steps that were drawn, the mean over latent numbers (0 where a
       step is deterministic); None where they are by latent site.
+    - `sigmas` `[T+1]`: the rollout's noise levels.
+    - `sites`: the shape of the latents without their channels, where log-probabilities are by site.
     """
 
     rewards: Tensor
@@ -215,6 +217,8 @@ class GroupRewards:
     features: Tensor | None = None
     plan: Plan | None = None
     log_probs: Tensor | None = None
+    sigmas: Tensor | None = None
+    sites: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

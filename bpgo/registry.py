@@ -23,6 +23,12 @@ ARMS = {
     "dgpo": "baselines.dgpo",
     "crd": "baselines.crd",
     "flow_dppo": "baselines.flow_dppo",
+    "tempflow_grpo": "baselines.tempflow_grpo",
+    "flash_grpo": "baselines.flash_grpo",
+    "gdpo": "baselines.gdpo",
+    "pref_grpo": "baselines.pref_grpo",
+    "ddpo": "baselines.ddpo",
+    "vipo": "baselines.vipo",
 }
 
 # The module of a trust rule exports its class as `TRUST`.
@@ -67,6 +73,7 @@ FEATURES = {
     "scenes": "bpgo.scenes.image.features",
     "scenes_video": "bpgo.scenes.video.features",
     "dinov2": "bpgo.rewards.dinov2",
+    "patches": "bpgo.rewards.patches",
 }
 
 # The module of a model exports its class as `MODEL`.

@@ -31,9 +31,10 @@ def check_arms(settings: Settings, file: str) -> None:
             raise UserError(f"{file}: arms.{name}.{error}") from None
         _check_optimizer_steps(settings, name, arm, file)
         _check_tolerance(settings, name, values, file)
-    for experiment, arm in dict.fromkeys((run.experiment, run.arm) for run in settings.runs()):
-        if getattr(settings.arms[arm], "trust", None):
-            _check_trust(settings, experiment, arm, file)
+    for experiment, name in dict.fromkeys((run.experiment, run.arm) for run in settings.runs()):
+        _check_reward(settings, experiment, name, file)
+        if getattr(settings.arms[name], "trust", None):
+            _check_trust(settings, experiment, name, file)
 
 
 def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -> None:
@@ -78,6 +79,20 @@ def _check_tolerance(settings: Settings, name: str, arm: Any, file: str) -> None
             f"{file}: training.ratio_tolerance: {tolerance:g} is more than a tenth of"
             f" arms.{name}.clip_range, which is {clip_range:g}: leave it out, and each arm's"
             " tolerance is a tenth of its own"
+        )
+
+
+def _check_reward(settings: Settings, experiment: str, name: str, file: str) -> None:
+    """The arm can be trained with a reward of so many parts."""
+    values: Any = settings.arms[name]
+    reward = settings.experiments[experiment].training_reward
+    parts = len(settings.rewards[reward].part_names())
+    why = registry.load_arm_class(values.algorithm)(values).refuses_reward(parts)
+    if why:
+        raise UserError(
+            f"{file}: experiments.{experiment}.training_reward: '{reward}' is"
+            f" {f'a sum of {parts}' if parts > 1 else 'one reward'}, and arms.{name} cannot be"
+            f" trained with it: {why}"
         )
 
 

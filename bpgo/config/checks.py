@@ -82,6 +82,13 @@ def check_measured(settings: Settings, file: str) -> None:
             f"{file}: features: '{features.title}' read {' or '.join(features.media)}s, but the"
             f" model '{settings.model.title}' makes {made}s"
         )
+    for name, arm in settings.arms.items():
+        own = getattr(arm, "features", None)
+        if own is not None and made not in own.media:
+            raise UserError(
+                f"{file}: arms.{name}.features: '{own.title}' read {' or '.join(own.media)}s, but"
+                f" the model '{settings.model.title}' makes {made}s"
+            )
     for name in settings.experiments if judged.divergence_prompts else ():
         if settings.sampler_of(name).kernel == "ode":
             raise UserError(

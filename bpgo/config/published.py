@@ -27,3 +27,8 @@ class FeatureSettings(Published):
     def media(self) -> tuple[Literal["image", "video"], ...]:
         """What it reads: images [B, 3, H, W], clips [B, F, 3, H, W]."""
         return ("image",)
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether it has features of patches too (`bpgo.interfaces.PatchFeatures`)."""
+        return False

@@ -234,6 +234,10 @@ def _arm(name: str, files: Library, file: str, key: str) -> BaseModel:
     path, values = files.read("arms", name, file, key)
     if values.get("trust") is not None:
         values = {**values, "trust": _rule_values(values["trust"], files, path, "trust")}
+    if isinstance(values.get("features"), str):
+        label, found = files.read("features", values["features"], path, "features")
+        chosen = validate(_feature_settings(found, label), found, label)
+        values = {**values, "features": chosen.model_dump(mode="json")}
     return _arm_settings(values, path)
 
 

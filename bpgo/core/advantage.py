@@ -13,9 +13,9 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bpgo.config.fields import NonNegative, Number, Positive, Strict
+from bpgo.config.fields import Count, NonNegative, Number, Positive, Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,10 +94,29 @@ def several_rewards_advantage(
             for name, value in rewards.items()
         ],
     )
-    if combine == "gdpo":
-        std = _guarded(_std(total.reshape(1, -1), settings), settings)
-        total = (total - total.mean()) / std
+    if combine == "gdpo":  # a group without differences stays at exactly 0
+        total = batch_normalised(total, settings) * total.ne(0).any(dim=1, keepdim=True)
     return _clipped(total, settings)
+
+
+def batch_normalised(values: Tensor, settings: AdvantageSettings) -> Tensor:
+    """(A - mean) / std over all values, of any shape; not clipped."""
+    std = _guarded(_std(values.reshape(1, -1), settings), settings)
+    return (values - values.mean()) / std.reshape(())
+
+
+def best_and_worst(advantages: Tensor, count: int) -> Tensor:
+    """Advantages `[P, G]` of which each group keeps `count`: half the highest, half the lowest.
+
+    The rest is 0, and those kept are multiplied by G / count, so that a mean over all samples is
+    the mean over those kept (DanceGRPO's HunyuanVideo script). Of equal ones the first count as
+    lower. An even `count`, G at most.
+    """
+    size, half = advantages.shape[1], count // 2
+    order = advantages.argsort(dim=1, stable=True)
+    chosen = order.roll(half, dims=1)[:, :count]  # the highest half, then the lowest
+    kept = advantages.gather(1, chosen) * (size / count)
+    return advantages.new_zeros(advantages.shape).scatter(1, chosen, kept)
 
 
 def selection_advantage(
@@ -118,6 +137,22 @@ def selection_advantage(
     best, worst = best.masked_fill(tied, 1), worst.masked_fill(tied, 0)
     ones = rewards.new_ones(best.shape)
     return rewards.new_zeros(rewards.shape).scatter(1, best, ones).scatter(1, worst, -ones)
+
+
+class TrackerSettings(Strict):
+    """What DDPO remembers of each prompt."""
+
+    buffer_size: Count  # its last rewards
+    min_count: Count  # with fewer, the batch's statistics serve
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> TrackerSettings:
+        if self.min_count > self.buffer_size:
+            raise ValueError(
+                f"min_count: {self.min_count} is more than buffer_size, which is"
+                f" {self.buffer_size}: no prompt would ever have so many rewards"
+            )
+        return self
 
 
 class PromptTracker:
@@ -146,6 +181,14 @@ class PromptTracker:
             found.append(((values[row] - sample.mean()) / std).reshape(()))
         advantage = values.new_tensor([value.item() for value in found])
         return _clipped(advantage, self.settings).to(rewards.dtype)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Each prompt's last rewards."""
+        return {prompt: list(recent) for prompt, recent in self.rewards.items()}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Restore `state_dict`."""
+        self.rewards = {name: deque(recent, self.buffer_size) for name, recent in state.items()}
 
 
 def _std(values: Tensor, settings: AdvantageSettings) -> Tensor:

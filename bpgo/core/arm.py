@@ -83,6 +83,10 @@ class Arm:
         """`UserError` that starts with the arm's key where its settings do not fit."""
         self.passes(sizes)  # an arm without anything to train says so
 
+    def refuses_reward(self, parts: int) -> str | None:  # noqa: ARG002
+        """Why a training reward of so many parts (0: it is no sum) is none for it; None: it is."""
+        return None
+
     def refuses(self, effect: Effect, parts: int) -> str | None:  # noqa: ARG002
         """Why a trust rule with this effect has no meaning here; None: it has one.
 
@@ -105,6 +109,11 @@ class Arm:
     @property
     def mixes_steps(self) -> bool:
         """Whether samples of one trained column are at different steps."""
+        return False
+
+    @property
+    def leaves_out_samples(self) -> bool:
+        """Whether samples of a group may have advantage 0 by design, and cost no forward pass."""
         return False
 
     def fewest_trained(self, sizes: RolloutSettings) -> int:

@@ -6,15 +6,15 @@ caller does.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from bpgo.core.sde import Transition
 
-KlForm = Literal["flow_grpo", "gaussian", "velocity"]
-StepWeight = Literal["none", "step", "velocity"]
+KlForm = Literal["flow_grpo", "gaussian", "velocity", "mean"]
+StepWeight = Literal["none", "step", "velocity", "std", "gradient"]
 
 
 def ratio(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
@@ -39,11 +39,13 @@ def normalised_ratio(log_ratio: Tensor, mean_shift: Tensor, std: Tensor) -> Tens
 
 
 def step_weight(form: StepWeight, policy: Transition) -> Tensor:
-    """What GRPO-Guard multiplies the loss of a step by, `[N]` (arXiv 2510.22319 Eq. 12).
+    """What the loss of a step is multiplied by, `[N]`.
 
-    `step` is 1 / h (released); `velocity` is |b| / h^2, with b the velocity's share of the mean:
-    the paper's form for every kernel, of which Flow-GRPO's constant 1 + eta^2 / 2 is left out in
-    `step`; `none` is 1.
+    With h the step, k its std, b the velocity's share of its mean: `step` is 1 / h (GRPO-Guard,
+    released); `velocity` is |b| / h^2 (its paper's form for every kernel, arXiv 2510.22319 Eq. 12,
+    of which Flow-GRPO's constant 1 + eta^2 / 2 is left out in `step`); `std` is k (TempFlow-GRPO,
+    arXiv 2508.04324 Eq. 8); `gradient` is k / |b|, one over the size of the gradient of log p by
+    the velocity (Flash-GRPO); `none` is 1.
     """
     h = policy.sqrt_dt.flatten().square()
     if form == "none":
@@ -52,7 +54,11 @@ def step_weight(form: StepWeight, policy: Transition) -> Tensor:
         return 1 / h
     if form == "velocity":
         return policy.velocity_scale.flatten().abs() / h.square()
-    raise ValueError(f"step weight '{form}' is unknown; known: none, step, velocity")
+    if form == "std":
+        return policy.std.flatten()
+    if form == "gradient":
+        return (policy.std / policy.velocity_scale.abs()).flatten()
+    raise ValueError(f"step weight '{form}' is unknown; known: {', '.join(get_args(StepWeight))}")
 
 
 def outside(ratio: Tensor, clip_range: float) -> Tensor:
@@ -66,14 +72,17 @@ def kl(form: KlForm, policy: Transition, reference_mean: Tensor) -> Tensor:
     All forms divide the squared difference of the two means, d^2:
     `gaussian` by 2 std^2, the KL of the two transitions (Flow-GRPO's paper and Wan script);
     `flow_grpo` by 2 std^2 / h, which is h times the KL (Flow-GRPO's SD3 and FLUX scripts: their
-    weight beta = 0.04 belongs to this form); `velocity` by b^2, which leaves |v - v_ref|^2.
+    weight beta = 0.04 belongs to this form); `velocity` by b^2, which leaves |v - v_ref|^2; `mean`
+    by nothing (Flow-CPS, whose log-probability lacks the variance too).
     A weight does not carry over from one form to another.
     """
     squared = (policy.mean - reference_mean).square().flatten(1).mean(1)
+    if form == "mean":
+        return squared
     if form == "velocity":
         return squared / policy.velocity_scale.flatten().square()
     if form == "flow_grpo":
         return squared / (2 * (policy.std / policy.sqrt_dt).flatten().square())
     if form == "gaussian":
         return squared / (2 * policy.std.flatten().square())
-    raise ValueError(f"kl form '{form}' is unknown; known: flow_grpo, gaussian, velocity")
+    raise ValueError(f"kl form '{form}' is unknown; known: flow_grpo, gaussian, velocity, mean")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bpgo.core.seen import Seen, StepLoss
 
-Kernel = Literal["flow", "dance", "cps", "wan"]
+Kernel = Literal["flow", "dance", "cps", "ddim", "wan"]
 
 
 class RatioSettings(ArmSettings):
@@ -30,7 +30,7 @@ class RatioSettings(ArmSettings):
 
     kernel: Kernel
     noise_level: Positive  # eta
-    kl_form: Literal["flow_grpo", "gaussian", "velocity"]  # see `bpgo.core.loss.kl`
+    kl_form: Literal["flow_grpo", "gaussian", "velocity", "mean"]  # see `bpgo.core.loss.kl`
 
 
 class SurrogateSettings(RatioSettings):
@@ -115,11 +115,12 @@ class Surrogate(Ratio):
     settings: SurrogateSettings
 
     def loss(self, seen: Seen, advantage: Tensor) -> StepLoss:
-        """max(-A r, -A clip(r, 1 - c, 1 + c))."""
+        """max(-A r, -A clip(r, 1 - c, 1 + c)); of ratios by site the mean over sites."""
         from bpgo.core import loss
         from bpgo.core.seen import StepLoss
 
-        rows = loss.clipped_surrogate(seen.ratio, advantage, self.settings.clip_range)
+        found = loss.clipped_surrogate(seen.ratio, advantage, self.settings.clip_range)
+        rows = found.flatten(1).mean(1) if found.ndim > 1 else found
         return StepLoss(rows, seen.ratio, loss.outside(seen.ratio, self.settings.clip_range))
 
 
@@ -134,17 +135,6 @@ class PolicyGradient(Surrogate):
         """Where each sample has its own."""
         return self.settings.step_selection == "per_sample"
 
-    def noisy_steps(self, sizes: RolloutSettings) -> int:
-        """How many steps have noise; `UserError` if fewer may."""
-        most = sizes.steps - sizes.deterministic_tail
-        wanted = self.settings.stochastic_steps or most
-        if wanted > most:
-            raise UserError(
-                f"stochastic_steps: {wanted} is more than the {most} steps that may have noise"
-                f" (rollout.steps {sizes.steps}, deterministic_tail {sizes.deterministic_tail})"
-            )
-        return wanted
-
     def stochastic_steps(
         self,
         sizes: RolloutSettings,
@@ -152,11 +142,11 @@ class PolicyGradient(Surrogate):
         generator: Generator,  # noqa: ARG002
     ) -> list[int]:
         """The first `stochastic_steps`."""
-        return list(range(self.noisy_steps(sizes)))
+        return list(range(noisy_steps(self.settings.stochastic_steps, sizes)))
 
     def trained_count(self, sizes: RolloutSettings) -> int:
         """K = max(1, int(stochastic steps * trained_fraction))."""
-        return self.count_of(self.noisy_steps(sizes))
+        return self.count_of(noisy_steps(self.settings.stochastic_steps, sizes))
 
     def count_of(self, candidates: int) -> int:
         """K of so many candidate steps; `UserError` if there is none."""
@@ -180,3 +170,17 @@ class PolicyGradient(Surrogate):
         elif self.settings.step_selection == "shared":
             order = order[:1].expand(batch, -1)
         return torch.tensor(candidates)[order[:, :count]]
+
+
+def noisy_steps(wanted: int | None, sizes: RolloutSettings) -> int:
+    """How many steps, from the first, may have noise: `wanted`, or all that may.
+
+    `UserError`, which names the arm's key `stochastic_steps`, if fewer may.
+    """
+    most = sizes.steps - sizes.deterministic_tail
+    if (wanted or most) > most:
+        raise UserError(
+            f"stochastic_steps: {wanted} is more than the {most} steps that may have noise"
+            f" (rollout.steps {sizes.steps}, deterministic_tail {sizes.deterministic_tail})"
+        )
+    return wanted or most

@@ -142,6 +142,8 @@ def group_rewards(
     reward: Reward,
     calibration: Calibration,
     trust: TrustSettings | None,
+    sigmas: Tensor,
+    sites: tuple[int, ...] | None = None,
 ) -> GroupRewards:
     """What an arm and its trust rule see of the P prompts `chosen`.
 
@@ -165,4 +167,6 @@ def group_rewards(
         scored.features,
         plan,
         scored.log_probs,
+        sigmas,
+        sites,
     )

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-KERNELS = ("flow", "dance", "cps", "wan", "ode")
+KERNELS = ("flow", "dance", "cps", "ddim", "wan", "ode")
 LogProbForm = Literal["gaussian", "exponent", "cps"]
 Reduction = Literal["mean", "channel_sum"]
 Coefficients = tuple[Tensor, Tensor, Tensor]
@@ -54,8 +54,9 @@ def transition(
     """One step of a sampler from `sigma` down to `sigma_next`.
 
     Args:
-        kernel: `flow` (Flow-GRPO Eq. 9), `dance` (DanceGRPO Eq. 8), `cps` (Flow-CPS), `wan`
-            (Flow-GRPO's Wan pipeline: linear std, no noise level) or `ode` (Euler).
+        kernel: `flow` (Flow-GRPO Eq. 9), `dance` (DanceGRPO Eq. 8), `cps` (Flow-CPS), `ddim` (DDPO:
+            arXiv 2010.02502 Eq. 12 and 16, for a flow's signal and noise), `wan` (Flow-GRPO's Wan
+            pipeline: linear std, no noise level) or `ode` (Euler).
         velocity: the model's output `[B, ...]`, in any float type.
         latents: `[B, ...]`.
         sigma: the step's sigma, a number or `[B]`: rows may sit at different steps. Above 0.
@@ -75,7 +76,11 @@ def transition(
     now, following = _rows(sigma, latents, like), _rows(sigma_next, latents, like)
     eta = _rows(noise_level, latents, like)
     if kernel == "cps":
-        coefficients = _cps(now, following, eta)
+        angle = eta * (math.pi / 2)
+        coefficients = _preserving(now, following, angle.sin(), angle.cos())
+    elif kernel == "ddim":
+        drawn = eta * _ancestral(now, following)
+        coefficients = _preserving(now, following, drawn, (1 - drawn.square()).sqrt())
     else:
         diffusion = _diffusion(kernel, now, following, eta, sigma_max)
         coefficients = _sde(now, following, diffusion, score_term)
@@ -114,16 +119,25 @@ def _sde(sigma: Tensor, sigma_next: Tensor, diffusion: Tensor, score_term: bool)
     return 1 - half * step, -step * (1 + half * (1 - sigma)), diffusion * step.sqrt()
 
 
-def _cps(sigma: Tensor, sigma_next: Tensor, eta: Tensor) -> Coefficients:
-    """Coefficients-preserving sampling: mean = (1 - s') x0 + s' cos(eta pi/2) x1.
+def _preserving(sigma: Tensor, sigma_next: Tensor, drawn: Tensor, kept: Tensor) -> Coefficients:
+    """The noise that the flow has at s': a share q `drawn` anew, sqrt(1 - q^2) `kept`.
 
-    std = s' sin(eta pi/2), so noise of variance s'^2 remains after the step, as in the flow.
+    mean = (1 - s') x0 + s' sqrt(1 - q^2) x1 and std = s' q, so noise of variance s'^2 remains after
+    the step. Flow-CPS has q = sin(eta pi/2).
     """
-    angle = eta * (math.pi / 2)
-    kept = sigma_next * angle.cos()
-    a = 1 - sigma_next + kept
-    b = (1 - sigma) * kept - sigma * (1 - sigma_next)
-    return a, b, sigma_next * angle.sin()
+    rest = sigma_next * kept
+    a = 1 - sigma_next + rest
+    b = (1 - sigma) * rest - sigma * (1 - sigma_next)
+    return a, b, sigma_next * drawn
+
+
+def _ancestral(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """The share of noise that DDIM with eta = 1 draws anew, as the forward process's posterior has.
+
+    sqrt(1 - rho^2), rho = ((1 - s) / s) (s' / (1 - s')) the signal-to-noise before over that after.
+    """
+    ratio = (1 - sigma) * sigma_next / (sigma * (1 - sigma_next))
+    return (1 - ratio.square()).sqrt()
 
 
 def _rows(value: Tensor | float, latents: Tensor, like: Tensor) -> Tensor:

@@ -171,6 +171,8 @@ class Trainer:
                     self.reward,
                     self.calibration,
                     self.arm.settings.trust,
+                    self.sigmas,
+                    tuple(batch.log_probs.shape[2:]) if self.arm.per_site else None,
                 ),
                 seeding.generator(self.seed, "arm", iteration),
             )

@@ -99,7 +99,7 @@ class Updater:
         """
         _check_boundary(rollout.boundary, self.policy.boundary)
         report = UpdateReport()
-        active, report.groups_dropped = _active_rows(advantages)
+        active, report.groups_dropped = _active_rows(advantages, self.arm.leaves_out_samples)
         if self.arm.settings.kl_weight or not self.arm.idle_without_advantage:
             active, report.groups_dropped = torch.ones_like(active), 0
         if not active.any():
@@ -297,13 +297,15 @@ def _check_boundary(drawn: float | None, now: float | None) -> None:
         )
 
 
-def _active_rows(advantages: AdvantageResult) -> tuple[Tensor, int]:
+def _active_rows(advantages: AdvantageResult, by_sample: bool) -> tuple[Tensor, int]:
     """Samples `[B]` of groups with any advantage, and the number of groups without.
 
-    A group whose advantages are all zero moves nothing, so its forward passes are saved. The loss
-    still divides by all B samples: the other groups weigh as they would.
+    With `by_sample` the samples that have one themselves. Where all advantages are zero nothing
+    moves, so forward passes are saved. The loss still divides by all B samples: the others weigh as
+    they would.
     """
-    found = [term.advantage.flatten(1).ne(0).any(dim=1) for term in advantages.terms]
-    groups = torch.stack(found).any(dim=0).cpu()
-    group_size = advantages.terms[0].advantage.shape[1]
-    return groups.repeat_interleave(group_size), int((~groups).sum())
+    values = [term.advantage.view(*term.advantage.shape[:2], -1) for term in advantages.terms]
+    samples = torch.stack([each.ne(0).any(dim=2) for each in values]).any(dim=0).cpu()
+    groups = samples.any(dim=1)
+    held = samples if by_sample else groups[:, None].expand_as(samples)
+    return held.flatten(), int((~groups).sum())

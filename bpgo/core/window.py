@@ -28,7 +28,7 @@ class WindowSettings(Strict):
 
     It stays `iterations` at each place (`progressive`); fewer at later ones, down to
     `last_iterations` (`decay`); or fewer from `decay_from` on, by `decay_rate` (`exp_decay`).
-    `random`: another place in each iteration.
+    `random`: another place in each iteration. It may be kept to the first `within` steps.
     """
 
     size: Count  # steps
@@ -39,15 +39,26 @@ class WindowSettings(Strict):
     last_iterations: Count
     decay_from: Annotated[int, Field(ge=0)]  # a step
     decay_rate: NonNegative  # per step
+    within: Count | None = None  # steps, from the first, that it may hold; None: all but the last
 
     def end(self, sizes: RolloutSettings, key: str) -> int:
         """One past the last step that it may hold; `UserError` where it does not fit."""
         found = sizes.steps - max(UNTRAINED, sizes.deterministic_tail)
+        limit = (
+            f"it never has the last {sizes.steps - found} of {sizes.steps}"
+            " (rollout.steps, rollout.deterministic_tail)"
+        )
+        if self.within is not None:
+            if self.within > found:
+                raise UserError(
+                    f"{key}.within: {self.within} is more than the {max(found, 0)} steps that a"
+                    f" window may hold: {limit}"
+                )
+            found, limit = self.within, f"{key}.within is {self.within}"
         if self.size > found:
             raise UserError(
                 f"{key}.size: {self.size} is more than the {max(found, 0)} steps that a window may"
-                f" hold: it never has the last {sizes.steps - found} of {sizes.steps}"
-                " (rollout.steps, rollout.deterministic_tail)"
+                f" hold: {limit}"
             )
         return found
 

@@ -33,6 +33,11 @@ class Dinov2Settings(FeatureSettings):
         """Of a clip the mean over its frames."""
         return ("image", "video")
 
+    @property
+    def has_patches(self) -> bool:
+        """Its other tokens."""
+        return True
+
 
 class Dinov2:
     """A published DINOv2 in transformers.
@@ -62,6 +67,28 @@ class Dinov2:
         found = torch.cat(parts)
         return found.unflatten(0, pixels.shape[:2]).mean(dim=1) if pixels.ndim == 5 else found
 
+    def patches(self, samples: Samples) -> Tensor:
+        """Features [B, F, h, w, D] of the patches of whole frames; F is 1 for images.
+
+        A frame's sides become multiples of the patch's, the shorter one nearly `pixels`.
+        """
+        import torch
+        from torch.nn import functional as F
+
+        pixels, patch = samples.pixels, self.model.config.patch_size
+        frames = (pixels[:, None] if pixels.ndim == 4 else pixels).flatten(0, 1).float()
+        scale = self.settings.pixels / min(frames.shape[-2:]) / patch
+        grid = [max(1, round(length * scale)) for length in frames.shape[-2:]]
+        size, parts = self.settings.batch_size, []
+        for k in range(0, len(frames), size):
+            given = frames[k : k + size].to(self.device)
+            shape = [patch * count for count in grid]
+            resized = F.interpolate(given, shape, mode="bicubic", antialias=True).clamp(0, 1)
+            with torch.no_grad():
+                found = self.model(pixel_values=_normalised(resized)).last_hidden_state[:, 1:]
+            parts.append(found.unflatten(1, grid).float().cpu())
+        return torch.cat(parts).unflatten(0, (len(pixels), -1))
+
     def _embed(self, images: Tensor) -> Tensor:
         from torch.nn import functional as F
 
@@ -71,9 +98,13 @@ class Dinov2:
         resized = F.interpolate(images.float(), shape, mode="bicubic", antialias=True).clamp(0, 1)
         top, left = ((length - side) // 2 for length in shape)
         cut = resized[..., top : top + side, left : left + side]
-        mean, std = (cut.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-        found: Tensor = self.model(pixel_values=(cut - mean) / std).last_hidden_state[:, 0]
+        found: Tensor = self.model(pixel_values=_normalised(cut)).last_hidden_state[:, 0]
         return found
+
+
+def _normalised(images: Tensor) -> Tensor:
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return (images - mean) / std
 
 
 def _load(settings: Dinov2Settings) -> Any:

@@ -41,7 +41,8 @@ def test_every_shipped_arm_but_the_reference(reference: str) -> None:
     found, left_out = settings_by_arm(DEFAULT, "ambiguous", reference, None)
     files = {file.stem for file in (DEFAULT.parent / "arms").glob("*.yaml")}
     assert set(found) | set(left_out) == files - {reference}
-    assert not left_out
+    assert list(left_out) == ["gdpo"]  # the first experiment has one reward
+    assert "name a weighted_sum of two or more" in left_out["gdpo"]
     default = config.load(DEFAULT)
     for name, settings in found.items():
         assert set(settings.arms) == {reference, name}
@@ -66,8 +67,9 @@ def test_an_arm_that_does_not_fit_is_left_out_or_refused(tmp_path: Path) -> None
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(values))
     found, left_out = settings_by_arm(file, "ambiguous", "grpo", None)
-    assert set(left_out) == {"branch_grpo", "bpgo_crt"}
+    assert set(left_out) == {"branch_grpo", "bpgo_crt", "gdpo", "tempflow_grpo"}
     assert "group_size" in left_out["branch_grpo"]
+    assert "group_size" in left_out["tempflow_grpo"]
     assert "oracle_strict" in left_out["bpgo_crt"]
     assert not any("\n" in why for why in left_out.values())
     assert "bpgo" in found

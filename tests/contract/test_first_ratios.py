@@ -15,13 +15,17 @@ from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.train import build_trainer
 
 EXPERIMENT, PROMPTS = "ambiguous", 32
+MEMBERS = ("a", "a_2", "a_3", "a_4")
 
 
 def with_arm(name: str) -> Settings:
     """The default configuration with this arm alone and few training prompts."""
     file = config.default_configfile()
     values = {k: v for k, v in config.read_yaml(file).items() if k not in config.WORKFLOW_OPTIONS}
-    values["experiments"] = {EXPERIMENT: values["experiments"][EXPERIMENT] | {"arms": [name]}}
+    entry = values["experiments"][EXPERIMENT] | {"arms": [name]}
+    if make_arm(values_of(name)).refuses_reward(0):  # it wants several
+        entry["training_reward"] = "scenes_ambiguous_ensemble"
+    values["experiments"] = {EXPERIMENT: entry}
     values["sweeps"] = {}
     values["overrides"]["prompts"] = {"scenes": {"train": PROMPTS}}
     values["evaluation"]["divergence_prompts"] = 0  # some arms have no kernel to measure it with
@@ -35,7 +39,8 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("world") / "prompts" / "train.jsonl"
     write_prompts(with_arm("grpo"), "train", path)
     priors = dict.fromkeys(read_prompts(path).ids, 0.0)
-    Calibration(0.0, 1.0, -3.0, priors).save(path.with_name("calibration.json"))
+    members = {f"scenes_ambiguous_{name}": {"mean": 0.0, "std": 1.0} for name in MEMBERS}
+    Calibration(0.0, 1.0, -3.0, priors, members).save(path.with_name("calibration.json"))
     return path
 
 

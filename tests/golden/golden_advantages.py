@@ -12,6 +12,7 @@ from trusted import weighted_terms
 from bpgo.core.advantage import (
     AdvantageSettings,
     PromptTracker,
+    batch_normalised,
     group_advantage,
     indexed_advantage,
     selection_advantage,
@@ -104,6 +105,21 @@ def flow_factory_advantage(case: Case) -> Answers:
     result = torch.empty(len(index), dtype=found.dtype)
     result[order] = found.reshape(-1)
     return {"advantages": result}
+
+
+def trl_gdpo(case: Case) -> Answers:
+    """TRL's `normalize_then_sum`: a reward may be undefined for a sample, and is left out there."""
+    rewards, size = case.tensor("rewards"), case.arg("num_generations")
+    settings = _preset("teleboost")  # ddof 1, std + 1e-4
+    total = torch.zeros(len(rewards), dtype=torch.float64)
+    for weight, column in zip(case.arg("reward_weights"), rewards.unbind(1), strict=True):
+        rows = (~column.isnan()).nonzero().flatten()
+        found = indexed_advantage(column[rows].double(), (rows // size).tolist(), settings)
+        total[rows] += weight * found
+    advantages = torch.zeros_like(total)
+    known = ~rewards.isnan().all(dim=1)
+    advantages[known] = batch_normalised(total[known], settings)
+    return {"advantages": advantages}
 
 
 def verl_omni_advantage(case: Case) -> Answers:

@@ -17,6 +17,8 @@ from baselines.dgpo import Dgpo
 from baselines.diffusion_nft import DiffusionNft, sides
 from bpgo.core.arm import BASE
 from bpgo.core.forward_process import matching_error, rising
+from bpgo.core.loss import kl
+from bpgo.core.sde import Transition
 from bpgo.run.ema import EMA
 
 Answers = dict[str, Any]
@@ -207,7 +209,7 @@ def flow_factory_dgpo_loss(case: Case) -> Answers:
     """As Flow-Factory has it; beta magnifies the rounding of d - d_ref in float32."""
     low, high = case.arg("clip_range")
     assert low == -high
-    case.relative = 5e-3
+    case.relative = dict.fromkeys(case.expected(), 5e-3)
     return _dgpo(case, high, beta=case.arg("dpo_beta"))
 
 
@@ -298,3 +300,26 @@ def crd_decay(case: Case) -> Answers:
     own = [crd.DECAYS[name] for name in (crd.OLD, crd.SAMPLER)]
     found[:2] = [_numbers(decay, case.tensor("step")) for decay in own]
     return {"decay": torch.stack(found)}
+
+
+def verl_omni_distillation(case: Case) -> Answers:
+    """verl-omni's distances to a teacher: ours to the base policy, whoever that is."""
+    mean, velocity = (
+        case.tensor(name).requires_grad_() for name in ("prev_sample_mean", "velocity")
+    )
+    std = case.tensor("std_dev_t")
+    moved = Transition(mean, std, torch.ones_like(std), torch.ones_like(std))
+    divergence = kl("gaussian", moved, case.tensor("teacher_prev_sample_mean")).mean()
+    seen: Any = SimpleNamespace(velocity=velocity, others={BASE: case.tensor("teacher_velocity")})
+    arm = DiffusionNft(
+        DiffusionNft.Settings.model_validate({**NFT, "beta": 1.0, "advantage": PLAIN})
+    )
+    distance = arm.regulariser(seen).mean()
+    (by_mean,) = torch.autograd.grad(divergence, mean)
+    (by_velocity,) = torch.autograd.grad(distance, velocity)
+    return {
+        "kl_loss": divergence,
+        "grad_prev_sample_mean": by_mean,
+        "mse_loss": distance,
+        "grad_velocity": by_velocity,
+    }

@@ -212,6 +212,39 @@ def teleboost_step(case: Case) -> Answers:
     }
 
 
+def ddpo_step(case: Case) -> Answers:
+    """DDPO's DDIM step of Stable Diffusion, as our kernel of a flow.
+
+    x = a x0 + b e is (a + b) times a flow's latent at noise level b / (a + b), so a mean over
+    numbers of log p differs by log(a + b) of the level that is reached.
+    """
+    case.choice("schedule", {"SD1.4/1.5 scaled_linear, steps_offset 1, set_alpha_to_one False": 0})
+    case.descriptive("index")
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+    signals = (1 - betas).cumprod(0)
+    time = case.tensor("timestep")
+    following = (time - 1000 // case.arg("steps")).clamp(min=0)
+
+    def level(at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        signal, noise = signals[at].sqrt(), (1 - signals[at]).sqrt()
+        return signal, noise, signal + noise
+
+    (signal, noise, size), (_, next_noise, next_size) = level(time), level(following)
+    shape = (-1, 1, 1, 1)
+    latents, predicted = case.tensor("sample").double(), case.tensor("model_output").double()
+    image = (latents - noise.view(shape) * predicted) / signal.view(shape)
+    moved = sde.transition(
+        "ddim",
+        predicted - image,
+        latents / size.view(shape),
+        noise / size,
+        next_noise / next_size,
+        case.arg("eta"),
+    )
+    reached = case.tensor("prev_sample").double() / next_size.view(shape)
+    return {"log_prob": sde.log_prob(reached, moved.mean, moved.std) - next_size.log()}
+
+
 def dance_schedule(case: Case) -> Answers:
     """DanceGRPO `sd3_time_shift` on evenly spaced times."""
     case.descriptive("base")

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import golden_advantages as advantages
+import golden_duels as judged
 import golden_forward as forward
 import golden_losses as losses
+import golden_single_step as single_step
+import golden_sites as sites
 import golden_steps as steps
 import golden_trees as trees
 import golden_trust as trust
@@ -18,6 +21,11 @@ Adapter = Callable[[Case], dict[str, Any]]
 
 # (part of the repository, part of the file, start of the function) -> adapter
 ADAPTERS: list[tuple[str, str, str, Adapter]] = [
+    ("TeleBoost", "tempflow", "compute_timestep_weights", single_step.teleboost_tempflow_weights),
+    ("TempFlow", "", "sde_step_with_logprob", single_step.tempflow_weights),
+    ("TempFlow", "", "main (inline loss", single_step.tempflow_loss),
+    ("Flash-GRPO", "scripts/", "compute_log_prob", single_step.flash_loss),
+    ("Flash-GRPO", "", "sde_step_with_logprob", single_step.flash_step),
     ("flow_grpo", "wan_pipeline", "sde_step_with_logprob", steps.flow_grpo_wan_step),
     ("flow_grpo", "", "sde_step_with_logprob", steps.flow_grpo_step),
     ("flow_grpo", "stat_tracking", "PerPromptStatTracker", advantages.flow_grpo_tracker),
@@ -34,6 +42,7 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("Flow-Factory", "", "DGPOTrainer", forward.flow_factory_dgpo_loss),
     ("Flow-Factory", "", "CRDTrainer", forward.crd_loss),
     ("Flow-Factory", "trainers/crd", "compute_decay", forward.crd_decay),
+    ("verl-omni", "", "DistillKLLoss", forward.verl_omni_distillation),
     ("flow_grpo", "ema", "EMAModuleWrapper", losses.ema),
     ("UniRL", "", "FlowDPPO._compute_sigma_t + _flowdppo", losses.flow_dppo_mask),
     ("UniRL", "", "FlowSDEStrategy.step + compute_log_prob", losses.flow_dppo_step),
@@ -59,18 +68,36 @@ ADAPTERS: list[tuple[str, str, str, Adapter]] = [
     ("TeleBoost", "", "BGPOMixin", advantages.released_bpgo),
     ("GARDO", "", "main (inline block) + RiskCompensator", trust.gardo_gate),
     ("GARDO", "", "RiskCompensator.update", trust.gardo_controller),
+    ("GARDO", "", "sde_step_with_logprob + main", trust.gardo_loss),
+    ("Pref-GRPO", "", "_pairwise_win_rate (flex)", judged.flex_blend),
+    ("Pref-GRPO", "", "_pairwise_win_rate", judged.win_rate),
+    ("TeleBoost", "algorithms/vipo", "_compute_top3_pca", sites.vipo_weights),
+    ("TeleBoost", "wan/vipo", "VIPOMixin", sites.vipo_loss),
+    ("trl", "grpo_trainer", "GRPOTrainer._generate", advantages.trl_gdpo),
     ("2511.18919", "Eq. 2", "RAS", advantages.paper_ras),
     ("2511.18919", "Eq. 4", "CRT", advantages.paper_crt),
+    ("ddpo", "", "ddim_step_with_logprob", steps.ddpo_step),
     ("ddpo", "", "PerPromptStatTracker", advantages.ddpo_tracker),
     ("diffusers", "", "set_timesteps", steps.diffusers_schedule),
 ]
 
-# (part of the repository, part of the file, start of the function) -> the arm it waits for
-MISSING = [
-    ("TempFlow", "", "", "TempFlow-GRPO"),
-    ("", "tempflow", "", "TempFlow-GRPO"),
-    ("", "vipo", "", "VIPO"),
-    ("ddpo", "", "ddim_step", "DDPO (DDIM kernel)"),
+# (part of the repository, part of the file, start of the function) -> why nothing here answers it
+NO_COUNTERPART = [
+    (
+        "GARDO",
+        "stat_tracking",
+        "PerPromptStatTracker",
+        "GARDO's diversity advantage is no part of the trust rule `gardo`, which is its gate alone:"
+        " a bonus for samples unlike the others of their group changes what is rewarded, not how"
+        " far a reward is trusted",
+    ),
+    (
+        "FastVideo",
+        "rvm",
+        "standardize_group_rewards",
+        "RVM is an unmerged proposal, and no arm here: signed regression of velocities without an"
+        " old policy",
+    ),
 ]
 
 
@@ -85,8 +112,7 @@ def find(case: Case) -> Adapter | str:
     for repo, file, function, adapter in ADAPTERS:
         if repo in case.repo and file in case.file and case.function.startswith(function):
             return adapter
-    for repo, file, function, arm in MISSING:
-        known = repo in case.repo and file in case.file.lower()
-        if known and case.function.startswith(function):
-            return f"arm {arm} does not exist yet"
+    for repo, file, function, why in NO_COUNTERPART:
+        if repo in case.repo and file in case.file and case.function.startswith(function):
+            return why
     return f"unknown function {case.function} of {case.repo}"

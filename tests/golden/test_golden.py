@@ -1,6 +1,7 @@
 """Our mathematics against numbers that published code returned.
 
-Tolerances: 2e-5 relative and 1e-6 absolute; 1e-10 where float64 goes in and comes out.
+Tolerances: 2e-5 relative and 1e-6 absolute; 1e-10 where float64 goes in and comes out. Adapters
+widen them where the published arithmetic says so.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from golden_case import Case
-from golden_table import ADAPTERS, MISSING, find
+from golden_table import ADAPTERS, NO_COUNTERPART, find
 
 
 def _tolerance(case: Case, expected: np.ndarray) -> tuple[float, float]:
@@ -34,8 +35,8 @@ def test_case(case: Case) -> None:
             answer = answer.reshape(expected.shape)
         answer = np.broadcast_to(answer, expected.shape)
         relative, absolute = _tolerance(case, expected)
+        relative = case.relative.get(name, relative)
         absolute = case.absolute.get(name, absolute)
-        relative = case.relative or relative
         np.testing.assert_allclose(
             answer, expected, rtol=relative, atol=absolute, err_msg=f"{case.id}: {name}"
         )
@@ -56,6 +57,6 @@ def test_an_unknown_argument_of_a_known_function_fails(tmp_path) -> None:
     assert case.unknown(adapter(case)) == ["argument temperature"]
 
 
-def test_no_adapter_stands_behind_a_missing_arm() -> None:
+def test_what_has_an_adapter_has_a_counterpart() -> None:
     known = {row[:3] for row in ADAPTERS}
-    assert not known & {row[:3] for row in MISSING}
+    assert not known & {row[:3] for row in NO_COUNTERPART}

@@ -51,6 +51,10 @@ def _entries(settings: Settings) -> Iterator[tuple[str, Published]]:
         yield f"reward '{reward.title}'", reward
     if settings.features is not None:
         yield f"features '{settings.features.title}'", settings.features
+    for arm in settings.arms.values():
+        own = getattr(arm, "features", None)
+        if own is not None:
+            yield f"features '{own.title}'", own
     for name, prompts in _inside(settings.prompts):
         yield f"prompts '{name}'", prompts
 

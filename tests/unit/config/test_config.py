@@ -366,3 +366,8 @@ def test_features_come_back_from_a_resolved_file(
         settings = config.resolve(spoil(values, "features", name), folder, "my.yaml")
         config.save_resolved(settings, tmp_path / "resolved.yaml")
         assert config.load_resolved(tmp_path / "resolved.yaml") == settings
+    arms = values["experiments"]["ambiguous"]["arms"]
+    arms.append("vipo")  # its features are in the file, too
+    settings = config.resolve(values, folder, "my.yaml")
+    config.save_resolved(settings, tmp_path / "resolved.yaml")
+    assert config.load_resolved(tmp_path / "resolved.yaml") == settings

@@ -15,6 +15,7 @@ from bpgo.config import resolve as config
 from bpgo.config.settings import Settings
 from bpgo.core.policy_gradient import PolicyGradient
 from bpgo.errors import UserError
+from bpgo.rewards.patches import PatchesSettings
 from bpgo.trust.specified import SpecifiedSettings
 
 SUM = "sum_of_two"
@@ -234,6 +235,26 @@ def test_a_tree_takes_no_weights_of_single_samples(
             "stochastic_steps: 8 is more than the 7 steps that may have noise",
         ),
         (
+            "dance_grpo",
+            {"best_and_worst": 14},
+            "best_and_worst: 14 is more than rollout.group_size, which is 12",
+        ),
+        (
+            "tempflow_grpo",
+            {"children": 5},
+            "children: 5 does not divide rollout.group_size, which is 12",
+        ),
+        (
+            "flash_grpo",
+            {"stochastic_steps": 8},
+            "stochastic_steps: 8 is more than the 7 steps that may have noise",
+        ),
+        (
+            "flow_grpo_fast",
+            {"window": {"within": 7}},
+            "window.within: 7 is more than the 6 steps that a window may hold",
+        ),
+        (
             "diffusion_nft",
             {"trained_fraction": 0.1},
             "trained_fraction: 0.1 of the 8 noise levels that may be trained leaves none",
@@ -292,6 +313,74 @@ def test_other_rewards_have_no_parts_of_a_sum(folder: Path) -> None:
     assert "arms.mine.trust.rule: 'bpgo' puts other rewards in the place of the given" in message
     assert "mix_grpo cannot carry that: with combine: advantages" in message
     assert "set combine: rewards" in message
+
+
+def test_an_arm_of_several_rewards_needs_several(folder: Path) -> None:
+    arm = {"base": "gdpo"}
+    resolved(folder, arm, {"training_reward": SUM, "arms": []})
+    resolved(folder, arm | {"combine": "rewards"})
+    for reward in ("scenes_ambiguous_a", "sum_of_one"):
+        message = refusal(folder, arm, {"training_reward": reward})
+        assert f"experiments.ambiguous.training_reward: '{reward}' is one reward" in message
+        assert "arms.mine cannot be trained with it: it normalises each part" in message
+        assert message.endswith("name a weighted_sum of two or more")
+    trusting = arm | {"trust": "bpgo_crt"}
+    message = refusal(folder, trusting, {"training_reward": SUM})
+    assert "gdpo cannot carry that: with combine: gdpo it normalises each part" in message
+
+
+def test_criteria_of_duels_are_parts_of_a_sum(folder: Path) -> None:
+    arm = {"base": "pref_grpo", "dimension_weight": 0.5}
+    resolved(folder, {"base": "pref_grpo"})
+    resolved(folder, arm, {"training_reward": SUM, "arms": []})
+    message = refusal(folder, arm)
+    assert "arms.mine cannot be trained with it: dimension_weight is for the parts" in message
+    message = refusal(folder, {"base": "pref_grpo"}, rollout={"group_size": 1})
+    assert "rollout.group_size: 1 is not allowed" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"tracker": {"min_count": 17}},
+            "tracker: min_count: 17 is more than buffer_size, which is 16",
+        ),
+        (
+            {"advantage": {"trimmed_ratio": 0.1}},
+            "advantage.min_group_std, advantage.trimmed_ratio: rules of a group, and DDPO",
+        ),
+    ],
+)
+def test_what_a_tracker_cannot_do(change: dict[str, Any], words: str, folder: Path) -> None:
+    resolved(folder, {"base": "ddpo"})
+    with pytest.raises(UserError) as caught:
+        resolved(folder, {"base": "ddpo"} | change)
+    assert len(str(caught.value).splitlines()) == 1
+    assert words in str(caught.value)
+
+
+def test_an_arm_with_maps_names_features_of_patches(folder: Path) -> None:
+    arm = {"base": "vipo"}
+    found: Any = resolved(folder, arm | {"features": "dinov2_large"}).arms["mine"]
+    assert found.features.path == "facebook/dinov2-large"
+    for value, words in (
+        ("patchs", ["features: 'patchs' is unknown", "Did you mean 'patches'?", "Known: dinov2"]),
+        (None, ["features: names no feature extractor: name a file of config/features"]),
+        ("scenes", ["features: 'Oracle's cells' has no features of patches", "such as patches"]),
+    ):
+        with pytest.raises(UserError) as caught:
+            resolved(folder, arm | {"features": value})
+        assert len(str(caught.value).splitlines()) == 1
+        assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_an_arms_features_read_what_the_model_makes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatchesSettings, "media", ("video",))
+    message = refusal(folder, {"base": "vipo"})
+    assert "arms.mine.features: 'Patches' read videos, but the model" in message
 
 
 def test_an_arm_is_asked_in_each_of_its_experiments(folder: Path) -> None:

@@ -38,7 +38,7 @@ def test_numbers_that_yaml_reads_as_text() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kernel": "ddim"},
+        {"kernel": "ddpm"},
         {"noise_level": 0},
         {"trained_fraction": 1.5},
         {"clip_range": -1},

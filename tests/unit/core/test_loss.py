@@ -59,6 +59,8 @@ def test_kl_forms() -> None:
     torch.testing.assert_close(kl("flow_grpo", moved, mean), gaussian * 0.1)
     expected = (velocity - reference).square().flatten(1).mean(1)
     torch.testing.assert_close(kl("velocity", moved, mean), expected, rtol=1e-4, atol=1e-6)
+    squared = (moved.mean - mean).square().flatten(1).mean(1)
+    assert torch.equal(kl("mean", moved, mean), squared)
     assert not kl("gaussian", moved, moved.mean).any()
     with pytest.raises(ValueError, match="kl form 'mse' is unknown"):
         kl("mse", moved, mean)  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ def drawn(policy: FluxPolicy, noise: Tensor, kernel: str = "dance", **changes: A
     return rollout(policy, prompts, noise, policy.sigmas(STEPS), kernel, **(options | changes))
 
 
-@pytest.mark.parametrize("kernel", ["flow", "dance", "cps", "wan"])
+@pytest.mark.parametrize("kernel", ["flow", "dance", "cps", "ddim", "wan"])
 def test_shapes(kernel: str, policy: FluxPolicy) -> None:
     found = drawn(policy, noise_of(policy), kernel)
     assert found.latents.shape == (BATCH, STEPS + 1, *policy.latent_shape)

@@ -95,7 +95,7 @@ def test_ode_is_euler() -> None:
     assert not moved.std.any()
 
 
-@pytest.mark.parametrize("kernel", ["flow", "dance", "cps"])
+@pytest.mark.parametrize("kernel", ["flow", "dance", "cps", "ddim"])
 def test_no_noise_is_euler(kernel: str) -> None:
     moved, euler = _step(kernel, eta=0.0), _step("ode")
     torch.testing.assert_close(moved.mean, euler.mean)
@@ -110,6 +110,11 @@ def test_each_kernel_has_its_std() -> None:
         "flow": 0.6 * (sigma / (1 - sigma)).sqrt() * root,
         "cps": sigma_next * math.sin(0.6 * math.pi / 2),
         "wan": 0.98 * sigma * root,
+        # eta times the std of the forward process's posterior q(x' | x, x0): with signal 1 - s and
+        # noise s at a level, sqrt(s'^2 / s^2 (s^2 - (1 - s)^2 / (1 - s')^2 s'^2)).
+        "ddim": 0.6
+        * (sigma_next / sigma)
+        * (sigma**2 - ((1 - sigma) / (1 - sigma_next) * sigma_next) ** 2).sqrt(),
     }
     for kernel, std in expected.items():
         torch.testing.assert_close(_step(kernel).std.flatten(), std)
@@ -162,13 +167,19 @@ def test_wan_needs_the_largest_sigma_and_kernels_have_names() -> None:
     velocity, latents, sigma, sigma_next = _inputs()
     with pytest.raises(ValueError, match="sigma_max"):
         transition("wan", velocity, latents, sigma, sigma_next)
-    with pytest.raises(ValueError, match="kernel 'ddim' is unknown"):
-        transition("ddim", velocity, latents, sigma, sigma_next)
+    with pytest.raises(ValueError, match="kernel 'ddpm' is unknown"):
+        transition("ddpm", velocity, latents, sigma, sigma_next)
 
 
 @pytest.mark.parametrize(
     ("kernel", "eta", "spread"),
-    [("flow", 0.5, 0.4), ("dance", 0.5, 0.4), ("ode", 0.0, 0.4), ("cps", 0.6, 0.0)],
+    [
+        ("flow", 0.5, 0.4),
+        ("dance", 0.5, 0.4),
+        ("ode", 0.0, 0.4),
+        ("cps", 0.6, 0.0),
+        ("ddim", 1.0, 0.4),
+    ],
 )
 def test_sampler_keeps_the_marginals_of_a_gaussian_flow(
     kernel: str, eta: float, spread: float

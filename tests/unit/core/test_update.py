@@ -237,7 +237,7 @@ def test_groups_without_advantage_are_dropped(
     advantage[1] = 0
     dropped = case.gradient(terms((1.0, advantage)))
     assert case.update(terms((1.0, advantage))).groups_dropped == 1
-    monkeypatch.setattr(module, "_active_rows", lambda _: (torch.ones(BATCH).bool(), 0))
+    monkeypatch.setattr(module, "_active_rows", lambda *_: (torch.ones(BATCH).bool(), 0))
     case = Case(tiny_folder, plain=True)
     case.disturb()
     assert_same_gradient(dropped, case.gradient(terms((1.0, advantage))))

@@ -118,3 +118,16 @@ def test_published_examples_of_a_shortened_way() -> None:
 def test_a_shortened_way_always_arrives() -> None:
     assert shortened(23, 25, 0.2) == [23, 25]  # published: the point 23 alone
     assert shortened(4, 9, 1.0) == [4, 5, 6, 7, 8, 9]
+
+
+def test_it_may_be_kept_to_the_first_steps() -> None:
+    """Flow-GRPO-Fast: a place of [0, 3) for two steps."""
+    sizes = RolloutSettings(steps=8, prompts_per_iteration=1, group_size=2)
+    kept = window(strategy="random", within=3)
+    end = kept.end(sizes, "window")
+    assert kept.places(end) == [0, 1]
+    assert {tuple(steps) for steps in over(kept, 40, end)} == {(0, 1), (1, 2)}
+    with pytest.raises(UserError, match=r"^window.size: 4 .* the 3 steps .* window.within is 3$"):
+        window(size=4, within=3).end(sizes, "window")
+    with pytest.raises(UserError, match=r"^window.within: 7 is more than the 6 steps"):
+        window(within=7).end(sizes, "window")

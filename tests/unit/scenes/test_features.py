@@ -100,6 +100,33 @@ def test_dinov2_embeds_images_and_the_frames_of_clips(tiny_dino: Path) -> None:
     torch.testing.assert_close(model(Samples(small, ["x"] * 2)), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_dinov2_has_features_of_patches(tiny_dino: Path) -> None:
+    from transformers import Dinov2Model
+
+    model = extractor("dinov2", path=str(tiny_dino), pixels=28, batch_size=2)
+    small = torch.rand(2, 3, 28, 28)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = (small - mean[:, None, None]) / std[:, None, None]
+    with torch.no_grad():
+        expected = Dinov2Model.from_pretrained(tiny_dino).eval()(pixels).last_hidden_state[:, 1:]
+    found = model.patches(Samples(small, ["x"] * 2))
+    assert found.shape == (2, 1, 2, 2, 16)
+    torch.testing.assert_close(found.flatten(1, 3), expected, rtol=1e-4, atol=1e-5)
+    wide = torch.rand(2, 3, 3, 30, 64)  # clips; 30 to 28 pixels makes 64 into 60, or 4 patches
+    assert model.patches(Samples(wide, ["x"] * 2)).shape == (2, 3, 2, 4, 16)
+
+
+def test_patches_are_an_images_own_pixels() -> None:
+    images = torch.rand(2, 3, 9, 13)  # what is left over is not seen
+    found = extractor("patches").patches(Samples(images, ["x"] * 2))
+    assert found.shape == (2, 1, 2, 3, 48)
+    assert torch.equal(found[1, 0, 1, 2].view(3, 4, 4), images[1, :, 4:8, 8:12])
+    clips = torch.rand(2, 5, 3, 8, 8)
+    assert extractor("patches").patches(Samples(clips, ["x"] * 2)).shape == (2, 5, 2, 2, 48)
+    with pytest.raises(UserError, match="size: 4 is larger than the samples, 3 by 9"):
+        extractor("patches").patches(Samples(torch.rand(1, 3, 3, 9), ["x"]))
+
+
 def test_another_checkpoint_is_refused(tiny_dino: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="features 'DINOv2"):
         extractor("dinov2", path=str(tmp_path / "nowhere"))

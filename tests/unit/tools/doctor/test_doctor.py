@@ -261,6 +261,10 @@ def test_published_features_are_files_too() -> None:
     values = config.read_yaml(DEFAULT) | {"features": "dinov2"}
     settings = config.resolve(values, DEFAULT.parent, "my.yaml")
     assert "facebook/dinov2-base" in [file.path for file in published_files(settings)]
+    values["experiments"]["clear"]["arms"].append("vipo")
+    values["overrides"]["arms"]["vipo"] = {"features": "dinov2_large"}
+    settings = config.resolve(values, DEFAULT.parent, "my.yaml")
+    assert "facebook/dinov2-large" in [file.path for file in published_files(settings)]
 
 
 def test_a_folder_in_part(tmp_path: Path) -> None:
