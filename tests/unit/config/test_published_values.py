@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from published_values import ROWS
+from published_arms import ROWS
 
 from bpgo.config import resolve as config
 from bpgo.config.settings import RolloutSettings
