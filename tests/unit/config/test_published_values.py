@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from published_values import ROWS
+from published_arms import ROWS
 
 from bpgo.config import resolve as config
 from bpgo.config.settings import RolloutSettings
