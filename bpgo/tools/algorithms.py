@@ -15,6 +15,7 @@ import yaml
 
 from bpgo import registry
 from bpgo.config.resolve import load_arm
+from bpgo.errors import UserError
 from bpgo.storage.files import repository_root, write_text
 
 NAMES = ("base", "algorithm", "title", "source")  # what an arm is called
@@ -61,6 +62,17 @@ def deviations(readme: str) -> dict[str, str]:
         if len(cells) == 4 and (match := re.fullmatch(r"`(\w+)\.yaml`", cells[2])):
             found[match[1]] = cells[3]
     return found
+
+
+def _experiment(name: str, root: Path) -> str:
+    """Where `smoke_arms` trains an arm: with all others, unless it is left out there."""
+    file = root / "config" / "smoke_arms.yaml"
+    entries = yaml.safe_load(file.read_text(encoding="utf-8"))["experiments"]
+    for experiment, entry in entries.items():
+        arms = entry["arms"]
+        if name not in arms["all_but"] if isinstance(arms, dict) else name in arms:
+            return str(experiment)
+    raise UserError(f"{file}: no experiment trains the arm '{name}'")
 
 
 def stated(path: Path) -> dict[str, tuple[Any, str]]:
@@ -120,7 +132,7 @@ def _section(name: str, root: Path, own: str | None, notes: dict[str, str]) -> s
         lines += [f"What is not said here is as in [{base}.yaml](../config/arms/{base}.yaml).", ""]
     if name in notes:
         lines += [f"Ours differs: {notes[name]}.", ""]
-    made = f"results/smoke_arms/runs/arms/{name}/seed_1/manifest.json"
+    made = f"results/smoke_arms/runs/{_experiment(name, root)}/{name}/seed_1/manifest.json"
     lines += ["```sh", f"snakemake --cores all {made}", "```", END]
     return "\n".join(lines)
 
