@@ -32,7 +32,7 @@ class RatioError(RunError):
 
 
 class RunInterruptedError(RunError):
-    """SIGTERM or SIGUSR1 arrived and the state was saved."""
+    """A signal to stop arrived and the state was saved."""
 
     exit_code = 75  # EX_TEMPFAIL: run the same command again
 

@@ -114,7 +114,7 @@ class Trainer:
         """Train from the newest checkpoint, or from the start, to the last iteration.
 
         Raises:
-            RunInterruptedError: after SIGTERM or SIGUSR1, with the state saved.
+            RunInterruptedError: after a signal to stop (`bpgo.run.folder`), with the state saved.
             NonFiniteError: for a reward, loss or gradient that is not a number.
             UserError: if another process trains this run, or its state has another configuration.
         """

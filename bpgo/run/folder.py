@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,32 +19,52 @@ from torch import Tensor
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
 from bpgo.run.progress import MetricsLog, Progress, reopen
+from bpgo.storage.files import remove_parts
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# A terminal sends SIGINT (Ctrl-C) and, when it is closed, SIGHUP.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # what `flock` says of another's lock
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One run per folder: the operating system drops the lock when the process ends."""
+    """One run per folder: the operating system drops the lock when the process ends.
+
+    What a killed process left half written in the folder is removed.
+
+    Raises:
+        UserError: if another process has it, or the file system knows no locks.
+    """
     path = folder / ".lock"
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder} is being trained by another process") from None
+        except OSError as error:
+            if error.errno in HELD:
+                raise UserError(f"{folder} is being trained by another process") from None
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}), so two processes could train one run:"
+                " put the results on a file system with flock (Lustre: mount it with -o flock)"
+            ) from None
         file.write(str(os.getpid()))
         file.flush()
+        for place in (folder, folder / "state", folder / "snapshots"):
+            remove_parts(place)
         yield
 
 
 @contextmanager
 def on_stop_signals(request: Callable[[], None]) -> Iterator[None]:
-    """Inside the block SIGTERM and SIGUSR1 call `request`; after it, the old handlers stand."""
+    """Inside the block the `STOP_SIGNALS` call `request`; after it, the old handlers stand.
+
+    One that is ignored, such as SIGHUP under `nohup`, stays so.
+    """
 
     def handler(_number: int, _frame: FrameType | None) -> None:
         request()
 
-    kept = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    kept = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

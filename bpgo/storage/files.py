@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+PART = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # the names of what is not whole yet
 
 
 def repository_root() -> Path:
@@ -56,6 +59,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _flush(path.parent)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes left half written in `folder`; nobody else may write there."""
+    for path in Path(folder).glob(".*.part*"):
+        if not PART.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
