@@ -11,6 +11,12 @@ from bpgo.config.settings import BASE_ARM, MAIN, RewardSettings, Settings
 from bpgo.errors import UserError, suggest
 from bpgo.storage.clips import check_size
 
+# Columns of a run's table of samples: a diagnostic reward of that name would take their place.
+COLUMNS = (
+    *("experiment", "arm", "seed", "iteration", "prompt_id", "ambiguity"),
+    *("sample", "reward", "advantage", "prior", "weight"),
+)
+
 
 def check_sizes(settings: Settings, file: str) -> None:
     """Numbers that bound each other, and a main metric that scores something."""
@@ -108,6 +114,9 @@ def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
         rewards = settings.rewards_of(name)
         if primary.metric not in rewards:
             _known(f"{key}.metric", "a reward of the experiment", primary.metric, rewards)
+    reference = settings.analysis.reference_arm
+    if reference not in known:
+        _known(f"{file}: analysis.reference_arm", "an arm", reference, known)
     for arm in settings.analysis.own_variance:
         if arm not in known:
             _known(f"{file}: analysis.own_variance", "an arm", arm, known)
@@ -251,6 +260,12 @@ def check_in_training(name: str, reward: RewardSettings, key: str, place: str) -
         raise UserError(
             f"{place}: '{name}' runs in the environment '{reward.environment}'; training runs in"
             f" '{MAIN}', so it can only be a judge"
+        )
+    column = next((each for each in [name, *reward.part_names()] if each in COLUMNS), None)
+    if column is not None:
+        raise UserError(
+            f"{place}: '{column}' is the name of a column of every run's table; give the reward's"
+            " file another name"
         )
     if key == "diagnostics" and reward.part_names():
         raise UserError(f"{place}: '{name}' is a sum; name its parts instead")

@@ -11,6 +11,7 @@ from shlex import quote
 from bpgo.analysis import COLLECTED, FIGURES, SINCE, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
 from bpgo.config import jobs
+from bpgo.config.yaml_files import read_yaml
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.run import machine
@@ -75,6 +76,8 @@ def settings_of(root):
             return load_resolved(Path(REBUILT[root], "config.yaml"))
         scale = "smoke" if root in (SMOKE, *VIDEO_SMOKE) else "full"
         if root in (ROOT, SMOKE):
+            for each in workflow.configfiles:  # Snakemake's reading lets mistakes pass
+                read_yaml(Path(each))
             file = Path(workflow.configfiles[0])
             values = {key: value for key, value in config.items() if key not in WORKFLOW_OPTIONS}
             return resolve(values, file.parent, str(file), scale)
@@ -280,7 +283,7 @@ def collectable(wildcards):
 def analysis_code():
     """Digest of the analysis: editing it draws tables and figures anew, and trains nothing."""
     files = sorted(Path(workflow.basedir, "bpgo", "analysis").rglob("*"))
-    texts = [file.read_text() for file in files if file.suffix in (".py", ".html", ".j2", ".css")]
+    texts = [file.read_text(encoding="utf-8") for file in files if file.suffix in (".py", ".html", ".j2", ".css")]
     return text_digest("".join(texts))
 
 
