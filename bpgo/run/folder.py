@@ -18,11 +18,12 @@ from torch import Tensor
 
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
-from bpgo.run.progress import MetricsLog, Progress, reopen
+from bpgo.run.progress import MetricsLog, Progress, reopen, whole_iterations
 from bpgo.storage.files import remove_parts
 
 # A terminal sends SIGINT (Ctrl-C) and, when it is closed, SIGHUP.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+METRICS, ROWS = "metrics.jsonl", "rollouts.jsonl"
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # what `flock` says of another's lock
 
 
@@ -72,6 +73,11 @@ def on_stop_signals(request: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, old)
 
 
+def logged_iterations(folder: Path) -> int:
+    """How many iterations, from the first, the logs of a run hold without a gap."""
+    return min(whole_iterations(folder / name) for name in (METRICS, ROWS))
+
+
 class RowLog:
     """Every sample's reward, advantage and group weight: one JSON line per iteration."""
 
@@ -101,6 +107,10 @@ class RowLog:
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Have all lines on the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Flush and close the file."""
         self._file.close()
@@ -113,7 +123,7 @@ class RunLogs:
         self, folder: Path, title: str, total: int, done: int, notes: Iterable[str]
     ) -> None:
         self.metrics = MetricsLog(folder, done)
-        self.rows = RowLog(folder / "rollouts.jsonl", done)
+        self.rows = RowLog(folder / ROWS, done)
         self.progress = Progress(title, total, done)
         self._notes = notes
 
@@ -127,6 +137,11 @@ class RunLogs:
         self.progress.__exit__(*error)
         self.metrics.close()
         self.rows.close()
+
+    def sync(self) -> None:
+        """Have all lines on the disk, before a checkpoint counts on them."""
+        self.metrics.sync()
+        self.rows.sync()
 
     def write(self, entry: dict[str, Any]) -> None:
         """One finished iteration."""
