@@ -14,6 +14,9 @@ class UserError(Exception):
     """
 
 
+DIVERGED = 3
+
+
 class RunError(RuntimeError):
     """A run had to stop: told in one message, the last good state is kept.
 
@@ -26,9 +29,13 @@ class RunError(RuntimeError):
 class NonFiniteError(RunError):
     """A reward, loss or gradient is not a finite number; nothing was changed by it."""
 
+    exit_code = DIVERGED
+
 
 class RatioError(RunError):
     """Before the first optimizer step of a batch some ratio is not 1."""
+
+    exit_code = DIVERGED
 
 
 class RunInterruptedError(RunError):

@@ -153,7 +153,7 @@ def test_a_job_told_to_stop_lasts_as_long_as_its_command(
                 os.killpg(process.pid, signal.SIGKILL)
     log = root / "logs/train/ambiguous/bpgo/seed_1.log"
     assert "the state is saved" in log.read_text()
-    assert not list(prepared.path(".snakemake/locks").iterdir())  # the same command goes on
+    assert not list(prepared.path(".snakemake").glob("locks/*"))  # the same command goes on
     assert not (run / "manifest.json").exists()
 
 

@@ -283,7 +283,11 @@ def collectable(wildcards):
 def analysis_code():
     """Digest of the analysis: editing it draws tables and figures anew, and trains nothing."""
     files = sorted(Path(workflow.basedir, "bpgo", "analysis").rglob("*"))
-    texts = [file.read_text(encoding="utf-8") for file in files if file.suffix in (".py", ".html", ".j2", ".css")]
+    texts = [
+        file.read_text(encoding="utf-8")
+        for file in files
+        if file.suffix in (".py", ".html", ".j2", ".css")
+    ]
     return text_digest("".join(texts))
 
 

@@ -4,6 +4,17 @@ import signal
 
 from bpgo.run.warm import folder as warm_folder
 from bpgo.run.workflow_lock import hold, let_go, remove_stale_locks
+from bpgo.storage.files import read_json
+
+
+def missing_runs():
+    """A line for each run that a report of this call has to do without."""
+    reports = {job.wildcards_dict["root"] for job in workflow.dag.jobs if job.rule.name == "report"}
+    return [
+        f"{root}: {entry['experiment']}/{entry['arm']}/seed_{entry['seed']}: {entry['reason']}"
+        for root in sorted(reports & set(OWN))
+        for entry in read_json(Path(root, "collected", "runs.json"))["missing"]
+    ]
 
 
 def start_warm():
@@ -52,3 +63,5 @@ onsuccess:
         for pattern in ("tables/*.md", "figures/*.png", "grids/*.png", "grids/*.webp"):
             for file in sorted(Path(root).glob(pattern)):
                 print(f"  {file}", file=sys.stderr)
+    if missing := missing_runs():
+        fail("\n  ".join(["tables and report are made, but without these runs:", *missing]))
