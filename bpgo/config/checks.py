@@ -10,6 +10,7 @@ from bpgo.config.paper import PAPER_TASKS
 from bpgo.config.settings import BASE_ARM, MAIN, RewardSettings, Settings
 from bpgo.errors import UserError, suggest
 from bpgo.storage.clips import check_size
+from bpgo.storage.files import read_json, repository_root
 
 # Columns of a run's table of samples: a diagnostic reward of that name would take their place.
 COLUMNS = (
@@ -200,6 +201,21 @@ def check_task(settings: Settings, file: str) -> None:
             raise UserError(
                 f"{file}: {key}.guidance_scale: {scale} is for two experts; the model"
                 f" '{model.title}' takes one number"
+            )
+
+
+def check_guidance(settings: Settings, file: str) -> None:
+    """No guidance for a FLUX that was trained without it, where its files are here to say so."""
+    model = settings.model
+    path = repository_root() / model.path / "transformer" / "config.json"
+    if model.kind != "flux" or not path.is_file() or read_json(path).get("guidance_embeds"):
+        return
+    for key in ("rollout", "evaluation"):
+        scale = getattr(settings, key).guidance_scale
+        if scale not in (None, 1.0):
+            raise UserError(
+                f"{file}: {key}.guidance_scale: {scale} cannot act: the model '{model.title}' has"
+                f" no guidance (guidance_embeds in {path}); set it to 1.0"
             )
 
 

@@ -17,7 +17,6 @@ from bpgo.config.library import (
     library,
     mapping,
     merge,
-    read_yaml,
     registered,
     unknown_key,
     validate,
@@ -33,6 +32,7 @@ from bpgo.config.settings import (
     SweepSettings,
 )
 from bpgo.config.world_weights import with_world_weights
+from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError, suggest
 from bpgo.storage.files import repository_root, write_text
 
@@ -111,6 +111,8 @@ def resolve(
         "arms": arms,
         "rewards": rewards,
     }
+    if scale == "full":  # smoke runs fewer arms
+        files.check_used()
     settings = with_world_weights(validate(Settings, resolved, file), file)
     config_checks.check_sizes(settings, file)
     arm_files = [path.stem for path in (folder / "arms").glob("*.yaml")]
@@ -120,6 +122,7 @@ def resolve(
     config_checks.check_measured(settings, file)
     arm_checks.check_arms(settings, file)
     config_checks.check_kernels(settings, file)
+    config_checks.check_guidance(settings, file)
     return settings
 
 

@@ -15,10 +15,11 @@ from pydantic import Field
 
 from bpgo.config.digests import NO_RESULT, digest_of
 from bpgo.config.fields import Count, Name, Seed, Strict
-from bpgo.config.library import mapping, merge, read_yaml, unknown_key, validate
+from bpgo.config.library import mapping, merge, unknown_key, validate
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, resolve
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
+from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError, suggest
 
 SEARCH = "instrument.yaml"  # its name beside configurations

@@ -23,10 +23,16 @@ NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 SHOWN = 60  # characters of a wrong value
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML file as a mapping; `UserError` if it is missing, broken or something else."""
+def read_yaml(path: Path, cut: bool = True) -> dict[str, Any]:
+    """One YAML file as a mapping; `UserError` if it is missing, broken or something else.
+
+    Half a file may still be valid. So one whose last line has no end is refused, but with `cut`.
+    """
     try:
-        values = _parsed(Path(path).read_text(encoding="utf-8-sig"))
+        text = Path(path).read_text(encoding="utf-8-sig")
+        if not cut and not text.endswith("\n"):
+            raise yaml.YAMLError("its last line has no end: it may be cut; end it with a newline")
+        values = _parsed(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except RecursionError:

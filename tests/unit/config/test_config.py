@@ -74,6 +74,16 @@ BAD = {
     ),
     "a file's name that is none": ("model", "../models/scenes", ["model: '../models/scenes' is u"]),
     "a file's name without end": ("model", "x" * 5000, ["my.yaml: model: 'xxx", "is unknown"]),
+    "guidance of a model without it": (
+        "rollout.guidance_scale",
+        3.5,
+        ["my.yaml: rollout.guidance_scale: 3.5 cannot act", "has no guidance"],
+    ),
+    "a change of an arm that is not run": (
+        "overrides.arms",
+        {"dance_grpo": {"noise_level": 0.5}},
+        ["my.yaml: overrides.arms.dance_grpo: nothing here uses dance_grpo", "Used: "],
+    ),
     "no seeds": ("experiments.clear.seeds", [], ["experiments.clear.seeds", "at least 1"]),
     "name with a slash": (
         "experiments.clear.arms",

@@ -66,3 +66,11 @@ def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     path.write_bytes(b"a: \xe9\n")
     with pytest.raises(UserError, match=r"mine.yaml: cannot be read as YAML"):
         read_yaml(path)
+
+
+def test_a_cut_file_is_refused_where_it_would_be_valid(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: grpo\nnoise_level: 1.2")
+    assert read_yaml(path) == {"base": "grpo", "noise_level": 1.2}
+    with pytest.raises(UserError, match=r"mine.yaml: .* its last line has no end: it may be cut"):
+        read_yaml(path, cut=False)
