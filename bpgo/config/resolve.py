@@ -98,6 +98,9 @@ def resolve(
         for name, entry in mapping(values.get("sweeps") or {}, "sweeps", file).items()
     }
     files = library(folder, overrides, file)
+    for name in files.overrides.get("trust", {}):  # whether an arm has the rule or not
+        rule = _rule_values(name, files, file, f"overrides.trust.{name}")
+        _rule_settings(rule, f"{file}: overrides.trust.{name}", "")
     arms = _resolve_arms(experiments, sweeps, files, file)
     rewards = _resolve_rewards(experiments, files, file)
     resolved = {

@@ -84,6 +84,11 @@ BAD = {
         {"dance_grpo": {"noise_level": 0.5}},
         ["my.yaml: overrides.arms.dance_grpo: nothing here uses dance_grpo", "Used: "],
     ),
+    "a wrong key in a rule that no arm has": (
+        "overrides.trust",
+        {"pessimistic": {"banana": 3}},
+        ["my.yaml: overrides.trust.pessimistic", "banana: unknown key"],
+    ),
     "no seeds": ("experiments.clear.seeds", [], ["experiments.clear.seeds", "at least 1"]),
     "name with a slash": (
         "experiments.clear.arms",
