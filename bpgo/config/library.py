@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -68,7 +68,6 @@ class Library:
     folder: Path
     overrides: dict[str, dict[str, dict[str, Any]]]
     file: str  # the configuration
-    used: set[tuple[str, str]] = field(default_factory=set)  # (kind, name) of what was read
 
     def read(
         self, kind: str, name: str, file: str, key: str, inside: tuple[str, ...] = ()
@@ -90,7 +89,6 @@ class Library:
         if name in inside:
             circle = " -> ".join([*inside[inside.index(name) :], name])
             raise UserError(f"{file}: {key}: '{name}' is built on itself: {circle}")
-        self.used.add((kind, name))
         label, values = str(path), read_yaml(path, cut=False)
         change = self.overrides.get(kind, {}).get(name)
         if change is not None:
@@ -104,20 +102,6 @@ class Library:
         _, above = self.read(kind, base, label, "base", (*inside, name))
         kept = {key: value for key, value in above.items() if key not in NOT_INHERITED}
         return label, merge(kept, values)
-
-    def check_used(self) -> None:
-        """`UserError` for a file that is changed and read by nothing: the change cannot act.
-
-        Trust rules are left out: the offline track reads all of them.
-        """
-        for kind in (kind for kind in NAMED if kind != "trust"):
-            read = sorted(name for found, name in self.used if found == kind)
-            for name in self.overrides.get(kind, {}):
-                if name not in read:
-                    raise UserError(
-                        f"{self.file}: overrides.{kind}.{name}: nothing here uses {name}, so this"
-                        f" cannot act.{suggest(name, read)} Used: {', '.join(read) or 'none'}"
-                    )
 
 
 def library(folder: Path, overrides: Any, file: str) -> Library:
@@ -154,7 +138,9 @@ def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> s
 def unknown_key(file: str, key: str, word: str, allowed: list[str]) -> str:
     """The message."""
     hint = f" It is {MOVED[key]} now." if key in MOVED else suggest(word, allowed)
-    return f"{file}: {key}: unknown key.{hint} Allowed: {', '.join(sorted(allowed))}"
+    return (
+        f"{file}: {shortened(key, SHOWN)}: unknown key.{hint} Allowed: {', '.join(sorted(allowed))}"
+    )
 
 
 def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:

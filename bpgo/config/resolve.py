@@ -114,8 +114,6 @@ def resolve(
         "arms": arms,
         "rewards": rewards,
     }
-    if scale == "full":  # smoke runs fewer arms
-        files.check_used()
     settings = with_world_weights(validate(Settings, resolved, file), file)
     config_checks.check_sizes(settings, file)
     arm_files = [path.stem for path in (folder / "arms").glob("*.yaml")]

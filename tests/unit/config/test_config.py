@@ -79,11 +79,6 @@ BAD = {
         3.5,
         ["my.yaml: rollout.guidance_scale: 3.5 cannot act", "has no guidance"],
     ),
-    "a change of an arm that is not run": (
-        "overrides.arms",
-        {"dance_grpo": {"noise_level": 0.5}},
-        ["my.yaml: overrides.arms.dance_grpo: nothing here uses dance_grpo", "Used: "],
-    ),
     "a wrong key in a rule that no arm has": (
         "overrides.trust",
         {"pessimistic": {"banana": 3}},
