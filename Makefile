@@ -76,9 +76,21 @@ constraints: $(VENV)/.dev  ## pin every package again
 	grep -vE '^(nvidia-|cuda-|triton)' constraints.all > constraints.txt
 	rm constraints.all
 
-clean:  ## remove results (not the reference), logs and caches; the environment stays
-	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
-	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+# What the targets above make in minutes or hours. Other results stay, however long they took; they go
+# by name: make clean RESULTS=flux_t2i. Snakemake's notes on how results were made go with the last.
+MADE := bench benchmarks calibration collected config draws embeddings figures grids harm instrument \
+	logs pretrain pretrain_parts prompts reference_rebuilt report runs samples scenes_i2v scenes_t2v \
+	scores smoke statistics tables trust
+RESULTS ?= $(MADE)
+clean:  ## remove what the targets above made, and caches; RESULTS=NAME removes other results
+	@for name in $(RESULTS); do case "$$name" in reference|.*|*/*|*[!a-z0-9_]*) \
+		echo "error: RESULTS: '$$name' is not allowed: name folders of results, but reference" >&2; \
+		exit 2;; esac; done
+	for name in $(RESULTS); do rm -rf "results/$$name"; done
+	@kept=$$(ls results | grep -vx reference | tr '\n' ' '); \
+		if [ -z "$$kept" ]; then rm -rf .snakemake; \
+		else echo "Kept in results: $$kept(make clean RESULTS=NAME removes one)"; fi
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 \

@@ -28,6 +28,7 @@ from bpgo.cli_options import (
     Threads,
 )
 from bpgo.errors import RunError, StoppedElsewhereError, UserError
+from bpgo.storage.files import told
 from bpgo.tools.bench.command import bench
 
 app = typer.Typer(
@@ -142,6 +143,9 @@ def train(
     calibration: Calibration,
     output: Output,
     threads: Threads = 1,
+    record: Annotated[
+        bool, typer.Option("--record-failure", help="A run that diverges is noted; no error.")
+    ] = False,
 ) -> None:
     """Train one arm with one seed; the same command resumes a stopped run."""
     from bpgo.config.resolve import load_resolved
@@ -150,7 +154,7 @@ def train(
     from bpgo.config.runs import Run
     from bpgo.steps.train import train as body
 
-    body(settings, Run(experiment, arm, seed), prompts, calibration, output, threads)
+    body(settings, Run(experiment, arm, seed), prompts, calibration, output, threads, record)
 
 
 @app.command()
@@ -386,8 +390,8 @@ def main() -> None:
     gc.set_threshold(100_000, 50, 100)
     try:
         all_commands()()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         sys.exit(2)
     except StoppedElsewhereError as error:  # the process that failed says why
         sys.exit(error.exit_code)

@@ -14,6 +14,9 @@ class UserError(Exception):
     """
 
 
+DIVERGED = 3
+
+
 class RunError(RuntimeError):
     """A run had to stop: told in one message, the last good state is kept.
 
@@ -26,13 +29,17 @@ class RunError(RuntimeError):
 class NonFiniteError(RunError):
     """A reward, loss or gradient is not a finite number; nothing was changed by it."""
 
+    exit_code = DIVERGED
+
 
 class RatioError(RunError):
     """Before the first optimizer step of a batch some ratio is not 1."""
 
+    exit_code = DIVERGED
+
 
 class RunInterruptedError(RunError):
-    """SIGTERM or SIGUSR1 arrived and the state was saved."""
+    """A signal to stop arrived and the state was saved."""
 
     exit_code = 75  # EX_TEMPFAIL: run the same command again
 

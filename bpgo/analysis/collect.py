@@ -19,6 +19,7 @@ from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.storage.files import atomic_path, read_json, write_json
+from bpgo.storage.tables import read_table
 
 RUN_COLUMNS = ["experiment", "arm", "seed"]
 GROUP_KEYS = [*RUN_COLUMNS, "iteration", "prompt_id"]
@@ -43,14 +44,15 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
     root, output = Path(root), Path(output)
     missing: list[dict[str, Any]] = []
     manifests = _manifests(settings, root, missing)
+    failed = {run for run, manifest in manifests.items() if "failed" in manifest}
     if not allow_mixed:
         _check_digests(settings, root, manifests)
     frames = {
-        "scores": _scores(settings, root, missing),
-        "metrics": _per_run(settings, root, "metrics.parquet", missing),
-        "groups": _groups(settings, _per_run(settings, root, "rollouts.parquet", missing)),
+        "scores": _scores(settings, root, failed, missing),
+        "metrics": _per_run(settings, root, "metrics.parquet", failed, missing),
+        "groups": _groups(settings, _per_run(settings, root, "rollouts.parquet", failed, missing)),
         "calibration": _calibration(settings, root, missing),
-        "harm": _harm(settings, root, missing),
+        "harm": _harm(settings, root, failed, missing),
     }
     if frames["scores"].empty:
         raise UserError(f"{root}: there are no scores of this configuration to collect")
@@ -71,7 +73,12 @@ def write_compact(frame: pd.DataFrame, path: Path) -> None:
     table = pa.Table.from_pandas(small, preserve_index=False).replace_schema_metadata()
     with atomic_path(path) as temporary:
         pq.write_table(
-            table, temporary, compression="zstd", compression_level=19, write_statistics=False
+            table,
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            write_statistics=False,
+            write_page_checksum=True,
         )
 
 
@@ -83,6 +90,8 @@ def _manifests(
         path = root / "runs" / run.folder / "manifest.json"
         if path.is_file():
             found[run] = read_json(path)
+            if "failed" in found[run]:
+                missing.append(_absent(run, f"training failed: {found[run]['failed']}"))
         else:
             missing.append(_absent(run, "not trained: no manifest.json"))
     return found
@@ -90,7 +99,10 @@ def _manifests(
 
 def _check_digests(settings: Settings, root: Path, manifests: dict[Run, dict[str, Any]]) -> None:
     """Refuse the first run whose configuration or code differs, naming it and both digests."""
-    way_out = "Train it again, or pass --allow-mixed to join them all the same."
+    way_out = (
+        "Remove it to train it again, or join them all the same: snakemake ... --config"
+        " allow_mixed=true (of this command: --allow-mixed)."
+    )
     first: tuple[Run, str] | None = None
     for run, manifest in manifests.items():
         expected = settings.run_digest(run)
@@ -110,9 +122,13 @@ def _check_digests(settings: Settings, root: Path, manifests: dict[Run, dict[str
             )
 
 
-def _scores(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.DataFrame:
+def _scores(
+    settings: Settings, root: Path, failed: set[Run], missing: list[dict[str, Any]]
+) -> pd.DataFrame:
     frames = []
     for run in [*settings.base_runs(), *settings.runs()]:
+        if run in failed:
+            continue
         folder = root / "scores" / run.folder
         files = sorted(folder.glob("*.parquet"))
         found = [_read(file) for file in files]
@@ -134,22 +150,48 @@ def _scores(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd
             f" are NaN or infinite, the first by {row['reward']} on prompt {row['prompt_id']}"
         )
     order = ["experiment", "reward", "arm", "seed", "iteration", "prompt_id", "sample"]
+    _check_once(joined, order, root / "scores")
     return joined.sort_values(order, ignore_index=True)
 
 
 def _per_run(
-    settings: Settings, root: Path, name: str, missing: list[dict[str, Any]]
+    settings: Settings, root: Path, name: str, failed: set[Run], missing: list[dict[str, Any]]
 ) -> pd.DataFrame:
     frames = []
     for run in settings.runs():
+        if run in failed:
+            continue
         path = root / "runs" / run.folder / name
         if not path.is_file():
             missing.append(_absent(run, f"no {name}"))
             continue
         frame = _read(path)
+        _check_iterations(frame, path)
         frames.append(frame.assign(**asdict(run)))
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN_COLUMNS)
     return joined[[*RUN_COLUMNS, *(name for name in joined if name not in RUN_COLUMNS)]]
+
+
+def _check_iterations(frame: pd.DataFrame, path: Path) -> None:
+    """A run's table has each iteration from the first on, each with as many rows as the others."""
+    found = sorted(frame["iteration"].unique()) if "iteration" in frame else []
+    if found != list(range(1, len(found) + 1)):
+        gap = next(at for at, number in enumerate(found, start=1) if number != at)
+        raise UserError(f"{path}: iteration {gap} is missing; remove the run and train it again")
+    sizes = frame["iteration"].value_counts()
+    odd = sizes[sizes != sizes.mode().min()] if len(sizes) else sizes
+    if len(odd):
+        raise UserError(
+            f"{path}: iteration {odd.index[0]} has {odd.iloc[0]} rows, and others"
+            f" {sizes.mode().min()}; remove the run and train it again"
+        )
+
+
+def _check_once(frame: pd.DataFrame, keys: list[str], path: Path) -> None:
+    twice = frame[frame.duplicated(keys)]
+    if len(twice):
+        row = ", ".join(f"{key} {twice.iloc[0][key]}" for key in keys)
+        raise UserError(f"{path}: holds {row} twice; remove the file and make it again")
 
 
 def _groups(settings: Settings, rollouts: pd.DataFrame) -> pd.DataFrame:
@@ -227,7 +269,9 @@ def _calibration(settings: Settings, root: Path, missing: list[dict[str, Any]]) 
     return pd.concat(frames, ignore_index=True).sort_values(order, ignore_index=True)
 
 
-def _harm(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.DataFrame:
+def _harm(
+    settings: Settings, root: Path, failed: set[Run], missing: list[dict[str, Any]]
+) -> pd.DataFrame:
     """What was measured beside scores; the base policy's stands in every experiment."""
     columns = [*RUN_COLUMNS, "iteration", "measure", "prompt_id", "value"]
     runs = settings.runs() if settings.measures_harm else []
@@ -235,6 +279,8 @@ def _harm(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.D
         runs = [*settings.base_runs(), *runs]
     frames = []
     for run in runs:
+        if run in failed:
+            continue
         path = root / "harm" / f"{samples_folder(run)}.parquet"
         if path.is_file():
             frames.append(_read(path).assign(**asdict(run)))
@@ -284,7 +330,4 @@ def _absent(run: Run, reason: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {error}") from None
+    return read_table(path, "remove it, and the same command makes it again")

@@ -16,6 +16,7 @@ from bpgo.errors import UserError
 from bpgo.storage.clips import BrokenClipError, read_clip
 from bpgo.storage.contact_sheet import TILE, enlarge, evenly_spaced, frames_of
 from bpgo.storage.files import atomic_path
+from bpgo.storage.tables import read_table
 
 ROWS = 6  # prompts, from the least to the most ambiguous
 SEEDS = 3
@@ -93,7 +94,7 @@ def _last_samples(folder: Path) -> pd.DataFrame:
     path = folder / "index.parquet"
     if not path.is_file():
         return pd.DataFrame(columns=["prompt_id", "text", "ambiguity", "path"])
-    index = pd.read_parquet(path)
+    index = read_table(path, "run `sample` again")
     last = index[index["iteration"] == index["iteration"].max()]
     return last.sort_values("sample").drop_duplicates("prompt_id")
 

@@ -17,6 +17,7 @@ from bpgo.analysis.tables.trust import trust_table
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.storage.files import read_json, write_text
+from bpgo.storage.tables import read_table
 
 
 def make_track(settings: Settings, judged: Path, output: Path) -> None:
@@ -58,7 +59,7 @@ def _read(folder: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
             raise UserError(f"{folder / name}: no such file; run `rules` first")
     file = folder / "judged.parquet"
     try:
-        table = pd.read_parquet(file, columns=[*KEYS, "prompt_id", *COLUMNS])
+        table = read_table(file, "run `rules` again", [*KEYS, "prompt_id", *COLUMNS])
         notes: list[dict[str, Any]] = read_json(folder / "rules.json")
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())

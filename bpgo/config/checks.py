@@ -10,6 +10,13 @@ from bpgo.config.paper import PAPER_TASKS
 from bpgo.config.settings import BASE_ARM, MAIN, RewardSettings, Settings
 from bpgo.errors import UserError, suggest
 from bpgo.storage.clips import check_size
+from bpgo.storage.files import read_json, repository_root
+
+# Columns of a run's table of samples: a diagnostic reward of that name would take their place.
+COLUMNS = (
+    *("experiment", "arm", "seed", "iteration", "prompt_id", "ambiguity"),
+    *("sample", "reward", "advantage", "prior", "weight"),
+)
 
 
 def check_sizes(settings: Settings, file: str) -> None:
@@ -115,6 +122,9 @@ def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
         rewards = settings.rewards_of(name)
         if primary.metric not in rewards:
             _known(f"{key}.metric", "a reward of the experiment", primary.metric, rewards)
+    reference = settings.analysis.reference_arm
+    if reference not in known:
+        _known(f"{file}: analysis.reference_arm", "an arm", reference, known)
     for arm in settings.analysis.own_variance:
         if arm not in known:
             _known(f"{file}: analysis.own_variance", "an arm", arm, known)
@@ -201,6 +211,21 @@ def check_task(settings: Settings, file: str) -> None:
             )
 
 
+def check_guidance(settings: Settings, file: str) -> None:
+    """No guidance for a FLUX that was trained without it, where its files are here to say so."""
+    model = settings.model
+    path = repository_root() / model.path / "transformer" / "config.json"
+    if model.kind != "flux" or not path.is_file() or read_json(path).get("guidance_embeds"):
+        return
+    for key in ("rollout", "evaluation"):
+        scale = getattr(settings, key).guidance_scale
+        if scale not in (None, 1.0):
+            raise UserError(
+                f"{file}: {key}.guidance_scale: {scale} cannot act: the model '{model.title}' has"
+                f" no guidance (guidance_embeds in {path}); set it to 1.0"
+            )
+
+
 def check_kernels(settings: Settings, file: str) -> None:
     """No kernel meets a first noise level that it cannot take.
 
@@ -258,6 +283,12 @@ def check_in_training(name: str, reward: RewardSettings, key: str, place: str) -
         raise UserError(
             f"{place}: '{name}' runs in the environment '{reward.environment}'; training runs in"
             f" '{MAIN}', so it can only be a judge"
+        )
+    column = next((each for each in [name, *reward.part_names()] if each in COLUMNS), None)
+    if column is not None:
+        raise UserError(
+            f"{place}: '{column}' is the name of a column of every run's table; give the reward's"
+            " file another name"
         )
     if key == "diagnostics" and reward.part_names():
         raise UserError(f"{place}: '{name}' is a sum; name its parts instead")

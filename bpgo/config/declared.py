@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bpgo.config.fields import Count, Name, NonNegative, Number, Strict
+from bpgo.config.fields import Count, Name, NonNegative, Number, Seed, Strict
 
 
 class PrimaryContrast(Strict):
@@ -34,4 +34,4 @@ class AnalysisSettings(Strict):
     second_run: str | None = None  # another results folder, whose agreement the report shows
     bootstrap_samples: Count = 2000
     confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
-    seed: int = 0
+    seed: Seed = 0

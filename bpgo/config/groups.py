@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from bpgo.config.fields import Count, Strict
+from bpgo.config.fields import Count, Seed, Strict, each_once
 
 
 class GroupSettings(Strict):
     """Groups as a training run with each seed would draw them, if nothing were learned."""
 
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = Field(default=[1, 2])
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(each_once)] = Field(
+        default=[1, 2]
+    )
     iterations: Count = 64  # of each seed; prompts and group size are those of `rollout`

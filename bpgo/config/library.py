@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from bpgo.config.fields import NAME_LENGTH
+from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError, suggest
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,30 +23,11 @@ WITH_BASE = ("arms", "trust")
 # Keys that older configurations have, and where their values are now.
 MOVED = {"analysis.primary": "experiments.NAME.primary"}
 NOT_INHERITED = ("title", "source")
-# libyaml's, where PyYAML has it, is ten times as fast: 60 ms of the start of each job.
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+SHOWN = 200  # characters of a wrong value
+TOLD = 20  # mistakes in one message
 # Keys that hold a trust rule: a name of the folder `trust`, or a mapping.
 RULES = ("trust", "of")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML file as a mapping; `UserError` if it is missing, broken or something else."""
-    try:
-        values = _parsed(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as YAML: {_one_line(str(error))}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold a mapping of keys to values")
-    return values
-
-
-def _parsed(text: str) -> Any:
-    """What a YAML text says; `yaml.YAMLError`, with the line, if it is broken."""
-    with suppress(yaml.YAMLError):  # PyYAML's own parser shows the place
-        return LOADER(text).get_single_data()
-    return yaml.safe_load(text)
 
 
 def validate(schema: type[Model], values: Any, file: str, prefix: str = "") -> Model:
@@ -54,7 +36,10 @@ def validate(schema: type[Model], values: Any, file: str, prefix: str = "") -> M
         return schema.model_validate(values)
     except ValidationError as error:
         lines = [_explain(schema, problem, file, prefix) for problem in error.errors()]
-        raise UserError("\n".join(dict.fromkeys(lines))) from None
+        lines = list(dict.fromkeys(lines))
+        if len(lines) > TOLD:
+            lines = [*lines[:TOLD], f"{file}: and {len(lines) - TOLD} more mistakes"]
+        raise UserError("\n".join(lines)) from None
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +79,9 @@ class Library:
         that wait for it.
         """
         path = self.folder / kind / f"{name}.yaml"
-        if not path.is_file():
+        if not _is_name(name) or not path.is_file():
             known = sorted(found.stem for found in (self.folder / kind).glob("*.yaml"))
+            name, path = shortened(name), self.folder / kind / f"{shortened(name)}.yaml"
             raise UserError(
                 f"{file}: {key}: '{name}' is unknown: there is no {path}."
                 f"{suggest(name, known)} Known: {', '.join(known)}"
@@ -103,7 +89,7 @@ class Library:
         if name in inside:
             circle = " -> ".join([*inside[inside.index(name) :], name])
             raise UserError(f"{file}: {key}: '{name}' is built on itself: {circle}")
-        label, values = str(path), read_yaml(path)
+        label, values = str(path), read_yaml(path, cut=False)
         change = self.overrides.get(kind, {}).get(name)
         if change is not None:
             label = f"{path} (with {self.file}: overrides.{kind}.{name})"
@@ -126,7 +112,8 @@ def library(folder: Path, overrides: Any, file: str) -> Library:
             raise UserError(unknown_key(file, f"overrides.{kind}", str(kind), list(NAMED)))
         found[kind] = {}
         for name, change in mapping(entries, f"overrides.{kind}", file).items():
-            if not (folder / kind / f"{name}.yaml").is_file():
+            if not _is_name(name) or not (folder / kind / f"{name}.yaml").is_file():
+                name = shortened(name)
                 known = sorted(entry.stem for entry in (folder / kind).glob("*.yaml"))
                 raise UserError(
                     f"{file}: overrides.{kind}: there is no {folder / kind / name}.yaml."
@@ -145,13 +132,15 @@ def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> s
         return f"{file}: {key}: missing; this key is required"
     if problem["type"] == "value_error":  # a rule that joins several keys
         return f"{file}: {key + ': ' if key else ''}{problem['ctx']['error']}"
-    return f"{file}: {key}: {problem['input']!r} is not allowed: {problem['msg']}"
+    return f"{file}: {key}: {shown(problem['input'])} is not allowed: {problem['msg']}"
 
 
 def unknown_key(file: str, key: str, word: str, allowed: list[str]) -> str:
     """The message."""
     hint = f" It is {MOVED[key]} now." if key in MOVED else suggest(word, allowed)
-    return f"{file}: {key}: unknown key.{hint} Allowed: {', '.join(sorted(allowed))}"
+    return (
+        f"{file}: {shortened(key, SHOWN)}: unknown key.{hint} Allowed: {', '.join(sorted(allowed))}"
+    )
 
 
 def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
@@ -180,7 +169,7 @@ def registered(
     word = values.get(key)
     if not isinstance(word, str) or word not in known:
         raise UserError(
-            f"{file}: {join(prefix, key)}: {word!r} is not {what}.{suggest(str(word), known)}"
+            f"{file}: {join(prefix, key)}: {shown(word)} is not {what}.{suggest(str(word), known)}"
             f" Known: {', '.join(sorted(known))}"
         )
     return word
@@ -189,7 +178,7 @@ def registered(
 def mapping(value: Any, key: str, file: str) -> dict[str, Any]:
     """`value`, which must be a mapping."""
     if not isinstance(value, dict):
-        raise UserError(f"{file}: {key}: must be a mapping of names to entries, not {value!r}")
+        raise UserError(f"{file}: {key}: must be a mapping of names to entries, not {shown(value)}")
     return value
 
 
@@ -198,5 +187,19 @@ def join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def shown(value: Any) -> str:
+    """A wrong value as a message shows it."""
+    return shortened(repr(value), SHOWN)
+
+
+def shortened(text: Any, length: int = NAME_LENGTH) -> str:
+    """A text, or its first characters where it is longer."""
+    word = str(text)
+    return word if len(word) <= length else f"{word[:length]}..."
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it may name a file of a configuration's folder."""
+    return (
+        isinstance(name, str) and len(name) <= NAME_LENGTH and FILE_NAME.fullmatch(name) is not None
+    )

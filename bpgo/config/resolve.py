@@ -17,7 +17,6 @@ from bpgo.config.library import (
     library,
     mapping,
     merge,
-    read_yaml,
     registered,
     unknown_key,
     validate,
@@ -33,6 +32,7 @@ from bpgo.config.settings import (
     SweepSettings,
 )
 from bpgo.config.world_weights import with_world_weights
+from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError, suggest
 from bpgo.storage.files import repository_root, write_text
 
@@ -99,6 +99,9 @@ def resolve(
         for name, entry in mapping(values.get("sweeps") or {}, "sweeps", file).items()
     }
     files = library(folder, overrides, file)
+    for name in files.overrides.get("trust", {}):  # whether an arm has the rule or not
+        rule = _rule_values(name, files, file, f"overrides.trust.{name}")
+        _rule_settings(rule, f"{file}: overrides.trust.{name}", "")
     arms = _resolve_arms(experiments, sweeps, files, file)
     rewards = _resolve_rewards(experiments, files, file)
     resolved = {
@@ -120,6 +123,7 @@ def resolve(
     config_checks.check_measured(settings, file)
     arm_checks.check_arms(settings, file)
     config_checks.check_kernels(settings, file)
+    config_checks.check_guidance(settings, file)
     return settings
 
 

@@ -14,11 +14,12 @@ from typing import Annotated, Any, NoReturn
 from pydantic import Field
 
 from bpgo.config.digests import NO_RESULT, digest_of
-from bpgo.config.fields import Count, Name, Strict
-from bpgo.config.library import mapping, merge, read_yaml, unknown_key, validate
+from bpgo.config.fields import Count, Name, Seed, Strict
+from bpgo.config.library import mapping, merge, unknown_key, validate
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, resolve
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
+from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError, suggest
 
 SEARCH = "instrument.yaml"  # its name beside configurations
@@ -32,7 +33,7 @@ class SearchSettings(Strict):
     """What a search file holds."""
 
     experiment: Name  # of the configuration
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]  # never reported ones
+    seeds: Annotated[list[Seed], Field(min_length=1)]  # never reported ones
     iterations: Count
     evaluate_every: Count  # iterations
     prompts: Count  # evaluation prompts, the first ones

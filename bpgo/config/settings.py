@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny
 
 from bpgo.config.declared import AnalysisSettings, PrimaryContrast
 from bpgo.config.digests import JUDGING, digest_of
@@ -24,8 +24,10 @@ from bpgo.config.fields import (
     Number,
     Positive,
     Schedule,
+    Seed,
     Strict,
     Task,
+    each_once,
 )
 from bpgo.config.groups import GroupSettings
 from bpgo.config.paper import PaperSettings
@@ -95,7 +97,7 @@ class PromptSettings(Strict):
     kind: str  # key of bpgo.registry.PROMPTS
     train: Count
     evaluation: Count
-    seed: int = 0
+    seed: Seed = 0
     source: str = ""
 
     @property
@@ -213,7 +215,7 @@ class CalibrationSettings(Strict):
     samples_per_prompt: Annotated[int, Field(ge=2)]
     # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
     # of the reward, as published weights are, and all arms and seeds share its samples.
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ExperimentSettings(Strict):
@@ -221,11 +223,11 @@ class ExperimentSettings(Strict):
 
     title: str
     training_reward: Name
-    judges: Annotated[list[Name], Field(min_length=1)]
+    judges: Annotated[list[Name], Field(min_length=1), AfterValidator(each_once)]
     # Scored on training rollouts for analysis; no arm sees them.
-    diagnostics: list[Name] = Field(default=[])
-    arms: Annotated[list[Name], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    diagnostics: Annotated[list[Name], AfterValidator(each_once)] = Field(default=[])
+    arms: Annotated[list[Name], Field(min_length=1), AfterValidator(each_once)]
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(each_once)]
     primary: PrimaryContrast | None = None  # what it is to decide
     paper: PaperSettings | None = None  # where the paper reports the same model and rewards
 
@@ -236,7 +238,7 @@ class SweepSettings(Strict):
     experiment: Name
     arm: Name
     setting: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")]  # dots go down
-    values: Annotated[list[Number], Field(min_length=1)]
+    values: Annotated[list[Number], Field(min_length=1), AfterValidator(each_once)]
 
     @property
     def word(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bpgo.core.arm import Arm
+from bpgo.errors import NonFiniteError
 from bpgo.run import checkpoint as checkpoints
 from bpgo.run.ema import EMA
 from bpgo.run.processes import Processes
@@ -41,9 +44,28 @@ class RunState:
             if main:
                 checkpoints.save(folder, found, digest)
 
-    def restore(self, folder: Path, digest: str) -> tuple[int, dict[str, Any], list[str]]:
-        """Take the newest whole checkpoint: its iteration (0: none), its `extra`, and notes."""
-        found, notes = checkpoints.load_newest(folder, digest)
+    @contextmanager
+    def tried(self, folder: Path, iteration: int) -> Iterator[None]:
+        """Inside, an iteration is made; where it diverges, the state before it was not good."""
+        try:
+            yield
+        except NonFiniteError as error:
+            aside = checkpoints.set_aside(folder, iteration - 1) if self.processes.main else None
+            if aside is None:
+                raise
+            raise NonFiniteError(
+                f"{error}. The state before it is set aside as {aside}: a step from it failed."
+                " To go on from it all the same, take the ending away"
+            ) from None
+
+    def restore(
+        self, folder: Path, digest: str, logged: int
+    ) -> tuple[int, dict[str, Any], list[str]]:
+        """Take the newest whole checkpoint of no more iterations than are `logged`.
+
+        Gives its iteration (0: none), its `extra`, and notes.
+        """
+        found, notes = checkpoints.load_newest(folder, digest, logged)
         if found is None:
             return 0, {}, notes
         weights = self.parameters

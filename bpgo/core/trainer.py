@@ -27,7 +27,7 @@ from bpgo.errors import NonFiniteError, RunInterruptedError
 from bpgo.interfaces import OF_PROMPTS, Policy, PromptEmbeddings, Reward
 from bpgo.records import AdvantageResult, Calibration, Plan, PromptBatch, Rollout
 from bpgo.run import memory
-from bpgo.run.folder import RowLog, RunLogs, lock, on_stop_signals
+from bpgo.run.folder import RowLog, RunLogs, lock, logged_iterations, on_stop_signals
 from bpgo.run.optimizer import make_optimizer
 from bpgo.run.processes import Processes, check_parts
 from bpgo.run.sharding import ShardedModel, local_size
@@ -116,7 +116,7 @@ class Trainer:
         """Train from the newest checkpoint, or from the start, to the last iteration.
 
         Raises:
-            RunInterruptedError: after SIGTERM or SIGUSR1, with the state saved.
+            RunInterruptedError: after a signal to stop (`bpgo.run.folder`), with the state saved.
             NonFiniteError: for a reward, loss or gradient that is not a number.
             UserError: if another process trains this run, or its state has another configuration.
         """
@@ -135,11 +135,12 @@ class Trainer:
                 if self.processes.main:
                     logs = held.enter_context(RunLogs(self.output, self.title, total, done, notes))
             for iteration in range(done + 1, total + 1):
-                entry = self.iterate(iteration, logs.rows if logs else None)
+                with self.state.tried(self.output / "state", iteration):
+                    entry = self.iterate(iteration, logs.rows if logs else None)
                 with self.processes.together():
                     if logs:
                         logs.write(entry)
-                self._keep(iteration)
+                self._keep(iteration, logs)
 
     def iterate(self, iteration: int, rows: RowLog | None = None) -> dict[str, Any]:
         """One iteration, numbered from 1: what `metrics.jsonl` says of it; nothing is saved."""
@@ -331,7 +332,7 @@ class Trainer:
             return found
         return replace(found, log_probs=batch.log_probs.unflatten(0, (len(chosen), -1)))
 
-    def _keep(self, iteration: int) -> None:
+    def _keep(self, iteration: int, logs: RunLogs | None) -> None:
         """Snapshots for the curves, checkpoints for resuming; stop here if asked to."""
         training = self.settings.training
         last = iteration == training.iterations
@@ -339,6 +340,9 @@ class Trainer:
         if iteration % training.snapshot_every == 0 and not last:
             self.save_policy(self.output / "snapshots" / f"iteration_{iteration:06d}")
         if last or stop or iteration % training.checkpoint_every == 0:
+            with self.processes.together():
+                if logs:
+                    logs.sync()
             extra = {"wall_seconds": self.wall_seconds, "batch_size": self.updater.batch_size}
             self.state.save(self.output / "state", iteration, self.config_digest, extra)
         if stop and not last:
@@ -365,7 +369,9 @@ class Trainer:
         return self.averages[JUDGED].swapped() if JUDGED in self.averages else nullcontext()
 
     def _resume(self) -> tuple[int, list[str]]:
-        done, extra, notes = self.state.restore(self.output / "state", self.config_digest)
+        done, extra, notes = self.state.restore(
+            self.output / "state", self.config_digest, logged_iterations(self.output)
+        )
         self.wall_seconds = extra.get("wall_seconds", 0.0)
         if self.settings.rollout.batch_size == "auto":  # a resumed run goes on with the same
             self.updater.batch_size = extra.get("batch_size", 0)

@@ -19,6 +19,7 @@ from bpgo.storage.files import atomic_path, sha256, text_digest, write_text
 from bpgo.storage.hub import COMMIT
 
 HOST = torch.device("cpu")
+DIGEST = ".sha256"  # of an entry, beside it
 SMALL = 2**24  # bytes: such a file is read again for its digest, which takes 10 ms
 
 
@@ -28,7 +29,8 @@ def prompt_embeddings(policy: Policy, prompts: PromptBatch, cache: Path) -> Prom
     Thousands of prompts take gigabytes: they stay in the file on the host, mapped, and are read as
     they are used. The key is the texts, the text encoders and tokenizers (see `encoder_key`), the
     padded length and the dtype, with first frames also these and the size of a sample; so a changed
-    prompt set or another model never meets a stale entry. An unreadable entry is made again. Where
+    prompt set or another model never meets a stale entry. An entry that is damaged, or another's
+    by its digest, is made again. Where
     all is cached, no encoder is loaded; of several processes that start at once, one makes the
     entry and the others wait for it.
     """
@@ -64,13 +66,17 @@ def _write(path: Path, embeddings: PromptEmbeddings) -> None:
     state = {
         name: value.contiguous() for name, value in vars(embeddings).items() if value is not None
     }
+    path.with_suffix(DIGEST).unlink(missing_ok=True)  # never an entry with another one's digest
     with atomic_path(path) as temporary:
         save_file(state, temporary)
+    write_text(path.with_suffix(DIGEST), sha256(path))
 
 
 def _read(path: Path, policy: Policy) -> PromptEmbeddings | None:
-    """None where there is no entry, or one that cannot be used."""
+    """None where there is no entry, or one that is not as it was written."""
     try:
+        if path.with_suffix(DIGEST).read_text(encoding="utf-8") != _digest(path, path.parent):
+            return None
         return PromptEmbeddings(**load_file(path)).to(HOST, policy.dtype)
     except (FileNotFoundError, SafetensorError, TypeError):
         return None

@@ -89,6 +89,7 @@ def _fields(
     if entry is None:  # an empty line
         return "", None
     if isinstance(entry, str) and len(columns) == 1:
+        _check_characters(entry, "text")
         return entry.strip(), None
     if not isinstance(entry, dict):
         raise ValueError(f"needs an object with '{column}'")
@@ -98,8 +99,15 @@ def _fields(
     text = entry[column]
     if text is not None and not isinstance(text, str):
         raise ValueError(f"'{column}' is not text: {text!r}")
+    _check_characters(text or "", column)
     ambiguity = None if ambiguity_column is None else _ambiguity(entry[ambiguity_column])
     return (text or "").strip(), ambiguity
+
+
+def _check_characters(text: str, column: str) -> None:
+    """JSON can hold half a character (an emoji cut in two), which no UTF-8 file can."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"'{column}' holds half a character: {text[:80]!a}")
 
 
 def _first_frame(entry: Any, column: str | None) -> str | None:

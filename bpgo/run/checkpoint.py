@@ -21,6 +21,7 @@ from bpgo.errors import UserError
 from bpgo.storage.files import atomic_directory, read_json, sha256, write_json
 
 KEEP = 2
+FAILED, MARK = ".failed", "diverged"
 PATTERN = re.compile(r"iteration_(\d{6})")
 TENSORS = ("weights", "optimizer", "ema")
 
@@ -53,19 +54,58 @@ def save(folder: Path, checkpoint: Checkpoint, config_digest: str) -> Path:
         )
         digests = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
         write_json(temporary / "digests.json", digests)
-    for old in _folders(folder)[:-KEEP]:
+    for old in [*_folders(folder)[:-KEEP], *folder.glob(f"*{FAILED}")]:
         shutil.rmtree(old)
     return target
 
 
-def load_newest(folder: Path, config_digest: str) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, and one line for each broken one that was passed over.
+def set_aside(folder: Path, iteration: int) -> Path | None:
+    """Let no run go on from the checkpoint of an iteration after which a step failed.
+
+    It is kept beside the others, as `iteration_000040.failed`, until the next one is written:
+    gives that folder, None where there is no such checkpoint.
+    """
+    found = folder / f"iteration_{iteration:06d}"
+    if not found.is_dir():
+        return None
+    aside = found.with_suffix(FAILED)
+    shutil.rmtree(aside, ignore_errors=True)
+    return found.replace(aside)
+
+
+def mark_failed(folder: Path) -> None:
+    """Say that the run diverged: with other settings it starts over (see `discard_failed`)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
+
+
+def discard_failed(folder: Path, config_digest: str) -> None:
+    """Remove the state of a run that diverged, if it is of another configuration."""
+    if not (folder / MARK).exists():
+        return
+    try:
+        found, _ = load_newest(folder, config_digest)
+    except UserError:
+        found = None
+    if found is None:
+        shutil.rmtree(folder)
+
+
+def load_newest(
+    folder: Path, config_digest: str, logged: int | None = None
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and one line for each that was passed over.
+
+    A broken one is, and one of more iterations than the run's logs hold (`logged`; None: all).
 
     Raises:
         UserError: if the newest whole checkpoint belongs to another configuration.
     """
     skipped: list[str] = []
     for path in reversed(_folders(folder)):
+        if logged is not None and int(path.name.rpartition("_")[2]) > logged:
+            skipped.append(f"{path}: passed over: the run's logs are whole to iteration {logged}")
+            continue
         try:
             found, digest = _read(path)
         except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,38 +18,64 @@ from torch import Tensor
 
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
-from bpgo.run.progress import MetricsLog, Progress, reopen
+from bpgo.run.progress import MetricsLog, Progress, reopen, whole_iterations
+from bpgo.storage.files import remove_parts
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# A terminal sends SIGINT (Ctrl-C) and, when it is closed, SIGHUP.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+METRICS, ROWS = "metrics.jsonl", "rollouts.jsonl"
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # what `flock` says of another's lock
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """One run per folder: the operating system drops the lock when the process ends."""
+    """One run per folder: the operating system drops the lock when the process ends.
+
+    What a killed process left half written in the folder is removed.
+
+    Raises:
+        UserError: if another process has it, or the file system knows no locks.
+    """
     path = folder / ".lock"
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder} is being trained by another process") from None
+        except OSError as error:
+            if error.errno in HELD:
+                raise UserError(f"{folder} is being trained by another process") from None
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}), so two processes could train one run:"
+                " put the results on a file system with flock (Lustre: mount it with -o flock)"
+            ) from None
         file.write(str(os.getpid()))
         file.flush()
+        for place in (folder, folder / "state", folder / "snapshots"):
+            remove_parts(place)
         yield
 
 
 @contextmanager
 def on_stop_signals(request: Callable[[], None]) -> Iterator[None]:
-    """Inside the block SIGTERM and SIGUSR1 call `request`; after it, the old handlers stand."""
+    """Inside the block the `STOP_SIGNALS` call `request`; after it, the old handlers stand.
+
+    One that is ignored, such as SIGHUP under `nohup`, stays so.
+    """
 
     def handler(_number: int, _frame: FrameType | None) -> None:
         request()
 
-    kept = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    kept = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
         for number, old in kept.items():
             signal.signal(number, old)
+
+
+def logged_iterations(folder: Path) -> int:
+    """How many iterations, from the first, the logs of a run hold without a gap."""
+    return min(whole_iterations(folder / name) for name in (METRICS, ROWS))
 
 
 class RowLog:
@@ -80,6 +107,10 @@ class RowLog:
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Have all lines on the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Flush and close the file."""
         self._file.close()
@@ -92,7 +123,7 @@ class RunLogs:
         self, folder: Path, title: str, total: int, done: int, notes: Iterable[str]
     ) -> None:
         self.metrics = MetricsLog(folder, done)
-        self.rows = RowLog(folder / "rollouts.jsonl", done)
+        self.rows = RowLog(folder / ROWS, done)
         self.progress = Progress(title, total, done)
         self._notes = notes
 
@@ -106,6 +137,11 @@ class RunLogs:
         self.progress.__exit__(*error)
         self.metrics.close()
         self.rows.close()
+
+    def sync(self) -> None:
+        """Have all lines on the disk, before a checkpoint counts on them."""
+        self.metrics.sync()
+        self.rows.sync()
 
     def write(self, entry: dict[str, Any]) -> None:
         """One finished iteration."""

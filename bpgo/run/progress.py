@@ -46,6 +46,10 @@ class MetricsLog:
         event = Event(wall_time=time.time(), step=entry["iteration"], summary=Summary(value=values))
         self._events.add_event(event)
 
+    def sync(self) -> None:
+        """Have all lines on the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Flush and close both files."""
         self._file.close()
@@ -54,9 +58,19 @@ class MetricsLog:
 
 def reopen(path: Path, finished: int) -> TextIO:
     """Open a JSONL file to append to, without the lines of iterations after `finished`."""
-    kept = [entry for entry in read_lines(path) if entry["iteration"] <= finished]
+    kept = read_lines(path)[: whole_iterations(path, finished)]
     write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
     return path.open("a", encoding="utf-8")
+
+
+def whole_iterations(path: Path, most: int | None = None) -> int:
+    """How many iterations, from the first, a JSONL file has one whole line for; `most` of them."""
+    found = 0
+    for number, entry in enumerate(read_lines(path), start=1):
+        if not isinstance(entry, dict) or entry.get("iteration") != number or found == most:
+            break
+        found = number
+    return found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -64,7 +78,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     entries = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             entries.append(json.loads(line))
         except json.JSONDecodeError:

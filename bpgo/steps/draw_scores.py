@@ -14,11 +14,11 @@ import pandas as pd
 
 from bpgo.config.digests import digest_of
 from bpgo.config.settings import Settings
-from bpgo.errors import NonFiniteError, UserError
+from bpgo.errors import NonFiniteError
 from bpgo.records import PromptBatch, Samples
 from bpgo.run.progress import Progress
 from bpgo.steps.draws import Draws
-from bpgo.storage.files import atomic_path
+from bpgo.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,8 +96,7 @@ def scales(
 def save_scores(path: Path, settings: Settings, drawn: str, table: pd.DataFrame) -> None:
     """Write a `score_table` with, in each row, what the score depends on (see `read_scores`)."""
     made = {name: _made_of(settings, drawn, str(name)) for name in table.reward.unique()}
-    with atomic_path(path) as temporary:
-        table.assign(digest=table.reward.map(made)).to_parquet(temporary, index=False)
+    write_table(table.assign(digest=table.reward.map(made)), path)
 
 
 def read_scores(path: Path, settings: Settings, drawn: str, draws: Draws) -> Scores:
@@ -108,12 +107,7 @@ def read_scores(path: Path, settings: Settings, drawn: str, draws: Draws) -> Sco
     Raises:
         UserError: if the file is missing or cannot be read.
     """
-    if not path.exists():
-        raise UserError(f"{path}: no such file: run `calibrate` first")
-    try:
-        table = pd.read_parquet(path, columns=[*KEYS, "reward", "score", "digest"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; run `calibrate` again") from None
+    table = read_table(path, "run `calibrate` again", [*KEYS, "reward", "score", "digest"])
     rows = [(name, sample) for name in draws.batch.ids for sample in range(draws.group)]
     found: Scores = {}
     for name, kept in table.groupby("reward", sort=False):

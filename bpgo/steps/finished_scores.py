@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bpgo.storage.files import atomic_path, sha256, text_digest
+from bpgo.storage.files import sha256, text_digest
+from bpgo.storage.tables import read_table, write_table
 
 
 class FinishedScores:
@@ -30,12 +31,11 @@ class FinishedScores:
         return self._file(name).exists()
 
     def __getitem__(self, name: str) -> np.ndarray:
-        values: np.ndarray = pd.read_parquet(self._file(name)).score.to_numpy()
+        values: np.ndarray = read_table(self._file(name), f"remove {self.folder}").score.to_numpy()
         return values
 
     def __setitem__(self, name: str, scores: np.ndarray) -> None:
-        with atomic_path(self._file(name)) as path:
-            pd.DataFrame({"score": scores}).to_parquet(path, index=False)
+        write_table(pd.DataFrame({"score": scores}), self._file(name))
 
     def remove(self) -> None:
         """Forget all, older ones too."""

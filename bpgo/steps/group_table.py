@@ -18,6 +18,7 @@ from torch import Tensor
 from bpgo.core.scoring import PART
 from bpgo.errors import UserError
 from bpgo.storage.files import atomic_path
+from bpgo.storage.tables import read_arrow
 
 KEYS = ["iteration", "prompt_id", "ambiguity", "sample"]
 DIGEST = b"config_digest"  # in the file's metadata
@@ -38,7 +39,7 @@ def save_groups(path: Path, digest: str, table: pd.DataFrame) -> None:
     made = pa.Table.from_pandas(table, preserve_index=False)
     made = made.replace_schema_metadata({DIGEST: digest.encode()})
     with atomic_path(path) as temporary:
-        pq.write_table(made, temporary, compression="zstd")
+        pq.write_table(made, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_groups(path: Path, digest: str, rewards: list[str]) -> list[Batch]:
@@ -74,13 +75,7 @@ def read_rollouts(path: Path, training_reward: str, known: list[str]) -> list[Ba
 
 
 def _read(path: Path, what: str) -> pa.Table:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file: {what}")
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as Parquet: {reason}") from None
+    return read_arrow(path, what)
 
 
 def _batches(path: Path, table: pd.DataFrame, rewards: list[str]) -> list[Batch]:

@@ -32,10 +32,10 @@ from bpgo.records import PromptBatch, Samples
 from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
-from bpgo.steps.kept_policies import stages_of
+from bpgo.steps.kept_policies import check_policies, failure_of, stages_of
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.stored_samples import StoredSamples
-from bpgo.storage.files import atomic_path
+from bpgo.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
     from bpgo.interfaces import Features
@@ -65,6 +65,10 @@ def harm_run(
     loading.check_run(settings, run)
     if run.arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy: `harm-base` measures it")
+    if failure_of(trained) is not None:
+        _write([], output)
+        return
+    check_policies(settings, run, trained)
     device = loading.prepare_process(settings, threads)
     rows: list[Row] = []
     stages = stages_of(settings, trained)
@@ -177,9 +181,7 @@ def _distance(
     sets = []
     for folder, wanted in ((samples, iteration), (base, 0)):
         path = folder / "index.parquet"
-        if not path.is_file():
-            raise UserError(f"{path}: no such file: run `sample` first")
-        index = pd.read_parquet(path)
+        index = read_table(path, "run `sample` again")
         index = index[(index["iteration"] == wanted) & (index["sample"] == 0)]
         index = index.sort_values("prompt_id", ignore_index=True)
         sets.append((folder, index))
@@ -202,12 +204,11 @@ def _features(settings: Settings, features: Features, folder: Path, index: Any) 
 
 def _write(rows: Any, output: Path) -> None:
     table = pd.DataFrame(rows, columns=["iteration", "measure", "prompt_id", "value"])
-    bad = table[~np.isfinite(table["value"])]
+    bad = table[~np.isfinite(table["value"].astype(float))]
     if len(bad):
         row = bad.iloc[0]
         raise NonFiniteError(
             f"{output}: {row['measure']} of prompt '{row['prompt_id']}' at iteration"
             f" {row['iteration']} is {row['value']}"
         )
-    with atomic_path(output) as path:
-        table.to_parquet(path, index=False)
+    write_table(table, output)

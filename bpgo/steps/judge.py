@@ -14,7 +14,7 @@ from bpgo.steps.draw_scores import Scores, read_scores, scales, score_draws, sco
 from bpgo.steps.draws import Draws, open_draws
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.sums import with_sums
-from bpgo.storage.files import atomic_path
+from bpgo.storage.tables import write_table
 
 
 def judge(
@@ -51,8 +51,7 @@ def judge(
     table = score_table(samples, models, known)
     anchor = replace(anchor, parts=anchor.parts | scales(settings, names, table))
     table = with_sums(settings, names, table, anchor)
-    with atomic_path(output / "samples.parquet") as path:
-        table.to_parquet(path, index=False)
+    write_table(table, output / "samples.parquet")
     anchor.save(output / "scales.json")
 
 

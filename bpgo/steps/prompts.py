@@ -150,6 +150,8 @@ def _prompt(entry: Any, folder: Path) -> tuple[str, str, float, Path | None]:
         raise ValueError(f"id {identifier!r} may hold only letters, digits, '_', '-' and '.'")
     if not text:
         raise ValueError("'text' is empty")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"'text' holds half a character: {text[:80]!a}")
     frame = _first_frame(entry.get("first_frame"), folder)
     if ambiguity is None:
         return identifier, text, math.nan, frame

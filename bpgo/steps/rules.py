@@ -37,6 +37,7 @@ from bpgo.registry import load_arm_class
 from bpgo.steps.group_table import Batch, read_groups, read_rollouts
 from bpgo.steps.seen_groups import Seen, seen_groups
 from bpgo.storage.files import atomic_directory, write_json
+from bpgo.storage.tables import write_table
 from bpgo.trust.measures import goodman_kruskal
 
 BASE, UNIFORM = "base", "uniform"  # the source of groups that no run drew; no rule
@@ -98,7 +99,7 @@ def rules(
                 frames.append(table.assign(seed=stream.seed, **labels))
     with atomic_directory(output) as folder:
         table = pd.concat(frames, ignore_index=True)
-        table.to_parquet(folder / "judged.parquet", index=False, compression="zstd")
+        write_table(table, folder / "judged.parquet", compression="zstd")
         write_json(folder / "rules.json", list(notes.values()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -19,12 +20,13 @@ from bpgo.records import PromptBatch
 from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
-from bpgo.steps.kept_policies import stages_of
+from bpgo.steps.kept_policies import check_policies, failure_of, stages_of
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.saved_samples import save_samples
 from bpgo.storage.clips import check_clips
-from bpgo.storage.files import atomic_path
+from bpgo.storage.tables import write_table
 
+COLUMNS = ["prompt_id", "text", "ambiguity", "sample", "seed", "iteration", "path"]
 Stages = list[tuple[int, Path | None]]
 
 
@@ -39,15 +41,22 @@ def sample_run(
     """Write PNG files, or MP4 files of clips, and, last, `index.parquet`.
 
     The final policy is sampled on all evaluation prompts, each snapshot on the first
-    `evaluation.curve_prompts`. The noise is named by (seed, prompt id, sample): equal for every
-    arm and snapshot, so rows of different arms pair. `trained` is the training run's folder.
+    `evaluation.curve_prompts`; a run that failed has an empty index. The noise is named by (seed,
+    prompt id, sample): equal for every arm and snapshot, so rows of different arms pair. `trained`
+    is the training run's folder.
 
     Raises:
-        UserError: for an unknown run, and for the base policy, which `sample_base` samples.
+        UserError: for an unknown run, for the base policy, which `sample_base` samples, and for
+            policies that are not those which the run has made.
     """
     loading.check_run(settings, run)
     if run.arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy: `sample-base` samples it")
+    if (why := failure_of(trained)) is not None:
+        print(f"{run.folder}: nothing to sample, the run failed: {why}", file=sys.stderr)
+        write_table(pd.DataFrame(columns=COLUMNS), output / "index.parquet")
+        return
+    check_policies(settings, run, trained)
     stages: Stages = [*stages_of(settings, trained)]
     _sample(settings, run.seed, run.folder, prompts, stages, output, threads)
 
@@ -88,8 +97,7 @@ def _sample(
                 _draw(settings, policy, batch[:count], embeddings, seed, iteration, output)
             )
             progress.step(done)
-    with atomic_path(output / "index.parquet") as path:
-        pd.concat(tables, ignore_index=True).to_parquet(path, index=False)
+    write_table(pd.concat(tables, ignore_index=True), output / "index.parquet")
 
 
 def _draw(

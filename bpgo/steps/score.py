@@ -23,7 +23,7 @@ from bpgo.steps import loading
 from bpgo.steps.finished_scores import FinishedScores
 from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError
 from bpgo.steps.sums import with_sums
-from bpgo.storage.files import atomic_path
+from bpgo.storage.tables import read_table, write_table
 
 KEYS = ["prompt_id", "ambiguity", "sample", "iteration"]
 
@@ -54,6 +54,10 @@ def score_run(
         known = ", ".join(settings.environments_of(run.experiment))
         raise UserError(f"--environment: no reward runs in '{environment}'. Known: {known}")
     index = _read_index(samples)
+    if index.empty:  # the run failed
+        columns = [*asdict(run), *KEYS, "reward", "score"]
+        write_table(pd.DataFrame(columns=columns), output)
+        return
     anchor = None
     if any(settings.rewards[name].needs_calibration for name in names):
         anchor = _read_calibration(calibration)
@@ -80,8 +84,7 @@ def score_run(
     table = with_sums(settings, names, pd.concat(frames, ignore_index=True), anchor)
     for place, (name, value) in enumerate(asdict(run).items()):
         table.insert(place, name, value)
-    with atomic_path(output) as path:
-        table.to_parquet(path, index=False)
+    write_table(table, output)
     finished.remove()
 
 
@@ -155,12 +158,7 @@ def _read_calibration(path: Path | None) -> Calibration:
 
 def _read_index(samples: Path) -> pd.DataFrame:
     path = samples / "index.parquet"
-    if not path.exists():
-        raise UserError(f"{path}: no such file: run `sample` first")
-    try:
-        index = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+    index = read_table(path, "run `sample` again")
     for column in [*KEYS, "text", "path"]:
         if column not in index:
             raise UserError(f"{path}: has no column '{column}'; run `sample` again")

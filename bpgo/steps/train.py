@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,19 @@ import pandas as pd
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.trainer import Trainer
-from bpgo.errors import UserError
+from bpgo.errors import DIVERGED, RunError, UserError
 from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import Calibration
 from bpgo.run import processes
+from bpgo.run.checkpoint import discard_failed, mark_failed
 from bpgo.run.manifest import manifest
 from bpgo.run.processes import Processes
 from bpgo.run.progress import read_lines
 from bpgo.steps import loading
+from bpgo.steps.kept_policies import policy_digests
 from bpgo.steps.prompts import read_prompts
-from bpgo.storage.files import atomic_path, write_json
+from bpgo.storage.files import write_json
+from bpgo.storage.tables import write_table
 
 
 def train(
@@ -32,8 +36,12 @@ def train(
     calibration: Path,
     output: Path,
     threads: int = 1,
+    record: bool = False,
 ) -> None:
     """Train one arm with one seed; resumes by itself from the newest checkpoint in `output`.
+
+    With `record`, a run that diverges is no error: its manifest says why it `failed`, and the
+    comparison of the others goes on without it.
 
     Writes `policy/`, `snapshots/`, `metrics.parquet`, `rollouts.parquet` and, last,
     `manifest.json`; then the checkpoints are removed. See `bpgo.core.trainer.Trainer.run` for what
@@ -45,10 +53,26 @@ def train(
     group = processes.start()
     device = loading.prepare_process(settings, threads)
     trainer = build_trainer(settings, run, prompts, calibration, output, device, group)
-    trainer.run()
+    entries: dict[str, Any] = {**asdict(run), "device": device, "threads": threads}
+    with group.together():
+        if group.main:
+            discard_failed(output / "state", settings.run_digest(run))
+    try:
+        trainer.run()
+    except RunError as error:
+        if not record or error.exit_code != DIVERGED:
+            raise
+        if group.main:
+            print(f"the run failed: {error}", file=sys.stderr)
+            mark_failed(output / "state")
+            _finish(settings, run, output, trainer, {**entries, "failed": str(error)})
+        group.close()
+        return
     trainer.save_policy(output / "policy")
     if group.main:
-        _finish(settings, run, output, device, threads, trainer)
+        _finish(settings, run, output, trainer, {**entries, "files": policy_digests(output)})
+        # A finished run has nothing to resume; its state would only refuse later settings.
+        shutil.rmtree(output / "state", ignore_errors=True)
     group.close()
 
 
@@ -56,25 +80,20 @@ def _finish(
     settings: Settings,
     run: Run,
     output: Path,
-    device: str,
-    threads: int,
     trainer: Trainer,
+    entries: dict[str, Any],
 ) -> None:
-    """Tables and, last, the manifest."""
+    """Tables and, last, the manifest with these and further `entries`."""
     _write_tables(output)
     write_json(
         output / "manifest.json",
         manifest(
-            **asdict(run),
+            **entries,
             config_digest=settings.run_digest(run),
             wall_seconds=trainer.wall_seconds,
-            device=device,
-            threads=threads,
             processes=trainer.processes.count,
         ),
     )
-    # A finished run has nothing to resume; its state would only refuse later settings.
-    shutil.rmtree(output / "state", ignore_errors=True)
 
 
 def build_trainer(
@@ -115,11 +134,10 @@ def build_trainer(
 
 
 def _write_tables(output: Path) -> None:
-    with atomic_path(output / "metrics.parquet") as path:
-        pd.DataFrame(read_lines(output / "metrics.jsonl")).to_parquet(path, index=False)
+    metrics = pd.DataFrame(read_lines(output / "metrics.jsonl"))
+    write_table(metrics, output / "metrics.parquet")
     rows = [row for entry in read_lines(output / "rollouts.jsonl") for row in _rows(entry)]
-    with atomic_path(output / "rollouts.parquet") as path:
-        pd.DataFrame(rows).to_parquet(path, index=False)
+    write_table(pd.DataFrame(rows), output / "rollouts.parquet")
 
 
 def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:

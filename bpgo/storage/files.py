@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from bpgo.errors import UserError
+
+PART = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # the names of what is not whole yet
+
+
+# What a disk can refuse, and what is needed then.
+REMEDIES = {
+    errno.ENOSPC: "free some space there, or put the results on another disk",
+    errno.EDQUOT: "free some of your quota, or put the results on another disk",
+    errno.EROFS: "make the file system writable, or put the results elsewhere",
+    errno.EACCES: "allow writing there, or put the results elsewhere",
+    errno.EPERM: "allow writing there, or put the results elsewhere",
+    errno.EIO: "the disk fails; put the results on another one",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or the file system's",
+}
 
 
 def repository_root() -> Path:
@@ -25,37 +43,88 @@ def atomic_path(path: Path) -> Iterator[Path]:
     never a part. On an error the temporary file is removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: writers such as pandas and PIL choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    with _disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        _flush(path.parent)
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Like `atomic_path` for a folder; an existing folder at `path` is replaced."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _flush(file)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
+    with _disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
-    _flush(path.parent)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _flush(path.parent)
+
+
+@contextmanager
+def _disk_explained(path: Path) -> Iterator[None]:
+    """A disk that takes no more becomes one message; safetensors has an error of its own for it."""
+    try:
+        yield
+    except Exception as error:
+        place = getattr(error, "filename", None) or path
+        reason = _disk_problem(error)
+        if reason is None or not str(place).startswith(str(path.parent)):
+            raise
+        raise UserError(f"{path}: cannot be written: {reason}") from None
+
+
+def told(error: Exception) -> str:
+    """The message of a user's mistake, or of a disk that is full, closed or broken.
+
+    Any other error is raised again.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if (reason := _disk_problem(error)) is None:
+        raise error
+    return f"{getattr(error, 'filename', None) or 'a file'}: {reason}"
+
+
+def _disk_problem(error: Exception) -> str | None:
+    """What is wrong with the disk, and what is needed; None if the error is another one."""
+    text, named = str(error), getattr(error, "errno", None)
+    number = next((n for n in REMEDIES if n == named or f"(os error {n})" in text), None)
+    if number is None or isinstance(error, UserError):
+        return None
+    return (
+        f"{os.strerror(number)}: {REMEDIES[number]}, and give the same command again. What was"
+        " whole before is kept"
+    )
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes left half written in `folder`; nobody else may write there."""
+    for path in Path(folder).glob(".*.part*"):
+        if not PART.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

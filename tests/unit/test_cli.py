@@ -139,7 +139,7 @@ def test_bad_usage(arguments: list[str], run: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "code"), [(UserError, 2), (NonFiniteError, 1), (RunInterruptedError, 75)]
+    ("failure", "code"), [(UserError, 2), (NonFiniteError, 3), (RunInterruptedError, 75)]
 )
 def test_exit_codes(
     failure: type[Exception],

@@ -120,9 +120,13 @@ def test_resumed_run_equals_an_uninterrupted_one(
         )
 
 
-def test_a_job_told_to_stop_lasts_as_long_as_its_command(prepared: Workspace) -> None:
-    """As clusters do it: SIGTERM to every process of the job at once."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_job_told_to_stop_lasts_as_long_as_its_command(
+    prepared: Workspace, number: signal.Signals
+) -> None:
+    """As clusters and terminals do it: the signal to every process of the job at once."""
     root, run = prepared.path("results"), prepared.path("results/runs/ambiguous/bpgo/seed_1")
+    shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(prepared.path("prompts"), root / "prompts")
     shutil.copytree(prepared.path("calibration"), root / "calibration" / "ambiguous")
     command = [sys.executable, "-m", "snakemake", "--configfile", str(prepared.configfile)]
@@ -139,7 +143,7 @@ def test_a_job_told_to_stop_lasts_as_long_as_its_command(prepared: Workspace) ->
                 time.sleep(0.01)
             training = int((run / ".lock").read_text())
             os.kill(training, signal.SIGSTOP)  # an iteration that takes long
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, number)
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(5)
             os.kill(training, signal.SIGCONT)
@@ -149,6 +153,7 @@ def test_a_job_told_to_stop_lasts_as_long_as_its_command(prepared: Workspace) ->
                 os.killpg(process.pid, signal.SIGKILL)
     log = root / "logs/train/ambiguous/bpgo/seed_1.log"
     assert "the state is saved" in log.read_text()
+    assert not list(prepared.path(".snakemake").glob("locks/*"))  # the same command goes on
     assert not (run / "manifest.json").exists()
 
 

@@ -11,11 +11,11 @@ from shlex import quote
 from bpgo.analysis import COLLECTED, FIGURES, SINCE, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
 from bpgo.config import jobs
+from bpgo.config.yaml_files import read_yaml
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.run import machine
 from bpgo.run.allocator import allocator_variables
-from bpgo.run.warm import folder as warm_folder
 from bpgo.storage.files import text_digest
 from bpgo.config.settings import BASE_ARM, Settings
 
@@ -76,6 +76,8 @@ def settings_of(root):
             return load_resolved(Path(REBUILT[root], "config.yaml"))
         scale = "smoke" if root in (SMOKE, *VIDEO_SMOKE) else "full"
         if root in (ROOT, SMOKE):
+            for each in workflow.configfiles:  # Snakemake's reading lets mistakes pass
+                read_yaml(Path(each))
             file = Path(workflow.configfiles[0])
             values = {key: value for key, value in config.items() if key not in WORKFLOW_OPTIONS}
             return resolve(values, file.parent, str(file), scale)
@@ -130,10 +132,11 @@ for checked in (ROOT, SMOKE):  # a mistake shows before any job
 # copy of a model that has moved there.
 ALLOCATOR, ALLOCATOR_PROBLEM = ({}, "") if settings_of(ROOT).machine.gpus else allocator_variables()
 EXPORTS = "".join(f" export {name}={quote(value)};" for name, value in ALLOCATOR.items())
-# A cluster that ends a job early sends SIGTERM to all of its processes. The shell must outlive its
-# command, which saves what it has; otherwise the job counts as ended and the command is killed.
+# A cluster that ends a job early sends SIGTERM to all of its processes, a terminal SIGINT (Ctrl-C) or
+# SIGHUP (closed). The shell must outlive its command, which saves what it has; otherwise the job
+# counts as ended and the command is killed.
 shell.prefix(
-    "set -euo pipefail; trap : TERM;{EXPORTS}"
+    "set -euo pipefail; trap : TERM INT HUP;{EXPORTS}"
     " export PYTHONPATH={workflow.basedir:q}${{PYTHONPATH:+:$PYTHONPATH}}; "
 )
 
@@ -280,7 +283,11 @@ def collectable(wildcards):
 def analysis_code():
     """Digest of the analysis: editing it draws tables and figures anew, and trains nothing."""
     files = sorted(Path(workflow.basedir, "bpgo", "analysis").rglob("*"))
-    texts = [file.read_text() for file in files if file.suffix in (".py", ".html", ".j2", ".css")]
+    texts = [
+        file.read_text(encoding="utf-8")
+        for file in files
+        if file.suffix in (".py", ".html", ".j2", ".css")
+    ]
     return text_digest("".join(texts))
 
 
@@ -361,40 +368,3 @@ def benchmark_file(name):
     Not by Snakemake's `benchmark:`, which would not see the process that does the job.
     """
     return lambda wildcards: Path(f"{{root}}/benchmarks/{name}.tsv".format(**dict(wildcards)))
-
-
-def start_warm():
-    """Let the jobs that this process starts find a server; its start is the first one's."""
-    if WARM.lower() == "false" or not workflow.is_main_process or workflow.non_local_exec:
-        return
-    jobs = [settings_of(root) for root in {*OWN, *REBUILT} & roots_of_jobs()]
-    full = all(settings.training.parameters == "full" for settings in jobs)
-    kinds = {settings.model.kind for settings in jobs} if full else set()
-    try:
-        warm_folder.open_folder(sorted(kinds))
-    except warm_folder.ColdError as error:
-        print(f"no warm start, each job imports all by itself: {error}", file=sys.stderr)
-
-
-onstart:
-    for root in set(OWN) & roots_of_jobs():
-        if not settings_path(root).exists():
-            save_resolved(settings_of(root), settings_path(root))
-    if ALLOCATOR_PROBLEM and workflow.is_main_process:
-        print(ALLOCATOR_PROBLEM, file=sys.stderr)
-    start_warm()
-
-
-onerror:
-    warm_folder.close_folder()
-
-
-onsuccess:
-    warm_folder.close_folder()
-    for root in sorted({*OWN, *REBUILT} & roots_of_jobs()):
-        for page in (f"{root}/report/index.html", f"{root}/trust/index.html"):
-            if Path(page).exists():
-                print(f"Report: {page}", file=sys.stderr)
-        for pattern in ("tables/*.md", "figures/*.png", "grids/*.png", "grids/*.webp"):
-            for file in sorted(Path(root).glob(pattern)):
-                print(f"  {file}", file=sys.stderr)

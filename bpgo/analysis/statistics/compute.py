@@ -23,7 +23,8 @@ from bpgo.analysis.statistics.power import power
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.storage.files import atomic_path, read_json, write_json
+from bpgo.storage.files import read_json, write_json
+from bpgo.storage.tables import read_table, write_table
 
 
 def compute_statistics(settings: Settings, collected: Path, output: Path) -> None:
@@ -44,8 +45,7 @@ def compute_statistics(settings: Settings, collected: Path, output: Path) -> Non
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     for name in STATISTICS:
-        with atomic_path(output / f"{name}.parquet") as path:
-            frames[name].to_parquet(path, index=False)
+        write_table(frames[name], output / f"{name}.parquet")
     write_json(output / "runs.json", _account(settings, data))
 
 
@@ -55,9 +55,7 @@ def load_statistics(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, An
     frames = {}
     for name in STATISTICS:
         path = folder / f"{name}.parquet"
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; run `statistics` first")
-        frames[name] = pd.read_parquet(path)
+        frames[name] = read_table(path, "run `statistics` again")
     return frames, read_json(folder / "runs.json")
 
 

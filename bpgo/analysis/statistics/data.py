@@ -18,6 +18,7 @@ from bpgo.analysis.roles import arms_of
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
 from bpgo.storage.files import read_json
+from bpgo.storage.tables import read_arrow
 
 Floats = NDArray[np.float64]
 
@@ -157,12 +158,12 @@ def _read(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no such file; run `collect` first")
     try:
         schema = pq.read_schema(path)
-        texts = [
-            f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
-        ]
-        return pq.read_table(path, read_dictionary=texts).to_pandas()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: cannot be read as Parquet: {error}") from None
+    texts = [
+        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+    ]
+    return read_arrow(path, "run `collect` again", read_dictionary=texts).to_pandas()
 
 
 def _scores(settings: Settings, experiment: str, frame: pd.DataFrame) -> Scores:

@@ -65,10 +65,11 @@ def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) ->
 
 
 def missing_note(account: dict[str, Any]) -> str:
-    """A sentence that names the runs that are missing; empty if none is."""
+    """A sentence that names the runs that are missing, and why; empty if none is."""
     lost = [
         f"{entry['experiment']}/{entry['arm']}"
         + (f" seed {entry['seed']}" if entry["seed"] is not None else "")
+        + f" ({entry['reason']})"
         for entry in account["missing"]
     ]
     return f" Missing runs ({len(lost)}): {', '.join(lost)}." if lost else ""

@@ -2,7 +2,7 @@
 
 Started by the first job (`bpgo.run.warm.call`), as a program with a socket that listens. It has one
 thread, and does nothing with torch but import it: only then is a fork like a fresh process. It
-ends, and kills what it has forked, when Snakemake has ended or removed the folder.
+ends what it has forked, by SIGTERM, and itself when Snakemake has ended or removed the folder.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bpgo.run.warm.folder import VARIABLE, Workflow
 from bpgo.run.warm.worker import work
 
 WATCH = 0.5  # seconds between looks at Snakemake and the folder
+LAST_ITERATION = 120.0  # seconds for jobs that end because Snakemake has
 HAND_OVER = 5.0  # seconds for a whole request
 GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 # Its allocator's own thread, which would not be in a forked process. pyarrow takes another one.
@@ -191,10 +192,17 @@ class Server:
                 self._forget(client)
 
     def end(self) -> None:
-        """Nothing survives the run."""
-        for client in self.clients.values():
-            if client.process is not None:
-                kill(client.process)
+        """Nothing survives the run; training may save its state first."""
+        going = {client.process for client in self.clients.values() if client.process is not None}
+        for process in going:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+        deadline = time.monotonic() + LAST_ITERATION
+        while going and time.monotonic() < deadline:
+            going -= {process for process in going if os.waitpid(process, os.WNOHANG)[0]}
+            time.sleep(0.02)
+        for process in going:
+            kill(process)
         if not self.workflow.runs():
             shutil.rmtree(self.workflow.folder, ignore_errors=True)
 

@@ -235,3 +235,59 @@ def test_what_was_measured_is_joined_and_what_lacks_is_listed(tiny):
     # Collections of earlier versions have no such file.
     (folder / "collected" / "harm.parquet").unlink()
     assert load_collected(settings, folder / "collected").harm.empty
+
+
+@pytest.mark.parametrize("name", ["metrics", "rollouts"])
+def test_a_run_with_a_gap_is_refused(tiny, name):
+    settings, folder = tiny
+    path = folder / "runs" / "ambiguous" / "grpo" / "seed_1" / f"{name}.parquet"
+    table = pd.read_parquet(path)
+    table[table["iteration"] != 2].to_parquet(path, index=False)
+    with pytest.raises(UserError, match=rf"seed_1/{name}.parquet: iteration 2 is missing"):
+        collect(settings, folder, folder / "collected")
+
+
+@pytest.mark.parametrize("name", ["metrics", "rollouts"])
+def test_a_run_with_a_row_twice_is_refused(tiny, name):
+    settings, folder = tiny
+    path = folder / "runs" / "ambiguous" / "grpo" / "seed_1" / f"{name}.parquet"
+    table = pd.read_parquet(path)
+    pd.concat([table, table.iloc[[0]]]).to_parquet(path, index=False)
+    with pytest.raises(UserError, match=rf"seed_1/{name}.parquet: iteration 1 has \d+ rows"):
+        collect(settings, folder, folder / "collected")
+
+
+def test_a_score_that_is_there_twice_is_refused(tiny):
+    settings, folder = tiny
+    path = folder / "scores" / "ambiguous" / "bpgo" / "seed_1" / "main.parquet"
+    scores = pd.read_parquet(path)
+    pd.concat([scores, scores.iloc[[5]]]).to_parquet(path, index=False)
+    with pytest.raises(UserError, match=r"scores: holds experiment ambiguous.* twice"):
+        collect(settings, folder, folder / "collected")
+
+
+def test_a_failed_run_is_missing_with_its_reason(tiny):
+    """What it left behind, such as its first iterations, is not compared."""
+    settings, folder = tiny
+    path = folder / "runs" / "ambiguous" / "bpgo" / "seed_2" / "manifest.json"
+    write_json(path, read_json(path) | {"failed": "the gradient's norm is nan"})
+    collect(settings, folder, folder / "collected")
+    (entry,) = read_json(folder / "collected" / "runs.json")["missing"]
+    assert (entry["arm"], entry["seed"]) == ("bpgo", 2)
+    assert entry["reason"] == "training failed: the gradient's norm is nan"
+    for name in ("scores", "metrics", "groups"):
+        table = pd.read_parquet(folder / "collected" / f"{name}.parquet")
+        assert table[(table["arm"] == "bpgo") & (table["seed"] == 2)].empty
+        assert not table[(table["arm"] == "bpgo") & (table["seed"] == 1)].empty
+
+
+def test_an_arm_that_failed_wholly_leaves_the_others_compared(tiny):
+    settings, folder = tiny
+    for seed in (1, 2):
+        path = folder / "runs" / "ambiguous" / "bpgo" / f"seed_{seed}" / "manifest.json"
+        write_json(path, read_json(path) | {"failed": "reward is nan"})
+    collect(settings, folder, folder / "collected")
+    compute_statistics(settings, folder / "collected", folder / "statistics")
+    final = pd.read_parquet(folder / "statistics" / "final.parquet")
+    assert "grpo" in set(final["arm"])
+    assert "bpgo" not in set(final["arm"].dropna())

@@ -97,7 +97,9 @@ def test_missing_or_cut_files(settings: Settings, judged: Path, tmp_path: Path) 
         make_track(settings, tmp_path, tmp_path / "trust")
     file = judged / "judged.parquet"
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(UserError, match=r"judged\.parquet: cannot be read: [^\n]+`rules` again$"):
+    with pytest.raises(
+        UserError, match=r"judged\.parquet: cannot be read as Parquet: [^\n]+`rules` again$"
+    ):
         make_track(settings, judged, tmp_path / "trust")
     assert not (tmp_path / "trust").exists()
 

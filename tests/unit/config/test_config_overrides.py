@@ -37,7 +37,8 @@ def test_noise_in_the_first_steps_is_for_arms_that_have_the_key(
     change = {"stochastic_steps": 2, "trained_fraction": 1.0, "step_selection": "all"}
     values["overrides"] = {"arms": {"grpo": change}}
     names = ["bpgo", "branch_grpo", "mix_grpo", "diffusion_nft"]
-    values["experiments"]["ambiguous"]["arms"] += names
+    arms = values["experiments"]["ambiguous"]["arms"]
+    arms += [name for name in names if name not in arms]
     settings = config.resolve(values, folder)
     bpgo: Any = settings.arms["bpgo"]
     assert bpgo.stochastic_steps == 2

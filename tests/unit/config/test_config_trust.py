@@ -20,8 +20,9 @@ def write(folder: Path, name: str, **values: Any) -> None:
 
 def resolved(folder: Path, names: list[str], **overrides: Any) -> Settings:
     values = config.read_yaml(folder / "config.yaml") | {"sweeps": {}, "overrides": overrides}
+    arms = list(dict.fromkeys(["grpo", *names]))
     values["experiments"] = {
-        name: entry | {"arms": ["grpo", *names]} for name, entry in values["experiments"].items()
+        name: entry | {"arms": arms} for name, entry in values["experiments"].items()
     }
     return config.resolve(values, folder, "my.yaml")
 

@@ -88,11 +88,12 @@ def test_a_job_hears_of_what_it_reads(change: dict[str, Any], heard: set[str]) -
 
 
 def test_guidance_of_training_is_heard_by_judging_where_nothing_else_is_said() -> None:
-    before = digests(resolved({"rollout.guidance_scale": 1.0}))
-    after = digests(resolved({"rollout.guidance_scale": 2.0}))
+    flux = {"model": "flux1_dev", "overrides": {}}  # the embedded one has no guidance
+    before = digests(resolved({**flux, "rollout.guidance_scale": 1.0}))
+    after = digests(resolved({**flux, "rollout.guidance_scale": 2.0}))
     assert before["sample base"] != after["sample base"]
     own = [
-        digests(resolved({"rollout.guidance_scale": s, "evaluation.guidance_scale": 1.0}))
+        digests(resolved({**flux, "rollout.guidance_scale": s, "evaluation.guidance_scale": 1.0}))
         for s in (1.0, 2.0)
     ]
     assert own[0]["sample base"] == own[1]["sample base"]

@@ -140,14 +140,25 @@ def test_a_signal_in_the_last_iteration_does_not_interrupt(
     assert_same_run(tmp_path, whole["grpo"])
 
 
-def test_user_signal_stops_too(tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunInterruptedError):
-        trained(
-            tiny_folder,
-            tmp_path,
-            reward=Counted(3, lambda _: os.kill(os.getpid(), signal.SIGUSR1)),
-        )
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
+def test_other_signals_stop_too(number: signal.Signals, tiny_folder: Path, tmp_path: Path) -> None:
+    """A cluster's warning, Ctrl-C and a closed terminal."""
+    with pytest.raises(RunInterruptedError, match="the state is saved"):
+        trained(tiny_folder, tmp_path, reward=Counted(3, lambda _: os.kill(os.getpid(), number)))
     assert metrics(tmp_path)[-1]["iteration"] == 3
+    assert (tmp_path / "state" / "iteration_000003").is_dir()
+
+
+def test_a_run_under_nohup_does_not_hear_the_terminal_close(
+    whole: dict[str, Path], tiny_folder: Path, tmp_path: Path
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        hung_up = Counted(1, lambda _: os.kill(os.getpid(), signal.SIGHUP))
+        trained(tiny_folder, tmp_path, reward=hung_up)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert_same_run(tmp_path, whole["grpo"])
 
 
 def test_resume_passes_over_a_broken_state(
@@ -214,7 +225,8 @@ def test_a_reward_that_is_not_finite_names_the_prompt(
     named = [caption for caption in CAPTIONS if repr(caption) in message]
     assert len(named) == 1
     assert [entry["iteration"] for entry in metrics(tmp_path)] == [1, 2]
-    kept = load_file(tmp_path / "state" / "iteration_000002" / "weights.safetensors")
+    assert "set aside" in message
+    kept = load_file(tmp_path / "state" / "iteration_000002.failed" / "weights.safetensors")
     assert same(kept, weights(trainer))
 
 

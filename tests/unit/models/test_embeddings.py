@@ -56,7 +56,7 @@ def test_second_time_from_the_cache(policy: Counting, tmp_path: Path) -> None:
     second = prompt_embeddings(policy, batch(CAPTIONS), tmp_path)
     assert policy.runs == 1
     assert_equal(first, second)
-    assert sorted(file.suffix for file in tmp_path.iterdir()) == ["", ".safetensors"]
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == ["", ".safetensors", ".sha256"]
 
 
 def test_other_texts_order_or_length_are_other_entries(policy: Counting, tmp_path: Path) -> None:
@@ -98,6 +98,27 @@ def test_an_unreadable_entry_is_made_again(
     assert_equal(first, second)
     assert_equal(prompt_embeddings(policy, batch(CAPTIONS), tmp_path), first)
     assert policy.runs == 2
+
+
+@pytest.mark.parametrize("damage", ["another's", "one bit"])
+def test_an_entry_that_is_not_as_written_is_made_again(
+    damage: str, policy: Counting, tmp_path: Path
+) -> None:
+    """Both can be read, and would be sampled from without a word."""
+    first = prompt_embeddings(policy, batch(CAPTIONS), tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    if damage == "one bit":
+        content[-7] ^= 1
+    else:
+        prompt_embeddings(policy, batch(CAPTIONS[::-1]), tmp_path)
+        (other,) = set(tmp_path.glob("*.safetensors")) - {file}
+        content = bytearray(other.read_bytes())
+    file.unlink()  # `first` is mapped to it
+    file.write_bytes(content)
+    runs = policy.runs
+    assert_equal(prompt_embeddings(policy, batch(CAPTIONS), tmp_path), first)
+    assert policy.runs == runs + 1
 
 
 def test_an_entry_of_another_form_is_made_again(policy: Counting, tmp_path: Path) -> None:

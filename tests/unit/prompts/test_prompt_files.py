@@ -195,6 +195,16 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "short row": ("a.csv", b"n,prompt\n1,one\n2\n", "a.csv, line 3: has no column 'prompt'"),
     "unclosed quotation": ("a.csv", b'prompt\n"one\n', "a.csv, line 2: cannot be read"),
     "no text": ("a.jsonl", b'{"prompt": 3}\n', "line 1: 'prompt' is not text: 3"),
+    "half an emoji": (
+        "a.jsonl",
+        b'{"prompt": "one"}\n{"prompt": "a cat \\ud83d"}\n',
+        "a.jsonl, line 2: 'prompt' holds half a character: 'a cat \\ud83d'",
+    ),
+    "half an emoji in a list": (
+        "a.json",
+        b'["one", "\\ude00"]',
+        "a.json, entry 2: 'text' holds half",
+    ),
     "no Parquet": ("a.parquet", b"nothing", "a.parquet: cannot be read as Parquet"),
 }
 

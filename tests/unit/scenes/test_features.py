@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bpgo.config.library import read_yaml
+from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError
 from bpgo.records import Samples
 from bpgo.registry import FEATURES, load_features_class

@@ -118,7 +118,7 @@ def test_bad_input_is_said_in_one_line(tiny_folder: Path, root: Path, tmp_path: 
     with pytest.raises(UserError, match="harm-base"):
         harm_run(settings, Run("tiny", "base", 1), prompts, *folders)
     kid = tiny(tiny_folder, divergence_prompts=0, diversity_prompts=0)
-    with pytest.raises(UserError, match="run `sample` first"):
+    with pytest.raises(UserError, match="run `sample` again"):
         harm_run(kid, RUN, prompts, root / "run", tmp_path, root / "base", tmp_path / "o")
     assert not (tmp_path / "out.parquet").exists()
 

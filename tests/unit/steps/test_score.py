@@ -151,7 +151,7 @@ def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path
     path.write_bytes(b"not a table")
     assert f"{path}: cannot be read" in refusal(settings, spoilt, tmp_path)
     path.unlink()
-    assert f"{path}: no such file: run `sample` first" in refusal(settings, spoilt, tmp_path)
+    assert f"{path}: no such file; run `sample` again" in refusal(settings, spoilt, tmp_path)
 
 
 def test_unknown_environment(settings: Settings, samples: Path, tmp_path: Path) -> None:

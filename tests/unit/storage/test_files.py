@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
+from bpgo.errors import UserError
 from bpgo.storage.files import (
     atomic_directory,
     atomic_path,
@@ -15,6 +20,7 @@ from bpgo.storage.files import (
     repository_root,
     sha256,
     text_digest,
+    told,
     write_json,
     write_text,
 )
@@ -105,3 +111,36 @@ def test_digests(tmp_path: Path) -> None:
 def test_root_holds_the_packages() -> None:
     assert (repository_root() / "bpgo" / "storage" / "files.py").is_file()
     assert (repository_root() / "baselines").is_dir()
+
+
+@pytest.mark.parametrize("whole", [atomic_path, atomic_directory])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_takes_no_more_is_one_message(whole: Any, number: int, tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    with atomic_directory(path) as part:
+        (part / "kept").write_text("old")
+    with pytest.raises(UserError) as caught, whole(path):
+        raise OSError(number, os.strerror(number))
+    message = str(caught.value)
+    for word in (str(path), os.strerror(number), "give the same command again"):
+        assert word in message
+    assert (path / "kept").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_safetensors_and_a_full_disk(tmp_path: Path) -> None:
+    """Its own error: it has no errno."""
+    wanted = "No space left on device: free some space"
+    with pytest.raises(UserError, match=wanted), atomic_path(tmp_path / "model.safetensors"):
+        raise SafetensorError("serializing: I/O error: No space left on device (os error 28)")
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file.txt"):
+        (tmp_path / "none").read_text()
+    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/elsewhere/prompts.txt")
+    with pytest.raises(PermissionError), atomic_path(tmp_path / "file.txt"):
+        raise elsewhere
+    assert told(elsewhere).startswith("/elsewhere/prompts.txt: Permission denied: allow writing")
+    with pytest.raises(BreakdownError):
+        told(BreakdownError())

@@ -1,0 +1,67 @@
+"""What a call of Snakemake does before its first job and after its last."""
+
+import signal
+
+from bpgo.run.warm import folder as warm_folder
+from bpgo.run.workflow_lock import hold, let_go, remove_stale_locks
+from bpgo.storage.files import read_json
+
+
+def missing_runs():
+    """A line for each run that a report of this call has to do without."""
+    reports = {job.wildcards_dict["root"] for job in workflow.dag.jobs if job.rule.name == "report"}
+    return [
+        f"{root}: {entry['experiment']}/{entry['arm']}/seed_{entry['seed']}: {entry['reason']}"
+        for root in sorted(reports & set(OWN))
+        for entry in read_json(Path(root, "collected", "runs.json"))["missing"]
+    ]
+
+
+def start_warm():
+    """Let the jobs that this process starts find a server; its start is the first one's."""
+    if WARM.lower() == "false" or not workflow.is_main_process or workflow.non_local_exec:
+        return
+    jobs = [settings_of(root) for root in {*OWN, *REBUILT} & roots_of_jobs()]
+    full = all(settings.training.parameters == "full" for settings in jobs)
+    kinds = {settings.model.kind for settings in jobs} if full else set()
+    try:
+        warm_folder.open_folder(sorted(kinds))
+    except warm_folder.ColdError as error:
+        print(f"no warm start, each job imports all by itself: {error}", file=sys.stderr)
+
+
+# A closed terminal ends Snakemake as Ctrl-C does: it waits for its jobs and takes its lock away.
+if workflow.is_main_process and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+if workflow.is_main_process and remove_stale_locks(Path(".snakemake")):
+    print("removed Snakemake's lock: the process that held it has ended", file=sys.stderr)
+
+
+onstart:
+    if workflow.is_main_process:
+        hold(Path(".snakemake"))
+    for root in set(OWN) & roots_of_jobs():
+        if not settings_path(root).exists():
+            save_resolved(settings_of(root), settings_path(root))
+    if ALLOCATOR_PROBLEM and workflow.is_main_process:
+        print(ALLOCATOR_PROBLEM, file=sys.stderr)
+    start_warm()
+
+
+onerror:
+    let_go(Path(".snakemake"))
+    warm_folder.close_folder()
+
+
+onsuccess:
+    let_go(Path(".snakemake"))
+    warm_folder.close_folder()
+    for root in sorted({*OWN, *REBUILT} & roots_of_jobs()):
+        for page in (f"{root}/report/index.html", f"{root}/trust/index.html"):
+            if Path(page).exists():
+                print(f"Report: {page}", file=sys.stderr)
+        for pattern in ("tables/*.md", "figures/*.png", "grids/*.png", "grids/*.webp"):
+            for file in sorted(Path(root).glob(pattern)):
+                print(f"  {file}", file=sys.stderr)
+    if missing := missing_runs():
+        fail("\n  ".join(["tables and report are made, but without these runs:", *missing]))
