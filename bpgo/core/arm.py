@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from bpgo.core.seen import Seen, StepLoss
 
+TRUST_REGION = ("clip_range", "mask_threshold")  # what holds a ratio, by an arm's key
 BASE = "base"  # the untrained policy among the further policies that a loss sees
 
 
@@ -250,3 +251,16 @@ def make_plan(
 def _with_rewards(groups: GroupRewards, rewards: Tensor) -> GroupRewards:
     """The same groups with other rewards: parts of a sum no longer add up to them."""
     return replace(groups, rewards=rewards, parts={}, part_weights={})
+
+
+def idle_settings(arm: Arm, optimizer_steps: int) -> list[str]:
+    """A line for each setting that cannot act in a run of so many steps an iteration."""
+    if optimizer_steps > 1 or not arm.has_ratio:
+        return []
+    held = {key: getattr(arm.settings, key, None) for key in TRUST_REGION}
+    return [
+        f"arms.{key} {value:g} cannot act: with training.optimizer_steps 1 the policy that is"
+        " trained is the one that drew the samples, and every ratio is 1"
+        for key, value in held.items()
+        if value is not None
+    ]

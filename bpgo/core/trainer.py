@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bpgo import seeding
 from bpgo.config.settings import Settings
-from bpgo.core.arm import BASE, Arm
+from bpgo.core.arm import BASE, Arm, idle_settings
 from bpgo.core.averages import JUDGED, averages_of, velocity_of
 from bpgo.core.layout import Layout
 from bpgo.core.report import UpdateReport
@@ -32,8 +32,6 @@ from bpgo.run.optimizer import make_optimizer
 from bpgo.run.processes import Processes, check_parts
 from bpgo.run.sharding import ShardedModel, local_size
 from bpgo.storage.files import atomic_directory
-
-TRUST_REGION = ("clip_range", "mask_threshold")  # what holds a ratio, by an arm's key
 
 
 class Trainer:
@@ -128,8 +126,9 @@ class Trainer:
             held.enter_context(on_stop_signals(self._ask_to_stop))
             with self.processes.together():
                 done, notes = self._resume()
-            notes += [*self.choose_batch_size(), *self._idle_settings()]
-            total = self.settings.training.iterations
+            training = self.settings.training
+            notes += [*self.choose_batch_size(), *idle_settings(self.arm, training.optimizer_steps)]
+            total = training.iterations
             logs = None
             with self.processes.together():
                 if self.processes.main:
@@ -220,18 +219,6 @@ class Trainer:
         self.updater.batch_size = size
         return [
             f"rollout.batch_size auto: {min(size, self._rows)} of {self._rows} samples at a time"
-        ]
-
-    def _idle_settings(self) -> list[str]:
-        """A line for each setting that cannot act in this run."""
-        if self.settings.training.optimizer_steps > 1 or not self.arm.has_ratio:
-            return []
-        held = {key: getattr(self.arm.settings, key, None) for key in TRUST_REGION}
-        return [
-            f"arms.{key} {value:g} cannot act: with training.optimizer_steps 1 the policy that is"
-            " trained is the one that drew the samples, and every ratio is 1"
-            for key, value in held.items()
-            if value is not None
         ]
 
     @property

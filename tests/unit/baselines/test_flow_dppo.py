@@ -11,6 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from bpgo.config.settings import RolloutSettings
+from bpgo.core.arm import idle_settings
 from bpgo.core.sde import Transition
 from bpgo.errors import UserError
 from bpgo.records import Passes
@@ -93,8 +94,8 @@ def test_nothing_is_masked_before_the_first_optimizer_step(make, tmp_path: Path)
     rollout = {"steps": 8}
     trainer = make("flow_dppo", tmp_path / "one", training=steps, rollout=rollout)
     assert trainer.iterate(1)["clip_fraction"] == 0.0
-    assert any("mask_threshold 1e-05 cannot act" in line for line in trainer._idle_settings())
-    assert make("flow_dppo", tmp_path / "two", rollout=rollout)._idle_settings() == []
+    assert any("mask_threshold 1e-05 cannot act" in line for line in idle_settings(trainer.arm, 1))
+    assert idle_settings(trainer.arm, 2) == []
 
 
 def test_a_run_is_resumed_to_the_bit(assert_resumes) -> None:
