@@ -89,7 +89,7 @@ class Library:
         if name in inside:
             circle = " -> ".join([*inside[inside.index(name) :], name])
             raise UserError(f"{file}: {key}: '{name}' is built on itself: {circle}")
-        label, values = str(path), read_yaml(path, cut=False)
+        label, values = str(path), read_yaml(path, cut=kind not in WITH_BASE)
         change = self.overrides.get(kind, {}).get(name)
         if change is not None:
             label = f"{path} (with {self.file}: overrides.{kind}.{name})"

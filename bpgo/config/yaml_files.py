@@ -26,7 +26,8 @@ SHOWN = 60  # characters of a wrong value
 def read_yaml(path: Path, cut: bool = True) -> dict[str, Any]:
     """One YAML file as a mapping; `UserError` if it is missing, broken or something else.
 
-    Half a file may still be valid. So one whose last line has no end is refused, but with `cut`.
+    Half a file may still be valid, where what it lacks is in its base: without `cut`, one whose
+    last line has no end is refused.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -118,22 +119,22 @@ class FilePrompts:
         """See `bpgo.prompts.sets.PromptSet`."""
         if name == "evaluation":
             return self._evaluation
-        return self._take("train", {prompt.text for prompt in self._evaluation.prompts})
+        return self._take("train", {seen(prompt.text) for prompt in self._evaluation.prompts})
 
     @cached_property
     def _evaluation(self) -> PromptList:
         return self._take("evaluation", set())
 
     def _take(self, split: Split, taken: set[str]) -> PromptList:
-        """The first prompts whose texts are not in `taken`; a text in two files counts once."""
+        """The first prompts that are not in `taken` (`seen`); a text in two files counts once."""
         found: dict[str, Prompt] = {}
         notes = {}
         for name, entry in self.settings.files.items():
             if entry.split not in ("both", split):
                 continue
             prompts, note = self.read(name)
-            others = [prompt for prompt in prompts if prompt.text not in taken]
-            new = {prompt.text: prompt for prompt in others if prompt.text not in found}
+            others = [prompt for prompt in prompts if seen(prompt.text) not in taken]
+            new = {seen(prompt.text): prompt for prompt in others if seen(prompt.text) not in found}
             notes[name] = {
                 **note,
                 "in_evaluation": len(prompts) - len(others),
@@ -179,6 +180,15 @@ class FilePrompts:
         return self._read[name]
 
 
+def seen(text: str) -> str:
+    """What a reader sees of a text: texts that are alike in it are one prompt.
+
+    Composed characters (Unicode NFC), without format characters such as a zero-width space.
+    """
+    shown = (letter for letter in text if unicodedata.category(letter) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", "".join(shown)).split())
+
+
 def _usable(
     name: str, rows: list[Row], path: Path, strict: bool
 ) -> tuple[list[Prompt], Counter[str]]:
@@ -190,9 +200,10 @@ def _usable(
     dropped: Counter[str] = Counter()
     for row in rows:
         text = " ".join(row.text.split())
-        if text in prompts:
+        key = seen(text)
+        if key in prompts:
             fault = "duplicate"
-        elif not text:
+        elif not key:
             fault = "empty"
         elif len(text) > MAX_CHARACTERS:
             fault = "too_long"
@@ -200,7 +211,7 @@ def _usable(
             frame = None if row.first_frame is None else path.parent / row.first_frame
             if frame is not None and not frame.is_file():
                 raise UserError(f"{path}, {row.unit} {row.number}: there is no first frame {frame}")
-            prompts[text] = Prompt(f"{name}-{row.number:05d}", text, row.ambiguity, frame)
+            prompts[key] = Prompt(f"{name}-{row.number:05d}", text, row.ambiguity, frame)
             continue
         if strict:
             reason = _reason(fault, text, prompts)
@@ -215,7 +226,7 @@ def _reason(fault: str, text: str, prompts: dict[str, Prompt]) -> str:
         return "is empty; remove it"
     if fault == "too_long":
         return f"has {len(text)} characters; a prompt has at most {MAX_CHARACTERS}"
-    first = int(prompts[text].id.rpartition("-")[2])
+    first = int(prompts[seen(text)].id.rpartition("-")[2])
     return f"'{_short(text)}' is given twice, first in {first}; remove one"
 
 

@@ -176,8 +176,16 @@ def _separated(path: Path, **dialect: Any) -> Iterator[tuple[int, Any]]:
     reader = csv.reader(io.StringIO(_text(path), newline=""), **dialect)
     try:
         header = [name.strip() for name in next(reader, [])]
+        if twice := [name for name in header if header.count(name) > 1]:
+            raise UserError(f"{path}, line 1: names the column '{twice[0]}' twice; rename one")
         start = reader.line_num + 1
         for values in reader:
+            if len(values) > len(header):
+                raise UserError(
+                    f"{path}, line {start}: has {len(values)} fields, but the header names"
+                    f" {len(header)}; a text with the separator in it needs quotation marks (csv)"
+                    " or another format"
+                )
             yield start, dict(zip(header, values, strict=False)) if any(values) else None
             start = reader.line_num + 1
     except csv.Error as error:

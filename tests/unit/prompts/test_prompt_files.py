@@ -283,3 +283,41 @@ def test_our_own_list() -> None:
         assert min(float(prompt.ambiguity) for prompt in chosen) < 0.2
         assert max(float(prompt.ambiguity) for prompt in chosen) > 0.8
     assert all(prompts.ID.fullmatch(prompt.id) for prompt in train + evaluation)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["cafe\u0301 at night", "caf\u00e9\u200b at night", "\ufeffcaf\u00e9 at\u00a0night"],
+    ids=["composed", "zero_width", "mark_and_space"],
+)
+def test_texts_that_look_alike_are_one_prompt(tmp_path: Path, other: str) -> None:
+    """So none can be in both splits: not of one file, not of two."""
+    with pytest.raises(UserError, match=r"mine\.txt, line 2: '.*' is given twice, first in 1"):
+        prompt_set(tmp_path, own(tmp_path, "caf\u00e9 at night", other, "a fox"))
+    files = {
+        "judged": {**own(tmp_path, "caf\u00e9 at night", name="judged.txt")["mine"]},
+        "trained": {**own(tmp_path, other, "a fox", name="trained.txt")["mine"]},
+    }
+    files["judged"]["split"], files["trained"]["split"] = "evaluation", "train"
+    prompts = prompt_set(tmp_path, files, train=1, evaluation=1)
+    assert [prompt.text for prompt in prompts.split("train").prompts] == ["a fox"]
+
+
+def test_a_text_of_invisible_characters_is_empty(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"line 2: is empty"):
+        prompt_set(tmp_path, own(tmp_path, "a cat", "\u200b\u200d", "a dog"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("long.csv", "prompt,open\na cat,0.5\na cat, asleep,0.5\n", "line 3: has 3 fields"),
+        ("long.tsv", "prompt\ta\na cat\tb\tc\n", "line 2: has 3 fields"),
+        ("twice.csv", "prompt,prompt\na cat,a dog\n", "line 1: names the column 'prompt' twice"),
+    ],
+)
+def test_rows_that_do_not_fit_their_header(tmp_path: Path, name: str, text: str, said: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_rows(path, "csv" if name.endswith("csv") else "tsv", "prompt")
