@@ -57,5 +57,5 @@ def agreement(settings: Settings, rows: pd.DataFrame, names: tuple[str, str]) ->
 
 def _looks(settings: Settings, experiment: str) -> dict[str, tuple[str, str]]:
     rewards = settings.rewards_of(experiment)
-    looks = style.REWARD_LOOKS + tuple(style.arm_look("", place) for place in range(len(rewards)))
+    looks = style.REWARD_LOOKS + tuple(style.spare_look(place) for place in range(len(rewards)))
     return dict(zip(rewards, looks, strict=False))

@@ -64,7 +64,7 @@ def _course(
     settings: Settings, axes: Axes, gains: pd.DataFrame, experiment: str, role: str, arm: str
 ) -> Any:
     """Course on the curve's prompts, then seeds and mean at the end; gives the mean's marker."""
-    colour, marker = style.arm_look(arm)
+    colour, marker, line = style.arm_look(arm)
     oracle = oracle_of(settings, experiment)
     wanted = gains["reward"] == oracle if role == ORACLE else gains["role"] == role
     keys = ["prompts", "seed", "iteration"]
@@ -74,7 +74,7 @@ def _course(
     if both.empty:
         return None
     course = both[both["prompts"] == "curve"].groupby("iteration")[["x", "y"]].mean()
-    axes.plot(course["x"], course["y"], color=colour, lw=1, marker=".", ms=2.5, alpha=0.65)
+    axes.plot(course["x"], course["y"], color=colour, ls=line, lw=1, marker=".", ms=2.5, alpha=0.65)
     end = both[both["prompts"] == "all"]
     axes.plot(end["x"], end["y"], marker, color=colour, ms=2.6, alpha=0.55, mew=0)
     (drawn,) = axes.plot(
@@ -125,7 +125,7 @@ def _forest_panel(axes: Axes, part: pd.DataFrame, arms: list[str], margin: float
         if arm not in part.index:
             continue
         entry = part.loc[arm]
-        colour, marker = style.arm_look(arm)
+        colour, marker, _ = style.arm_look(arm)
         if np.isfinite(entry["low_sd"]):
             together = entry["simultaneous_low_sd"], entry["simultaneous_high_sd"]
             axes.hlines(place, *together, color=colour, linewidth=0.8)

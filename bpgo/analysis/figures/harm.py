@@ -55,7 +55,7 @@ def _has(frame: pd.DataFrame, experiment: str) -> bool:
 
 
 def _course(axes: Axes, mine: pd.DataFrame, axis: str, arm: str) -> Any:
-    colour, marker = style.arm_look(arm)
+    colour, marker, line = style.arm_look(arm)
     bars = style.reach(mine[axis], mine[f"{axis}_low"], mine[f"{axis}_high"])
     drawn = axes.errorbar(
         mine["divergence"],
@@ -64,6 +64,7 @@ def _course(axes: Axes, mine: pd.DataFrame, axis: str, arm: str) -> Any:
         color=colour,
         marker=marker,
         elinewidth=0.7,
+        ls=line,
         lw=1.2,
     )
     return drawn.lines[0]
@@ -125,7 +126,7 @@ def _panel(axes: Axes, part: pd.DataFrame, arms: list[str], name: str) -> None:
         if arm not in part.index:
             continue
         entry = part.loc[arm]
-        colour, marker = style.arm_look(arm)
+        colour, marker, _ = style.arm_look(arm)
         if np.isfinite(entry["low"]):
             axes.hlines(place, entry["low"] * scale, entry["high"] * scale, color=colour, lw=1.2)
         low, high = (entry[f"to_reference_simultaneous_{end}"] for end in ("low", "high"))

@@ -94,7 +94,7 @@ def trust(settings: Settings, frames: Frames) -> Figure:
             part = bins[(bins["experiment"] == experiment) & (bins["arm"] == arm)]
             row = summary[(summary["experiment"] == experiment) & (summary["arm"] == arm)]
             overall = number(float(row["mean"].iloc[0]), True, 2) if len(row) else "n/a"
-            colour, marker = style.arm_look(arm)
+            colour, marker, _ = style.arm_look(arm)
             label = f"{arm_title(settings, arm)} ({overall})"
             _line(axes, part["weight"], part, colour, marker, label)
         style.zero_line(axes)

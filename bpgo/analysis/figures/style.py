@@ -1,11 +1,13 @@
 """One look for all figures: sizes, colours, markers, and how a figure is saved.
 
-Colours are those of Okabe and Ito (2008), told apart by colour-blind readers; every arm also has
-its own marker. Widths are those of a one- and a two-column figure in print.
+Colours are those of Okabe and Ito (2008) and of Paul Tol, told apart by colour-blind readers; every
+arm also has a marker of its own among those of its colour. Widths are those of a one- and a
+two-column figure in print.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -31,19 +33,46 @@ LETTERS = 15  # of a line of that title
 DOTS_PER_INCH = 200
 GREY = "#767676"
 
+# Colour, marker and line of each arm. A family shares its line, and most of them a colour.
 _LOOKS = {
-    BASE_ARM: (GREY, "d"),
-    "grpo": ("#000000", "o"),
-    "dance_grpo": ("#E69F00", "^"),
-    "flow_grpo": ("#D55E00", "v"),
-    "bpgo": ("#0072B2", "D"),
-    "bpgo_ras": ("#56B4E9", "s"),
-    "bpgo_crt": ("#009E73", "p"),
-    "bpgo_released": ("#CC79A7", "*"),
-    "bpgo_ras_shuffled": ("#8C6D1F", "h"),
+    BASE_ARM: (GREY, "d", "-"),
+    "grpo": ("#000000", "o", "-"),
+    "dr_grpo": ("#000000", "X", "-"),
+    "bpgo": ("#0072B2", "D", "-"),
+    "bpgo_ras": ("#56B4E9", "s", "-"),
+    "bpgo_crt": ("#009E73", "p", "-"),
+    "bpgo_released": ("#CC79A7", "*", "-"),
+    "bpgo_standardized": ("#004B76", "P", "-"),
+    "bpgo_ras_shuffled": ("#8C6D1F", "h", "-"),
+    # policy gradients on steps with noise: another kernel, another step, another weight of steps
+    "dance_grpo": ("#E69F00", "^", "-"),
+    "flow_grpo": ("#D55E00", "v", "-"),
+    "flow_grpo_fast": ("#D55E00", "<", "-"),
+    "flow_cps": ("#D55E00", ">", "-"),
+    "grpo_guard": ("#D55E00", "H", "-"),
+    "flow_dppo": ("#D55E00", "D", "-"),
+    "mix_grpo": ("#882255", "s", "-"),
+    "tempflow_grpo": ("#882255", "^", "-"),
+    "flash_grpo": ("#882255", "v", "-"),
+    "branch_grpo": ("#882255", "*", "-"),
+    # other rewards or advantages
+    "ddpo": ("#999933", "o", "-"),
+    "gdpo": ("#999933", "s", "-"),
+    "pref_grpo": ("#999933", "D", "-"),
+    "vipo": ("#999933", "P", "-"),
+    # forward processes
+    "diffusion_nft": ("#44AA99", "o", "-."),
+    "awm": ("#44AA99", "s", "-."),
+    "dgpo": ("#44AA99", "^", "-."),
+    "crd": ("#44AA99", "v", "-."),
+    # anchors
+    "oracle_reward": ("#117733", "^", ":"),
+    "oracle_trust": ("#117733", "P", ":"),
+    "anti_trust": ("#AA3377", "v", ":"),
+    "random_reward": (GREY, "X", ":"),
 }
-_SPARE = ("#332288", "#882255", "#44AA99", "#999933", "#661100", "#6699CC")
-_MARKERS = "<>p8d4"
+_SPARE = ("#332288", "#661100", "#6699CC", "#CC6677", "#556B2F")
+_MARKERS = "<>8d"  # no other arm of these colours
 
 REWARD_LOOKS = (("#000000", "o"), ("#0072B2", "D"), ("#D55E00", "^"), ("#009E73", "v"))
 
@@ -78,10 +107,16 @@ def look() -> Iterator[None]:
         yield
 
 
-def arm_look(arm: str, place: int = 0) -> tuple[str, str]:
-    """Colour and marker of an arm; arms that the suite does not know take one by their place."""
-    spare = (_SPARE[place % len(_SPARE)], _MARKERS[place % len(_MARKERS)])
+def arm_look(arm: str) -> tuple[str, str, str]:
+    """Colour, marker and line of an arm; one that the suite does not know has them by its name."""
+    number = zlib.crc32(arm.encode())
+    spare = (_SPARE[number % len(_SPARE)], _MARKERS[number // 8 % len(_MARKERS)], "--")
     return _LOOKS.get(arm, spare)
+
+
+def spare_look(place: int) -> tuple[str, str]:
+    """Colour and marker of what has none by its name."""
+    return _SPARE[place % len(_SPARE)], _MARKERS[place % len(_MARKERS)]
 
 
 def new_figure(height: float, width: float = WIDE) -> Figure:

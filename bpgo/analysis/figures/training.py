@@ -27,10 +27,10 @@ def training_reward(settings: Settings, frames: Frames) -> Figure:
         known = training["adjusted"].all() if len(training) else False
         rollouts = training[training["experiment"] == experiment] if len(training) else training
         for arm, curve in _by_arm(settings, experiment, rollouts):
-            colour, _ = style.arm_look(arm)
+            colour, _, line = style.arm_look(arm)
             if arm in (settings.analysis.reference_arm, BPGO):
                 left.plot(curve["iteration"], curve["gain"], color=colour, alpha=0.35, lw=0.5)
-            (handles[arm],) = left.plot(curve["iteration"], curve["smooth"], color=colour)
+            (handles[arm],) = left.plot(curve["iteration"], curve["smooth"], color=colour, ls=line)
             left.fill_between(
                 curve["iteration"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0
             )
@@ -78,13 +78,21 @@ def score_curves(settings: Settings, frames: Frames) -> Figure:
 
 def _gain_line(axes: Axes, arm: str, curve: pd.DataFrame) -> Any:
     """Mean gain with its interval; arms stand slightly apart so that no bar hides another."""
-    colour, marker = style.arm_look(arm)
+    colour, marker, line = style.arm_look(arm)
     spread = (curve["iteration"].max() - curve["iteration"].min()) * 0.006
     x = curve["iteration"] + spread * curve["place"]
     middle = curve["gain_sd"]
     bars = style.reach(middle, curve["gain_sd_low"], curve["gain_sd_high"])
     drawn = axes.errorbar(
-        x, middle, yerr=bars, color=colour, marker=marker, elinewidth=0.7, capsize=0, lw=1.2
+        x,
+        middle,
+        yerr=bars,
+        color=colour,
+        marker=marker,
+        elinewidth=0.7,
+        capsize=0,
+        ls=line,
+        lw=1.2,
     )
     return drawn.lines[0]
 

@@ -179,5 +179,5 @@ def _power_row(settings: Settings, row: pd.Series) -> list[Cell]:
         Cell(number(row["variance"], digits=4)),
         Cell(number(row["visible"], digits=2)),
         *(Cell(f"{row[k]:.0f}" if math.isfinite(row[k]) else "more prompts") for k in needed),
-        Cell(number(row["merit"], digits=1) if math.isfinite(row["merit"]) else ""),
+        Cell(number(row["merit"], digits=1) if pd.notna(row["merit"]) else ""),
     ]
