@@ -40,6 +40,7 @@ TABLES = (
     "sweep",
     "premise",
     "convergence",
+    "cost",
     "harm",
     "power",
     "paper",

@@ -30,6 +30,7 @@ SHARE_OF_GAIN = 0.8  # the threshold: this share of the reference arm's final ga
 WINDOW_SHARE = 0.15  # running mean over this share of the iterations (our choice)
 LIMITS = ("difference_low", "difference_high", "simultaneous_low", "simultaneous_high")
 TIMES = ("seconds", "rollout_seconds", "reward_seconds", "update_seconds")
+PASSES = ("rollout_passes", "trained_passes", "other_passes")
 
 # measure: (title, unit, whether more is better)
 MEASURES = {
@@ -191,9 +192,12 @@ def _seconds(data: Collected) -> pd.DataFrame:
 
 
 def cost(data: Collected) -> pd.DataFrame:
-    """Per run: iterations, median seconds of an iteration and of its parts (first left out)."""
+    """Per run: iterations, median seconds of an iteration and its parts (first left out), passes.
+
+    Passes are of one sample and of the whole run: of the rollout, with a gradient, of others.
+    """
     metrics = data.metrics
-    columns = ["experiment", "arm", "seed", "iterations", *TIMES, "total_seconds"]
+    columns = ["experiment", "arm", "seed", "iterations", *TIMES, "total_seconds", *PASSES]
     if metrics.empty:
         return pd.DataFrame(columns=columns)
     keys = ["experiment", "arm", "seed"]
@@ -204,6 +208,8 @@ def cost(data: Collected) -> pd.DataFrame:
     result = steady.groupby(keys, observed=True)[known].median().reset_index()
     totals = metrics.groupby(keys, observed=True)["seconds"].agg(["size", "sum"]).reset_index()
     result["iterations"], result["total_seconds"] = totals["size"], totals["sum"]
+    counted = [name for name in PASSES if name in metrics]
+    result[counted] = metrics.groupby(keys, observed=True)[counted].sum(min_count=1).to_numpy()
     return result.reindex(columns=columns).astype({"experiment": str, "arm": str})
 
 

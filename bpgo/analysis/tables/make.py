@@ -11,6 +11,7 @@ from bpgo.analysis import roles
 from bpgo.analysis.roles import arm_title
 from bpgo.analysis.statistics.compute import load_statistics
 from bpgo.analysis.statistics.critical import BETTER, WORSE
+from bpgo.analysis.tables.cost import cost
 from bpgo.analysis.tables.differences import differences, power, primary, reward_label
 from bpgo.analysis.tables.format import (
     Block,
@@ -58,6 +59,7 @@ def build_tables(settings: Settings, frames: Frames, account: dict[str, Any]) ->
         _sweep(settings, frames, lost),
         premise(settings, frames),
         convergence(settings, frames, lost),
+        cost(settings, frames["cost"], lost),
         harm(settings, frames, lost),
         power(settings, frames["power"], lost),
         _paper(),
