@@ -273,8 +273,8 @@ def test_it_resumes_to_the_bit(name: str, tiny_folder: Path, tmp_path: Path) -> 
     part = training(name, tiny_folder, tmp_path / "part", **options)
     keep = part._keep
 
-    def stop_after_two(iteration: int) -> None:
-        keep(iteration)
+    def stop_after_two(iteration: int, logs: Any) -> None:
+        keep(iteration, logs)
         if iteration == 2:
             raise KeyboardInterrupt
 
