@@ -87,7 +87,8 @@ def reward(request: pytest.FixtureRequest) -> Reward:
 
 def pairs(reward: Any) -> tuple[Tensor, list[str]]:
     """Scenes that meet their caption, and two images of noise; for a reward of clips, moving."""
-    if reward.settings.kind.startswith("scenes_video"):
+    parts = getattr(reward.settings, "parts", {})
+    if any(name.startswith(("scenes_video", "video_")) for name in (reward.settings.kind, *parts)):
         return moving_pairs()
     images, texts = still_pairs()
     if reward.settings.media == "video":

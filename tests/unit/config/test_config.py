@@ -326,6 +326,8 @@ def test_runs_cover_arms_seeds_and_sweeps(values: dict[str, Any], folder: Path) 
 def test_every_shipped_arm_resolves(values: dict[str, Any], folder: Path) -> None:
     names = sorted(path.stem for path in (folder / "arms").glob("*.yaml"))
     values["experiments"]["clear"]["arms"] = names
+    # GDPO wants several rewards.
+    values["experiments"]["clear"]["training_reward"] = "scenes_clear_ensemble"
     settings = config.resolve(values, folder)
     assert set(names) <= set(settings.arms)
     used = {settings.arms[name].algorithm for name in names}  # type: ignore[attr-defined]

@@ -116,7 +116,8 @@ def test_a_sampler_is_what_the_arm_draws_with(name: str) -> None:
     settings = resolved().model_copy(
         update={"experiments": {"clear": entry}, "arms": {name: chosen}}
     )
-    assert settings.sampler_of("clear") == Sampler(arm.kernel, arm.noise_level)
+    noisy = getattr(chosen, "stochastic_steps", None)
+    assert settings.sampler_of("clear") == Sampler(arm.kernel, arm.noise_level, noisy)
 
 
 def test_names_of_samplers() -> None:
