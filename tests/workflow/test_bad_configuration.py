@@ -37,7 +37,7 @@ def bad_smoke_section(values: Values) -> None:
 
 MISTAKES: list[tuple[Callable[[Values], None], list[str]]] = [
     (unknown_key, ["training.iterationz", "Did you mean 'iterations'"]),
-    (misspelt_arm, ["experiments.clear.arms", "'bgpo'", "Known: anti_trust, bpgo"]),
+    (misspelt_arm, ["experiments.clear.arms", "'bgpo'", "Known: anti_trust, awm"]),
     (wrong_type, ["training.iterations", "'many'"]),
     (out_of_range, ["analysis.confidence", "1.5", "less than 1"]),
     (bad_name, ["experiments", "Clear; rm -rf"]),

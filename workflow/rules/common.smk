@@ -368,3 +368,6 @@ def benchmark_file(name):
     Not by Snakemake's `benchmark:`, which would not see the process that does the job.
     """
     return lambda wildcards: Path(f"{{root}}/benchmarks/{name}.tsv".format(**dict(wildcards)))
+
+
+include: "start_and_end.smk"

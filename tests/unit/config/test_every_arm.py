@@ -17,11 +17,12 @@ FILES = ["smoke_arms.yaml", "smoke_arms_t2v.yaml"]
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_file_of_the_folder_is_trained(file: str, folder: Path) -> None:
-    assert [run.arm for run in config.load(folder / file).runs()] == NAMES
+    assert {run.arm for run in config.load(folder / file).runs()} == set(NAMES)
     path = folder / "arms" / "mine.yaml"
     path.write_text(yaml.safe_dump({"base": "awm", "title": "Mine"}))
     found = [run.arm for run in config.load(folder / file).runs()]
-    assert found == sorted([*NAMES, "mine"])
+    assert set(found) == {*NAMES, "mine"}
+    assert found.count("mine") == 1
 
 
 def with_arms(values: dict[str, Any], arms: Any) -> dict[str, Any]:
@@ -35,9 +36,9 @@ def shipped(folder: Path) -> dict[str, Any]:
 
 
 def test_some_are_left_out(folder: Path) -> None:
-    values = with_arms(shipped(folder), {"all_but": ["crd", "mix_grpo"]})
+    values = with_arms(shipped(folder), {"all_but": ["crd", "gdpo"]})
     left = config.resolve(values, folder).experiments["arms"].arms
-    assert left == [name for name in NAMES if name not in ("crd", "mix_grpo")]
+    assert left == [name for name in NAMES if name not in ("crd", "gdpo")]
 
 
 @pytest.mark.parametrize(

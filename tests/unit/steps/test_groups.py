@@ -93,7 +93,7 @@ def test_groups_of_other_settings_are_refused(settings: Settings, root: Path) ->
 
 def test_files_that_are_missing_or_cut_have_one_message(settings: Settings, root: Path) -> None:
     digest, cut = groups_digest(settings, "grpo"), root / "cut.parquet"
-    with pytest.raises(UserError, match=r"none\.parquet: no such file: run `groups` first"):
+    with pytest.raises(UserError, match=r"none\.parquet: no such file; run `groups` first"):
         read_groups(root / "none.parquet", digest, NAMES)
     cut.write_bytes((root / "seed_5.parquet").read_bytes()[:-100])
     with pytest.raises(UserError, match=r"cut\.parquet: cannot be read as Parquet: [^\n]+$"):
