@@ -35,7 +35,7 @@ BESIDE = VIDEO | VIDEO_SMOKE | ARM_SMOKE
 REFERENCE = "results/reference"  # our published runs; REBUILT: their tables and figures, made again
 REBUILT = {
     os.path.normpath(f"results/reference_rebuilt/{part}"): os.path.normpath(f"{REFERENCE}/{part}")
-    for part in (".", "scenes_t2v", "scenes_i2v")
+    for part in (".", "second_seeds", "scenes_t2v", "scenes_i2v")
     if Path(REFERENCE, part, "config.yaml").exists()
 }
 OWN = (ROOT, SMOKE, *BESIDE)  # what this call's configurations make

@@ -84,7 +84,12 @@ def _course(
 
 
 def forest(settings: Settings, frames: Frames) -> Figure:
-    """Rows: experiments and their arms, columns: rewards; paired differences in base sd."""
+    """Rows: experiments and their arms, columns: rewards; paired differences in base sd.
+
+    The arms that share a variance set the range: one that is judged by its own (a random reward)
+    spreads so much wider that their intervals would hide behind their markers. Where it leaves
+    the range, an arrow says so.
+    """
     reference = settings.analysis.reference_arm
     gaps = frames["differences"]
     gaps = gaps[gaps["reference"] == reference] if len(gaps) else gaps
@@ -95,6 +100,8 @@ def forest(settings: Settings, frames: Frames) -> Figure:
     shown = {name: arms for name, arms in shown.items() if arms}
     if gaps.empty or not shown:
         return _only_text(f"No arm to compare with {arm_title(settings, reference)}.")
+    margin = settings.analysis.equivalence_margin
+    limits = _range_of_pooled(gaps, settings.analysis.own_variance, margin)
     columns = max(len(settings.rewards_of(name)) for name in shown)
     heights = [len(arms) + 1.2 for arms in shown.values()]
     figure = style.new_figure(0.2 * sum(heights) + 0.5 * len(shown) + 0.4, style.width_for(columns))
@@ -103,7 +110,7 @@ def forest(settings: Settings, frames: Frames) -> Figure:
         rewards = settings.rewards_of(experiment)
         for column, (axes, reward) in enumerate(zip(grid[row], rewards, strict=False)):
             part = gaps[(gaps["experiment"] == experiment) & (gaps["reward"] == reward)]
-            _forest_panel(axes, part.set_index("arm"), arms, settings.analysis.equivalence_margin)
+            _forest_panel(axes, part.set_index("arm"), arms, margin, limits)
             axes.set_yticks(range(len(arms)))
             axes.set_yticklabels([arm_title(settings, arm) for arm in arms] if column == 0 else [])
             axes.tick_params(left=False)
@@ -118,20 +125,42 @@ def forest(settings: Settings, frames: Frames) -> Figure:
     return figure
 
 
-def _forest_panel(axes: Axes, part: pd.DataFrame, arms: list[str], margin: float) -> None:
+def _range_of_pooled(
+    gaps: pd.DataFrame, own_variance: list[str], margin: float
+) -> tuple[float, float]:
+    """Limits of the axis [base sd]: margin and intervals of the arms that share a variance."""
+    pooled = gaps[~gaps["arm"].isin(own_variance)]
+    ends = pooled[["difference_sd", "simultaneous_low_sd", "simultaneous_high_sd"]].to_numpy(float)
+    ends = np.append(ends[np.isfinite(ends)], [-margin, margin])
+    room = 0.06 * (ends.max() - ends.min())
+    return float(ends.min() - room), float(ends.max() + room)
+
+
+def _forest_panel(
+    axes: Axes, part: pd.DataFrame, arms: list[str], margin: float, limits: tuple[float, float]
+) -> None:
     axes.axvspan(-margin, margin, color="#EFEFEF", zorder=0)
     style.zero_line(axes, vertical=True)
+    axes.set_xlim(limits)
     for place, arm in enumerate(arms):
         if arm not in part.index:
             continue
         entry = part.loc[arm]
         colour, marker, _ = style.arm_look(arm)
+        ends = [entry["difference_sd"]]
         if np.isfinite(entry["low_sd"]):
             together = entry["simultaneous_low_sd"], entry["simultaneous_high_sd"]
             axes.hlines(place, *together, color=colour, linewidth=0.8)
             axes.hlines(place, entry["low_sd"], entry["high_sd"], color=colour, linewidth=1.8)
+            ends += together
         fill = colour if entry["verdict"] in (BETTER, WORSE) else "white"
         axes.plot(entry["difference_sd"], place, marker, color=colour, mfc=fill, ms=5)
+        for limit, beyond, arrow in (
+            (limits[0], min(ends) < limits[0], "<"),
+            (limits[1], max(ends) > limits[1], ">"),
+        ):
+            if beyond:
+                axes.plot(limit, place, arrow, color=colour, ms=4, mew=0, clip_on=False, zorder=4)
     axes.set_ylim(len(arms) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
 

@@ -54,7 +54,8 @@ CAPTIONS = {
     "differences": "Paired differences to the reference arm at the end of training, by reward, in"
     " standard deviations of the base policy's scores within a prompt. Thick: the interval of one"
     " difference; thin: of all arms of a panel at once. Filled: the thin one excludes zero and is"
-    " not all within the grey band, where a difference does not matter.",
+    " not all within the grey band, where a difference does not matter. An arrow: it goes on beyond"
+    " the axis, whose range is set by the arms that share a variance.",
     "trust": "Does RAS trust the right groups? By how much the update of a group on the training"
     " reward raises the oracle (without one: the mean of the other logged rewards), by the weight"
     " that the group was given; of runs of earlier versions their rank correlation. Mean over"

@@ -11,7 +11,7 @@ from bpgo.config.runs import Run
 from bpgo.storage.files import read_json, repository_root
 
 REFERENCE = repository_root() / "results" / "reference"
-PARTS = [".", "scenes_t2v", "scenes_i2v"]
+PARTS = [".", "second_seeds", "scenes_t2v", "scenes_i2v"]
 
 
 @pytest.mark.parametrize("part", PARTS)
