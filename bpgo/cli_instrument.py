@@ -1,4 +1,4 @@
-"""The command that searches for training settings; `bpgo.cli` adds it to its own."""
+"""The commands that search for settings; `bpgo.cli` adds them to its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bpgo.cli_options import Output, Threads
+from bpgo.cli_options import Config, Output, Threads
 
 
 def instrument(
@@ -34,6 +34,19 @@ def instrument(
     body(checked, output, only, seed, threads)
 
 
+def tune(
+    config: Config,
+    collected: Annotated[Path, typer.Option("--collected", help="Folder that `collect` wrote.")],
+    output: Output,
+) -> None:
+    """Choose the best of each arm's candidates: table, figure, page, and an overlay."""
+    from bpgo.analysis.tune import make_tuning
+    from bpgo.config.resolve import load_resolved
+
+    make_tuning(load_resolved(config), collected, output)
+
+
 def add_to(app: typer.Typer) -> None:
-    """Register the command."""
-    app.command()(instrument)
+    """Register the commands."""
+    for command in (instrument, tune):
+        app.command()(command)

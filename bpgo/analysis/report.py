@@ -265,7 +265,8 @@ def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> di
         "Samples": _samples(settings),
         "Training": f"{training.iterations} iterations, {rollout.prompts_per_iteration} prompts ×"
         f" {rollout.group_size} samples, {rollout.steps} sampler steps,"
-        f" {training.optimizer_steps} optimizer steps, learning rate {training.learning_rate:g}",
+        f" {training.optimizer_steps} optimizer steps, learning rate {training.learning_rate:g}"
+        + "".join(f", {arm} {rate:g}" for arm, rate in training.learning_rates.items()),
         "Evaluation": f"{settings.evaluation.prompts} held-out prompts,"
         f" {settings.evaluation.samples_per_prompt} sample(s) a prompt and seed, ODE sampler with"
         f" {settings.evaluation.steps} steps",

@@ -136,6 +136,14 @@ def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
         )
 
 
+def check_learning_rates(settings: Settings, arms: Iterable[str], file: str) -> None:
+    """Learning rates of single arms are of arms that exist; `arms` are those that have a file."""
+    known = list(dict.fromkeys([*settings.arms, *sorted(arms)]))
+    for arm in settings.training.learning_rates:
+        if arm not in known:
+            _known(f"{file}: training.learning_rates", "an arm", arm, known)
+
+
 def _known(key: str, what: str, name: str, known: list[str]) -> NoReturn:
     raise UserError(
         f"{key}: '{name}' is not {what}.{suggest(name, known)} Known: {', '.join(known)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,10 @@ class AnalysisSettings(Strict):
     # Arms whose seeds vary by a measure of their own, as with random rewards; the other arms' seed
     # variance is pooled.
     own_variance: list[Name] = Field(default=[])
+    # Curves: all arms of an experiment in a panel, or a family; auto: apart from 11 arms on.
+    families: Literal["auto", "apart", "together"] = Field(
+        default="auto", exclude_if=lambda families: families == "auto"
+    )
     second_run: str | None = None  # another results folder, whose agreement the report shows
     bootstrap_samples: Count = 2000
     confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95

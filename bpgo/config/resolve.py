@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from bpgo import registry
-from bpgo.config import arm_checks
+from bpgo.config import arm_checks, tuning
 from bpgo.config import checks as config_checks
+from bpgo.config.arm_files import (
+    arm_settings,
+    feature_settings,
+    named_arm,
+    resolve_arms,
+    rule_settings,
+    rule_values,
+)
 from bpgo.config.library import (
     Library,
-    join,
     library,
     mapping,
     merge,
@@ -23,14 +29,13 @@ from bpgo.config.library import (
 )
 from bpgo.config.published import FeatureSettings
 from bpgo.config.settings import (
-    BASE_ARM,
     ExperimentSettings,
     ModelSettings,
     PromptSettings,
     RewardSettings,
     Settings,
-    SweepSettings,
 )
+from bpgo.config.variants import SweepSettings
 from bpgo.config.world_weights import with_world_weights
 from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError, suggest
@@ -100,12 +105,16 @@ def resolve(
     }
     files = library(folder, overrides, file)
     for name in files.overrides.get("trust", {}):  # whether an arm has the rule or not
-        rule = _rule_values(name, files, file, f"overrides.trust.{name}")
-        _rule_settings(rule, f"{file}: overrides.trust.{name}", "")
-    arms = _resolve_arms(experiments, sweeps, files, file)
+        rule = rule_values(name, files, file, f"overrides.trust.{name}")
+        rule_settings(rule, f"{file}: overrides.trust.{name}", "")
+    arms = resolve_arms(experiments, sweeps, files, file)
+    tune = tuning.checked(values.get("tune"), experiments, arms, folder, file)
+    if tune is not None:
+        values["training"] = tuning.add_candidates(tune, experiments, arms, values, file)
     rewards = _resolve_rewards(experiments, files, file)
     resolved = {
         **values,
+        "tune": tune,
         "scale": scale,
         "model": _resolve_model(_text(values, "model", file), files, file),
         "prompts": _resolve_prompts(_text(values, "prompts", file), files, file),
@@ -118,6 +127,7 @@ def resolve(
     settings = with_world_weights(validate(Settings, resolved, file), file)
     config_checks.check_sizes(settings, file)
     config_checks.check_analysis(settings, arm_files, file)
+    config_checks.check_learning_rates(settings, arm_files, file)
     config_checks.check_paper(settings, file)
     config_checks.check_task(settings, file)
     config_checks.check_measured(settings, file)
@@ -134,7 +144,7 @@ def load_prompts(name: str, folder: Path) -> PromptSettings:
 
 def load_arm(name: str, folder: Path) -> Any:
     """The settings of `folder`/arms/`name`.yaml, with its whole trust rule: an `ArmSettings`."""
-    return _arm(name, library(Path(folder), {}, str(folder)), str(folder), "arms")
+    return named_arm(name, library(Path(folder), {}, str(folder)), str(folder), "arms")
 
 
 def load_rules(configfile: Path, scale: str = "full") -> dict[str, Any]:
@@ -148,15 +158,15 @@ def load_rules(configfile: Path, scale: str = "full") -> dict[str, Any]:
         values = merge(values, mapping(values.get("smoke") or {}, "smoke", file))
     files = library(folder, values.get("overrides") or {}, file)
     return {
-        path.stem: _rule_settings(_rule_values(path.stem, files, file, "trust"), str(path), "")
+        path.stem: rule_settings(rule_values(path.stem, files, file, "trust"), str(path), "")
         for path in sorted((folder / "trust").glob("*.yaml"))
     }
 
 
 def load_trust(name: str, folder: Path) -> Any:
     """The settings of `folder`/trust/`name`.yaml: a `TrustSettings`."""
-    values = _rule_values(name, library(Path(folder), {}, str(folder)), str(folder), "trust")
-    return _rule_settings(values, str(Path(folder) / "trust" / f"{name}.yaml"), "")
+    values = rule_values(name, library(Path(folder), {}, str(folder)), str(folder), "trust")
+    return rule_settings(values, str(Path(folder) / "trust" / f"{name}.yaml"), "")
 
 
 def save_resolved(settings: Settings, path: Path) -> None:
@@ -174,7 +184,7 @@ def load_resolved(path: Path) -> Settings:
             " makes one"
         )
     arms = {
-        name: _arm_settings(entry, file, f"arms.{name}")
+        name: arm_settings(entry, file, f"arms.{name}")
         for name, entry in _entries(values, "arms", file)
     }
     rewards = {
@@ -186,110 +196,9 @@ def load_resolved(path: Path) -> Settings:
     resolved = {**values, "arms": arms, "rewards": rewards, "prompts": prompts}
     if values.get("features") is not None:
         entry = mapping(values["features"], "features", file)
-        schema = _feature_settings(entry, file, "features")
+        schema = feature_settings(entry, file, "features")
         resolved["features"] = validate(schema, entry, file, "features")
     return validate(Settings, resolved, file)
-
-
-def _resolve_arms(
-    experiments: dict[str, ExperimentSettings],
-    sweeps: dict[str, SweepSettings],
-    files: Library,
-    file: str,
-) -> dict[str, BaseModel]:
-    arms: dict[str, BaseModel] = {}
-    for name, experiment in experiments.items():
-        for arm in experiment.arms:
-            arms[arm] = arms.get(arm) or _arm(arm, files, file, f"experiments.{name}.arms")
-    for name, sweep in sweeps.items():
-        if sweep.experiment not in experiments:
-            raise UserError(
-                f"{file}: sweeps.{name}.experiment: '{sweep.experiment}' is not an experiment."
-                f"{suggest(sweep.experiment, experiments)} Known: {', '.join(experiments)}"
-            )
-        arms[sweep.arm] = arms.get(sweep.arm) or _arm(sweep.arm, files, file, f"sweeps.{name}.arm")
-        for value in sweep.values:
-            at, changed = f"sweeps.{name}", arms[sweep.arm].model_dump(mode="json")
-            _set(changed, sweep.setting, value, f"{file}: {at}.setting: arm '{sweep.arm}'")
-            changed["title"] = f"{changed['title']}, {sweep.word} = {value:g}"
-            found = _arm_settings(changed, file, at)
-            if arms.setdefault(sweep.arm_at(value), found) != found:
-                raise UserError(
-                    f"{file}: {at}: arm '{sweep.arm_at(value)}' is there already, with other values"
-                )
-    return arms
-
-
-def _set(values: dict[str, Any], dotted: str, value: float, place: str) -> None:
-    """Put `value` where the dotted key leads."""
-    *path, last = dotted.split(".")
-    for part in path:
-        if not isinstance(values.get(part), dict):
-            raise UserError(f"{place} has no mapping '{part}', so no '{dotted}'")
-        values = values[part]
-    values[last] = value
-
-
-def _arm(name: str, files: Library, file: str, key: str) -> BaseModel:
-    if name == BASE_ARM:
-        raise UserError(
-            f"{file}: {key}: '{BASE_ARM}' is the untrained policy: always scored, never listed"
-        )
-    path, values = files.read("arms", name, file, key)
-    if values.get("trust") is not None:
-        values = {**values, "trust": _rule_values(values["trust"], files, path, "trust")}
-    if isinstance(values.get("features"), str):
-        label, found = files.read("features", values["features"], path, "features")
-        chosen = validate(_feature_settings(found, label), found, label)
-        values = {**values, "features": chosen.model_dump(mode="json")}
-    return _arm_settings(values, path)
-
-
-def _arm_settings(values: dict[str, Any], file: str, prefix: str = "") -> BaseModel:
-    """An arm with its whole trust rule, checked; the rule first, so that messages name its keys."""
-    algorithm = registered(values, "algorithm", registry.ARMS, "registered", file, prefix)
-    if values.get("trust") is not None:
-        rule = _rule_settings(values["trust"], file, join(prefix, "trust"))
-        values = {**values, "trust": rule}
-    schema: type[BaseModel] = registry.load_arm_class(algorithm).Settings
-    return validate(schema, values, file, prefix)
-
-
-def _rule_settings(values: Any, file: str, prefix: str) -> BaseModel:
-    """A trust rule, and the rule that it is made of, checked."""
-    values = mapping(values, prefix, file)
-    rule = registered(values, "rule", registry.TRUST, "a registered trust rule", file, prefix)
-    if "of" in values:
-        values = {**values, "of": _rule_settings(values["of"], file, join(prefix, "of"))}
-    schema: type[BaseModel] = registry.load_trust_class(rule).Settings
-    return validate(schema, values, file, prefix)
-
-
-def _rule_values(
-    value: Any, files: Library, file: str, key: str, inside: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """All values of a trust rule: a name of the folder `trust`, or a mapping with `base` or `rule`.
-
-    A named rule must be right by itself, before what `file` changes in it.
-    """
-    change = {"base": value} if isinstance(value, str) else dict(mapping(value, key, file))
-    name = change.pop("base", None)
-    if name is None:
-        return _with_inner(change, files, file, key, inside)
-    if not isinstance(name, str):
-        raise UserError(f"{file}: {join(key, 'base')}: must name a trust rule, not {name!r}")
-    path, values = files.read("trust", name, file, key, inside)
-    values = _with_inner(values, files, path, "", (*inside, name))
-    _rule_settings(values, path, "")
-    return _with_inner(merge(values, change), files, file, key, inside)
-
-
-def _with_inner(
-    values: dict[str, Any], files: Library, file: str, key: str, inside: tuple[str, ...]
-) -> dict[str, Any]:
-    if values.get("of") is None:
-        return values
-    return {**values, "of": _rule_values(values["of"], files, file, join(key, "of"), inside)}
 
 
 def _experiment(entry: Any, arm_files: list[str], file: str, key: str) -> ExperimentSettings:
@@ -363,13 +272,7 @@ def _resolve_features(values: dict[str, Any], files: Library, file: str) -> Feat
     if values.get("features") is None:
         return None
     path, found = files.read("features", _text(values, "features", file), file, "features")
-    return validate(_feature_settings(found, path), found, path)
-
-
-def _feature_settings(values: dict[str, Any], file: str, prefix: str = "") -> type[FeatureSettings]:
-    known, what = registry.FEATURES, "a registered kind of features"
-    kind = registered(values, "kind", known, what, file, prefix)
-    return registry.load_features_class(kind).Settings
+    return validate(feature_settings(found, path), found, path)
 
 
 def _resolve_prompts(name: str, files: Library, file: str) -> PromptSettings:

@@ -32,7 +32,8 @@ from bpgo.config.fields import (
 from bpgo.config.groups import GroupSettings
 from bpgo.config.paper import PaperSettings
 from bpgo.config.published import FeatureSettings, Published
-from bpgo.config.runs import Run, Sampler, in_a_name
+from bpgo.config.runs import Run, Sampler
+from bpgo.config.variants import SweepSettings, TuneSettings
 from bpgo.storage.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
@@ -179,6 +180,8 @@ class TrainingSettings(Strict):
     parameters: Literal["full", "lora"] = "full"
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
     learning_rate: Positive
+    # Of single arms, where an equally sized search chose them for each (`snakemake tune`).
+    learning_rates: dict[Name, Positive] = Field(default={}, exclude_if=lambda each: not each)
     betas: list[Number] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
     weight_decay: NonNegative = 0.0
     epsilon: Positive = 1e-8
@@ -199,6 +202,11 @@ class TrainingSettings(Strict):
     def stages(self) -> list[int]:
         """The iterations after which a policy is kept and judged, the last one included."""
         return [*range(self.snapshot_every, self.iterations, self.snapshot_every), self.iterations]
+
+    def of(self, arm: str) -> Self:
+        """These settings as one arm is trained with them."""
+        rate = self.learning_rates.get(arm, self.learning_rate)
+        return self.model_copy(update={"learning_rate": rate, "learning_rates": {}})
 
 
 class MachineSettings(Strict):
@@ -232,24 +240,6 @@ class ExperimentSettings(Strict):
     paper: PaperSettings | None = None  # where the paper reports the same model and rewards
 
 
-class SweepSettings(Strict):
-    """One setting of one arm over several values (an ablation table)."""
-
-    experiment: Name
-    arm: Name
-    setting: Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")]  # dots go down
-    values: Annotated[list[Number], Field(min_length=1), AfterValidator(each_once)]
-
-    @property
-    def word(self) -> str:
-        """The setting's last word."""
-        return self.setting.rsplit(".", 1)[-1]
-
-    def arm_at(self, value: float) -> str:
-        """The arm's name at one value: `bpgo_ras_alpha_0p1`."""
-        return f"{self.arm}_{self.word}_{in_a_name(f'{value:g}')}"
-
-
 class Settings(Strict):
     """A resolved configuration: everything inlined, nothing left to look up."""
 
@@ -260,6 +250,7 @@ class Settings(Strict):
     prompts: SerializeAsAny[PromptSettings]
     experiments: dict[Name, ExperimentSettings]
     sweeps: dict[Name, SweepSettings] = Field(default={})
+    tune: TuneSettings | None = Field(default=None, exclude_if=lambda tune: tune is None)
     arms: dict[Name, SerializeAsAny[BaseModel]]
     rewards: dict[Name, SerializeAsAny[RewardSettings]]
     rollout: RolloutSettings
@@ -293,25 +284,26 @@ class Settings(Strict):
         return self.rollout.guidance_scale if wanted is None else wanted
 
     def arms_of(self, experiment: str) -> list[str]:
-        """The arms that an experiment trains: its own, then those that only sweeps add."""
+        """The arms that an experiment trains: its own, then those that searches and sweeps add."""
         found = list(self.experiments[experiment].arms)
+        if self.tune is not None and self.tune.experiment == experiment:
+            found += [name for arm in list(found) for name in self.tune.names(arm)]
         for sweep in self.sweeps.values():
             if sweep.experiment == experiment:
                 found += [sweep.arm_at(value) for value in sweep.values]
         return list(dict.fromkeys(found))
 
     def runs(self) -> list[Run]:
-        """Every training run: arms x seeds of each experiment, then the sweeps' arms."""
+        """Every training run: arms x seeds of each experiment, then what search and sweeps add."""
+        own = {name: list(entry.arms) for name, entry in self.experiments.items()}
+        listed = [own, {name: self.arms_of(name) for name in own}]
         found = [
             Run(name, arm, seed)
-            for name, experiment in self.experiments.items()
-            for arm in experiment.arms
-            for seed in experiment.seeds
+            for arms in listed
+            for name in arms
+            for arm in arms[name]
+            for seed in self.experiments[name].seeds
         ]
-        for sweep in self.sweeps.values():
-            seeds = self.experiments[sweep.experiment].seeds
-            for value in sweep.values:
-                found += [Run(sweep.experiment, sweep.arm_at(value), seed) for seed in seeds]
         return list(dict.fromkeys(found))
 
     def base_runs(self) -> list[Run]:
@@ -390,7 +382,7 @@ class Settings(Strict):
             "rewards": self.settings_of(names),
             "arm": self.arms[run.arm],
             "rollout": self.rollout,
-            "training": self.training,
+            "training": self.training.of(run.arm),
             "calibration": self.calibration,
             "calibrated_with": asdict(self.sampler_of(run.experiment)),
             "training_reward": chosen.training_reward,

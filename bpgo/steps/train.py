@@ -116,7 +116,7 @@ def build_trainer(
         rewards = loading.load_rewards(settings, names, device, anchor)
         embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
         trainer = Trainer(
-            settings,
+            settings.model_copy(update={"training": settings.training.of(run.arm)}),
             policy,
             loading.load_arm(settings, run.arm),
             rewards[chosen.training_reward],

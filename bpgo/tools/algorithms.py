@@ -19,6 +19,7 @@ from bpgo.errors import UserError
 from bpgo.storage.files import repository_root, write_text
 
 NAMES = ("base", "algorithm", "title", "source")  # what an arm is called
+PAPER = re.compile(r"\b\d{4}\.\d{5}\b")  # an arXiv id
 BEGIN, END = "<!-- made of config/arms/{}.yaml -->", "<!-- end -->"
 _SECTION = re.compile(
     r"^## [^\n]*\n(?P<text>.*?)<!-- made of config/arms/(?P<name>\w+)\.yaml -->", re.M | re.S
@@ -62,6 +63,23 @@ def deviations(readme: str) -> dict[str, str]:
         if len(cells) == 4 and (match := re.fullmatch(r"`(\w+)\.yaml`", cells[2])):
             found[match[1]] = cells[3]
     return found
+
+
+def references(text: str) -> dict[str, str]:
+    """The keys of a BibTeX file by arXiv id."""
+    found = {}
+    for entry in text.split("\n@")[1:]:
+        key = entry[entry.index("{") + 1 : entry.index(",")]
+        if eprint := re.search(r"^ *eprint = \{([\d.]+)\}", entry, re.M):
+            found[eprint[1]] = key
+    return found
+
+
+def _cited(source: str, root: Path) -> str:
+    """Where the papers of an arm's source stand in the list of references."""
+    known = references((root / "docs" / "references.bib").read_text(encoding="utf-8"))
+    keys = [f"`{known[paper]}`" for paper in PAPER.findall(source) if paper in known]
+    return f"{', '.join(keys)} in [references.bib](references.bib)" if keys else ""
 
 
 def _experiment(name: str, root: Path) -> str:
@@ -118,7 +136,12 @@ def _section(name: str, root: Path, own: str | None, notes: dict[str, str]) -> s
     path = root / "config" / "arms" / f"{name}.yaml"
     values, arm = stated(path), load_arm(name, root / "config")
     base = values.get("base", (None, ""))[0]
-    parts = [f"[{name}.yaml](../config/arms/{name}.yaml)", _code(arm.algorithm), arm.source]
+    parts = [
+        f"[{name}.yaml](../config/arms/{name}.yaml)",
+        _code(arm.algorithm),
+        arm.source,
+        _cited(arm.source, root),
+    ]
     lines = [f"## {arm.title}", "", own or _differs(arm.algorithm), "", BEGIN.format(name), ""]
     lines += ["; ".join(part for part in parts if part) + ".", ""]
     header = _header(path)

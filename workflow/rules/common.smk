@@ -13,6 +13,7 @@ from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, 
 from bpgo.config import jobs
 from bpgo.config.yaml_files import read_yaml
 from bpgo.config.runs import Run
+from bpgo.config.tuning import TUNE
 from bpgo.errors import UserError
 from bpgo.run import machine
 from bpgo.run.allocator import allocator_variables
@@ -31,7 +32,10 @@ VIDEO, ARM_SMOKE = (
     for names in (("scenes_t2v", "scenes_i2v"), ("smoke_arms", "smoke_arms_t2v"))
 )
 VIDEO_SMOKE = {f"{root}/smoke": file for root, file in VIDEO.items()}
-BESIDE = VIDEO | VIDEO_SMOKE | ARM_SMOKE
+# Equal tuning: the file beside this call's configuration, or the shipped one.
+TUNED, TUNE_FILE = f"{ROOT}/tuning", Path(workflow.configfiles[0]).parent / TUNE
+TUNING = {TUNED: TUNE_FILE if TUNE_FILE.is_file() else Path(workflow.basedir, "config", TUNE)}
+BESIDE = VIDEO | VIDEO_SMOKE | ARM_SMOKE | TUNING
 REFERENCE = "results/reference"  # our published runs; REBUILT: their tables and figures, made again
 REBUILT = {
     os.path.normpath(f"results/reference_rebuilt/{part}"): os.path.normpath(f"{REFERENCE}/{part}")

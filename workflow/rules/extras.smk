@@ -1,7 +1,8 @@
-"""Made on request: every arm for a few iterations, weights from nothing, and the benchmark."""
+"""Made on request: every arm for a few iterations, tuning, weights from nothing, the benchmark."""
 
 
 include: "arms.smk"
+include: "tune.smk"
 
 
 PARTS = f"{ROOT}/pretrain_parts/seed_{PRETRAIN_SEED}"

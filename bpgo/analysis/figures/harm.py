@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bpgo.analysis.figures import style
+from bpgo.analysis.figures.families import Shown, rows_of
+from bpgo.analysis.figures.labels import End, end_labels, row_height
 from bpgo.analysis.roles import arm_title, main_metric, reward_title
 from bpgo.analysis.statistics.harm import MEASURES
 from bpgo.config.settings import BASE_ARM, Settings
@@ -26,27 +26,25 @@ def path(settings: Settings, frames: Frames) -> Figure:
         figure = style.new_figure(1.0)
         style.say(figure.subplots(), "The divergence from the base policy was not measured.")
         return figure
-    figure = style.new_figure(2.4 * len(names) + 0.6)
-    grid = figure.subplots(len(names), 2, squeeze=False, sharex="row")
-    handles: dict[str, Any] = {}
-    for row, experiment in enumerate(names):
-        part = known[known["experiment"] == experiment]
-        metric = main_metric(settings, experiment)
+    rows = rows_of(settings, names)
+    heights = [row_height(2.4, len(row.arms)) for row in rows]
+    figure = style.new_figure(sum(heights) + 0.3)
+    grid = figure.subplots(len(rows), 2, squeeze=False, sharex="row", height_ratios=heights)
+    for panels, row, height in zip(grid, rows, heights, strict=True):
+        part = known[known["experiment"] == row.experiment]
+        metric = main_metric(settings, row.experiment)
         titles = {"proxy": "training reward", "gold": reward_title(settings, metric)}
-        for axes, (axis, title) in zip(grid[row], titles.items(), strict=True):
-            for arm in settings.experiments[experiment].arms:
-                mine = part[part["arm"] == arm].sort_values("iteration")
-                if len(mine):
-                    handles[arm] = _course(axes, mine, axis, arm)
-                    if axis == "gold":
-                        _mark_turn(axes, mine, turning, experiment, arm)
+        ends: list[End] = []
+        for axes, (axis, title) in zip(panels, titles.items(), strict=True):
+            ends = _courses(axes, part, axis, row, settings)
+            if axis == "gold":
+                _mark_turns(axes, part, turning, row)
             style.zero_line(axes)
-            axes.set_title(f"{experiment}: {title}", loc="left")
-            if row == len(names) - 1:
-                axes.set_xlabel("√KL to the base policy's path")
-        grid[row][0].set_ylabel("gain over base (base sd)")
-    labels = [arm_title(settings, arm) for arm in handles]
-    style.legend_below(figure, list(handles.values()), labels)
+            axes.set_title(f"{row.title}\n{title}" if axis == "proxy" else title, loc="left")
+        panels[0].set_ylabel("gain over base (base sd)")
+        end_labels(panels[-1], ends, height)
+    for axes in grid[-1]:
+        axes.set_xlabel("√KL to the base policy's path")
     return figure
 
 
@@ -54,30 +52,34 @@ def _has(frame: pd.DataFrame, experiment: str) -> bool:
     return bool((frame["experiment"] == experiment).any())
 
 
-def _course(axes: Axes, mine: pd.DataFrame, axis: str, arm: str) -> Any:
-    colour, marker, line = style.arm_look(arm)
-    bars = style.reach(mine[axis], mine[f"{axis}_low"], mine[f"{axis}_high"])
-    drawn = axes.errorbar(
-        mine["divergence"],
-        mine[axis],
-        yerr=bars,
-        color=colour,
-        marker=marker,
-        elinewidth=0.7,
-        ls=line,
-        lw=1.2,
-    )
-    return drawn.lines[0]
+def _courses(
+    axes: Axes, part: pd.DataFrame, axis: str, row: Shown, settings: Settings
+) -> list[End]:
+    """Every arm's course with its intervals; where they end."""
+    for arm in row.behind:
+        mine = part[part["arm"] == arm].sort_values("iteration")
+        axes.plot(mine["divergence"], mine[axis], color="#D4D4D4", lw=0.7, zorder=1)
+    ends = []
+    for arm in row.arms:
+        mine = part[part["arm"] == arm].sort_values("iteration")
+        if mine.empty:
+            continue
+        colour, marker, line = row.look(arm)
+        bars = style.reach(mine[axis], mine[f"{axis}_low"], mine[f"{axis}_high"])
+        x, y = mine["divergence"], mine[axis]
+        axes.errorbar(x, y, bars, color=colour, marker=marker, ls=line, lw=1.2, elinewidth=0.7)
+        title = arm_title(settings, arm)
+        ends.append(End(float(x.iloc[-1]), float(y.iloc[-1]), title, colour, marker))
+    return ends
 
 
-def _mark_turn(
-    axes: Axes, mine: pd.DataFrame, turning: pd.DataFrame, experiment: str, arm: str
-) -> None:
-    """A ring where the main metric turns, if it does."""
-    keep = (turning["experiment"] == experiment) & (turning["arm"] == arm) & turning["turned"]
-    for iteration in turning[keep]["iteration"]:
-        point = mine[mine["iteration"] == iteration]
-        axes.plot(point["divergence"], point["gold"], "o", ms=11, mfc="none", mec="#B00020")
+def _mark_turns(axes: Axes, part: pd.DataFrame, turning: pd.DataFrame, row: Shown) -> None:
+    """A ring where the main metric of an arm turns, if it does."""
+    turned = turning[(turning["experiment"] == row.experiment) & turning["turned"]]
+    for arm, iteration in zip(turned["arm"], turned["iteration"], strict=True):
+        point = part[(part["arm"] == arm) & (part["iteration"] == iteration)]
+        if arm in row.arms:
+            axes.plot(point["divergence"], point["gold"], "o", ms=11, mfc="none", mec="#B00020")
 
 
 def harm(settings: Settings, frames: Frames) -> Figure:

@@ -36,9 +36,9 @@ CAPTIONS = {
     "training_reward": "Training reward against iteration. Left: on the training rollouts, relative"
     " to the base policy on the same prompts (thick: running mean; thin: each iteration, of"
     " the reference arm and BPGO). Right: the same reward on fixed held-out prompts and noise."
-    " Mean over seeds, band: interval.",
+    " Mean over seeds, band: interval. Grey: arms of other families.",
     "curves": "Scores that train nothing, against iteration, on fixed held-out prompts: paired gain"
-    " over the base policy, mean over seeds, bar: interval.",
+    " over the base policy, mean over seeds, bar: interval. Grey: arms of other families.",
     "overoptimization": "Proxy gain (the training reward) against true gain (the oracle) and"
     " held-out gain (rewards that did not train). Line: the course of training, by its snapshots;"
     " large marker: the final scores; small markers: its seeds. Below zero, training has made the"
@@ -46,7 +46,8 @@ CAPTIONS = {
     "path": "Gains along the path from the base policy: training reward (left) and main metric"
     " (right) of the snapshots on fixed prompts and noise, against the root of the KL divergence of"
     " the policy's path from the base policy's. Mean over seeds, bar: interval. Red ring: the"
-    " turning point of an arm whose main metric falls from there while its training reward rises.",
+    " turning point of an arm whose main metric falls from there while its training reward rises."
+    " Grey: arms of other families.",
     "harm": "What training changed for the worse: divergence, the tenth of the prompts that lost"
     " most, agreement of judges, spread within a prompt, distance to the base policy's samples, as"
     " far as measured. Mean with its interval; filled: the difference to the reference arm excludes"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from one_of_several import partly_flat
+from one_of_several import reward_of
 from safetensors.torch import load_file
 from shipped_arms import values_of
 from tiny_world import make_trainer, redness, trained, weights
@@ -41,6 +41,9 @@ BRANCH: dict[str, Any] = {
     "node_rewards": "probability",
     "pruning": {"steps": [], "slide_every": None, "slide_to": 0, "width": "none", "share": 0.5},
 }
+# Statistics of the whole batch or a group: a tracker's, of parts, of features, of the group.
+DDPO = values_of("ddpo", tracker={"buffer_size": 4, "min_count": 4})
+DGPO, VIPO, GDPO = (values_of(name) for name in ("dgpo", "vipo", "gdpo"))
 CASES: dict[str, dict[str, Any]] = {
     "full, grpo, dropped groups": {"flat": True, **PLAIN},
     "full, kl": {"arm": "flow_grpo", "rollout": {"batch_size": 3}, **PLAIN},
@@ -63,6 +66,14 @@ CASES: dict[str, dict[str, Any]] = {
     "sharded, a tree": {"arm_changes": BRANCH},
     "full, a further policy": {"arm_values": NFT, **PLAIN},
     "sharded, a further policy": {"arm_values": NFT},
+    "full, a tracker": {"arm_values": DDPO, **PLAIN},
+    "full, weights of a group": {
+        "arm_values": DGPO,
+        "rollout": {"prompts_per_iteration": 4},
+        **PLAIN,
+    },
+    "full, parts of a reward": {"arm_values": GDPO, "summed": True, **PLAIN},
+    "full, sites": {"arm_values": VIPO, **PLAIN},
 }
 for case in CASES.values():
     case["training"] = {"epsilon": EPSILON, **case.get("training", {})}
@@ -146,8 +157,8 @@ def test_two_processes_train_what_one_trains(
     case: str, pair: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     options = dict(CASES[case])
-    flat = options.pop("flat", False)
-    one = trained(tiny_folder, tmp_path, reward=partly_flat if flat else redness, **options)
+    flat = options.get("flat", False)
+    one = trained(tiny_folder, tmp_path, reward=reward_of(options), **options)
     one.save_policy(tmp_path / "policy")
     two = pair / case
     start = weights(make_trainer(tiny_folder, tmp_path / "start", **options))

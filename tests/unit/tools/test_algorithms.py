@@ -23,6 +23,8 @@ def root(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / "baselines").mkdir()
     shutil.copy(ROOT / "baselines" / "README.md", tmp_path / "baselines")
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "references.bib", tmp_path / "docs")
     return tmp_path
 
 

@@ -108,10 +108,10 @@ def test_what_stored_scores_lack_is_left_out(settings, collected, tmp_path):
 def test_figures_have_a_panel_a_measure(settings, measured):
     figure = DRAW["path"](settings, measured[0])
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "ambiguous: training reward",
-        "ambiguous: Oracle",
+        "ambiguous\ntraining reward",
+        "Oracle",
     ]
-    assert len(figure.legends[0].get_texts()) == 2
+    assert len(figure.axes[1].texts) == 2, "an arm's name at the end of its curve"
     figure = DRAW["harm"](settings, measured[0])
     assert len(figure.axes) == 7, "all but the distance, which was not measured"
 

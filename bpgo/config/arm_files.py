@@ -1,0 +1,130 @@
+"""Arms and their trust rules: from files and overrides to checked settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from bpgo import registry
+from bpgo.config.library import Library, join, mapping, merge, registered, validate
+from bpgo.config.published import FeatureSettings
+from bpgo.config.settings import BASE_ARM, ExperimentSettings
+from bpgo.config.variants import SweepSettings
+from bpgo.errors import UserError, suggest
+
+
+def resolve_arms(
+    experiments: dict[str, ExperimentSettings],
+    sweeps: dict[str, SweepSettings],
+    files: Library,
+    file: str,
+) -> dict[str, BaseModel]:
+    """The arms of a configuration, those that sweeps make included."""
+    arms: dict[str, BaseModel] = {}
+    for name, experiment in experiments.items():
+        for arm in experiment.arms:
+            arms[arm] = arms.get(arm) or named_arm(arm, files, file, f"experiments.{name}.arms")
+    for name, sweep in sweeps.items():
+        if sweep.experiment not in experiments:
+            raise UserError(
+                f"{file}: sweeps.{name}.experiment: '{sweep.experiment}' is not an experiment."
+                f"{suggest(sweep.experiment, experiments)} Known: {', '.join(experiments)}"
+            )
+        arms[sweep.arm] = arms.get(sweep.arm) or named_arm(
+            sweep.arm, files, file, f"sweeps.{name}.arm"
+        )
+        for value in sweep.values:
+            at, changed = f"sweeps.{name}", arms[sweep.arm].model_dump(mode="json")
+            set_value(changed, sweep.setting, value, f"{file}: {at}.setting: arm '{sweep.arm}'")
+            changed["title"] = f"{changed['title']}, {sweep.word} = {value:g}"
+            found = arm_settings(changed, file, at)
+            if arms.setdefault(sweep.arm_at(value), found) != found:
+                raise UserError(
+                    f"{file}: {at}: arm '{sweep.arm_at(value)}' is there already, with other values"
+                )
+    return arms
+
+
+def set_value(values: dict[str, Any], dotted: str, value: Any, place: str) -> None:
+    """Put `value` where the dotted key leads."""
+    *path, last = dotted.split(".")
+    for part in path:
+        if not isinstance(values.get(part), dict):
+            raise UserError(f"{place} has no mapping '{part}', so no '{dotted}'")
+        values = values[part]
+    values[last] = value
+
+
+def named_arm(name: str, files: Library, file: str, key: str) -> BaseModel:
+    """The settings of an arm's file, which `key` of `file` names: with rule and features, checked.
+
+    Raises:
+        UserError: for the untrained policy's name, an unknown one, or a mistake in a file.
+    """
+    if name == BASE_ARM:
+        raise UserError(
+            f"{file}: {key}: '{BASE_ARM}' is the untrained policy: always scored, never listed"
+        )
+    path, values = files.read("arms", name, file, key)
+    if values.get("trust") is not None:
+        values = {**values, "trust": rule_values(values["trust"], files, path, "trust")}
+    if isinstance(values.get("features"), str):
+        label, found = files.read("features", values["features"], path, "features")
+        chosen = validate(feature_settings(found, label), found, label)
+        values = {**values, "features": chosen.model_dump(mode="json")}
+    return arm_settings(values, path)
+
+
+def arm_settings(values: dict[str, Any], file: str, prefix: str = "") -> BaseModel:
+    """An arm with its whole trust rule, checked; the rule first, so that messages name its keys."""
+    algorithm = registered(values, "algorithm", registry.ARMS, "registered", file, prefix)
+    if values.get("trust") is not None:
+        rule = rule_settings(values["trust"], file, join(prefix, "trust"))
+        values = {**values, "trust": rule}
+    schema: type[BaseModel] = registry.load_arm_class(algorithm).Settings
+    return validate(schema, values, file, prefix)
+
+
+def rule_settings(values: Any, file: str, prefix: str) -> BaseModel:
+    """A trust rule, and the rule that it is made of, checked."""
+    values = mapping(values, prefix, file)
+    rule = registered(values, "rule", registry.TRUST, "a registered trust rule", file, prefix)
+    if "of" in values:
+        values = {**values, "of": rule_settings(values["of"], file, join(prefix, "of"))}
+    schema: type[BaseModel] = registry.load_trust_class(rule).Settings
+    return validate(schema, values, file, prefix)
+
+
+def rule_values(
+    value: Any, files: Library, file: str, key: str, inside: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """All values of a trust rule: a name of the folder `trust`, or a mapping with `base` or `rule`.
+
+    A named rule must be right by itself, before what `file` changes in it.
+    """
+    change = {"base": value} if isinstance(value, str) else dict(mapping(value, key, file))
+    name = change.pop("base", None)
+    if name is None:
+        return _with_inner(change, files, file, key, inside)
+    if not isinstance(name, str):
+        raise UserError(f"{file}: {join(key, 'base')}: must name a trust rule, not {name!r}")
+    path, values = files.read("trust", name, file, key, inside)
+    values = _with_inner(values, files, path, "", (*inside, name))
+    rule_settings(values, path, "")
+    return _with_inner(merge(values, change), files, file, key, inside)
+
+
+def _with_inner(
+    values: dict[str, Any], files: Library, file: str, key: str, inside: tuple[str, ...]
+) -> dict[str, Any]:
+    if values.get("of") is None:
+        return values
+    return {**values, "of": rule_values(values["of"], files, file, join(key, "of"), inside)}
+
+
+def feature_settings(values: dict[str, Any], file: str, prefix: str = "") -> type[FeatureSettings]:
+    """The schema of the features that `values` are of."""
+    known, what = registry.FEATURES, "a registered kind of features"
+    kind = registered(values, "kind", known, what, file, prefix)
+    return registry.load_features_class(kind).Settings

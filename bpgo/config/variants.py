@@ -1,0 +1,83 @@
+"""Arms that a configuration makes of others: a setting over values, or settings drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, model_validator
+
+from bpgo.config.fields import Count, Name, Number, Seed, Strict, each_once
+from bpgo.config.runs import in_a_name
+
+Dotted = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")]  # dots go down
+LEARNING_RATE = "learning_rate"  # a range's key that is `training`'s, and no setting of an arm
+DIGITS = 3  # of a drawn number: more would say nothing
+
+
+class SweepSettings(Strict):
+    """One setting of one arm over several values (an ablation table)."""
+
+    experiment: Name
+    arm: Name
+    setting: Dotted
+    values: Annotated[list[Number], Field(min_length=1), AfterValidator(each_once)]
+
+    @property
+    def word(self) -> str:
+        """The setting's last word."""
+        return self.setting.rsplit(".", 1)[-1]
+
+    def arm_at(self, value: float) -> str:
+        """The arm's name at one value: `bpgo_ras_alpha_0p1`."""
+        return f"{self.arm}_{self.word}_{in_a_name(f'{value:g}')}"
+
+
+Bounds = Annotated[list[Number], Field(min_length=2, max_length=2)]
+
+
+class Range(Strict):
+    """Where a setting is drawn from: between two bounds, or among some values; one of the three."""
+
+    log: Bounds | None = None  # uniform in the logarithm
+    linear: Bounds | None = None
+    choice: Annotated[list[Any], Field(min_length=2), AfterValidator(each_once)] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Range:
+        given = [name for name in ("log", "linear", "choice") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"must have one of log, linear and choice, not {given or 'none'}")
+        bounds = self.log or self.linear
+        if bounds and not bounds[0] < bounds[1]:
+            raise ValueError(f"{bounds} is empty: the first bound must be below the second")
+        if self.log and self.log[0] <= 0:
+            raise ValueError(f"{self.log} has no logarithm: bounds of log must be above 0")
+        return self
+
+    def ends(self) -> list[Any]:
+        """The values that must be allowed: both bounds, or every choice."""
+        found: list[Any] = self.log or self.linear or self.choice or []
+        return found
+
+    def at(self, share: float) -> Any:
+        """The value at a share in [0, 1) of the way; numbers have three digits."""
+        if self.choice is not None:
+            return self.choice[int(share * len(self.choice))]
+        low, high = self.ends()
+        value = low * (high / low) ** share if self.log else low + share * (high - low)
+        return min(max(float(f"{value:.{DIGITS}g}"), low), high)
+
+
+class TuneSettings(Strict):
+    """An equally sized random search for every arm of an experiment (`snakemake tune`)."""
+
+    experiment: Name
+    candidates: Count  # drawn for each arm, beside its file as it stands
+    seed: Seed = 0  # of the drawing
+    # Files whose seeds are reported, relative to the configuration's: none of them may tune.
+    reported_by: Annotated[list[str], Field(min_length=1)]
+    ranges: dict[Name, dict[Dotted, Range]]  # by arm, by setting
+
+    def names(self, arm: str) -> list[str]:
+        """The arm as it stands, then its candidates: `grpo`, `grpo_try_01`."""
+        return [arm, *(f"{arm}_try_{number:02d}" for number in range(1, self.candidates + 1))]
