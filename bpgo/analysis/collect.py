@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bpgo.analysis.roles import oracle_of
+from bpgo.analysis.same_code import other_code, refuse_other_code
 from bpgo.analysis.statistics.bootstrap import Floats, standardized
 from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma, within_spread
 from bpgo.config.jobs import samples_folder
@@ -98,12 +99,11 @@ def _manifests(
 
 
 def _check_digests(settings: Settings, root: Path, manifests: dict[Run, dict[str, Any]]) -> None:
-    """Refuse the first run whose configuration or code differs, naming it and both digests."""
+    """Refuse the first run whose configuration or code differs, naming it and what differs."""
     way_out = (
         "Remove it to train it again, or join them all the same: snakemake ... --config"
         " allow_mixed=true (of this command: --allow-mixed)."
     )
-    first: tuple[Run, str] | None = None
     for run, manifest in manifests.items():
         expected = settings.run_digest(run)
         got = str(manifest.get("config_digest"))
@@ -113,13 +113,7 @@ def _check_digests(settings: Settings, root: Path, manifests: dict[Run, dict[str
                 f"{folder}: made with another configuration: its config_digest is {got},"
                 f" this configuration's is {expected}. {way_out}"
             )
-        code = str(manifest.get("code_digest"))
-        first = first or (run, code)
-        if code != first[1]:
-            raise UserError(
-                f"{folder}: made with other code than {first[0].folder}: its code_digest is {code},"
-                f" the other's is {first[1]}. {way_out}"
-            )
+    refuse_other_code(manifests, root, way_out)
 
 
 def _scores(
@@ -307,6 +301,7 @@ def _provenance(
         "config_digest": settings.digest(),
         "scale": settings.scale,
         "allow_mixed": allow_mixed,
+        "mixed_code": other_code(manifests) is not None,
         "expected_runs": len(settings.runs()),
         "runs": runs,
         "missing": _merged(missing),
