@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bpgo.analysis.roles import oracle_of
-from bpgo.analysis.same_code import other_code, refuse_other_code
+from bpgo.analysis.same_code import other_code, refuse_mixed
 from bpgo.analysis.statistics.bootstrap import Floats, standardized
 from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma, within_spread
 from bpgo.config.jobs import samples_folder
@@ -47,7 +47,8 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
     manifests = _manifests(settings, root, missing)
     failed = {run for run, manifest in manifests.items() if "failed" in manifest}
     if not allow_mixed:
-        _check_digests(settings, root, manifests)
+        option = "snakemake ... --config allow_mixed=true (of this command: --allow-mixed)"
+        refuse_mixed(settings, root, manifests, option)
     frames = {
         "scores": _scores(settings, root, failed, missing),
         "metrics": _per_run(settings, root, "metrics.parquet", failed, missing),
@@ -96,24 +97,6 @@ def _manifests(
         else:
             missing.append(_absent(run, "not trained: no manifest.json"))
     return found
-
-
-def _check_digests(settings: Settings, root: Path, manifests: dict[Run, dict[str, Any]]) -> None:
-    """Refuse the first run whose configuration or code differs, naming it and what differs."""
-    way_out = (
-        "Remove it to train it again, or join them all the same: snakemake ... --config"
-        " allow_mixed=true (of this command: --allow-mixed)."
-    )
-    for run, manifest in manifests.items():
-        expected = settings.run_digest(run)
-        got = str(manifest.get("config_digest"))
-        folder = root / "runs" / run.folder
-        if got != expected:
-            raise UserError(
-                f"{folder}: made with another configuration: its config_digest is {got},"
-                f" this configuration's is {expected}. {way_out}"
-            )
-    refuse_other_code(manifests, root, way_out)
 
 
 def _scores(

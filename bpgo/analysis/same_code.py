@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bpgo.config.runs import Run
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 
 Manifests = Mapping[Run, dict[str, Any]]
@@ -31,8 +32,21 @@ def other_code(manifests: Manifests) -> tuple[Run, Run, str, str, str] | None:
     return None
 
 
-def refuse_other_code(manifests: Manifests, root: Path, way_out: str) -> None:
-    """Raise `UserError` where runs are of different code, naming both, the file and `way_out`."""
+def refuse_mixed(settings: Settings, root: Path, manifests: Manifests, option: str) -> None:
+    """Refuse the first run whose configuration or code differs.
+
+    Raises:
+        UserError: naming the run, what differs with both digests, and `option`, the way to join
+            them all the same.
+    """
+    way_out = f"Remove it to train it again, or join them all the same: {option}"
+    for run, manifest in manifests.items():
+        expected, got = settings.run_digest(run), str(manifest.get("config_digest"))
+        if got != expected:
+            raise UserError(
+                f"{root / 'runs' / run.folder}: made with another configuration: its config_digest"
+                f" is {got}, this configuration's is {expected}. {way_out}"
+            )
     found = other_code(manifests)
     if found is not None:
         run, first, name, digest, before = found
