@@ -13,9 +13,11 @@ PYTEST_OPTIONS ?=
 # A conda command and a local channel, for tests of --use-conda where no channel can be reached.
 export BPGO_CONDA_TOOLS ?= $(abspath $(wildcard ../shared/tools/conda))
 
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_OPTIONS)
+# Targets stand first: --configfile takes every word that follows it. At its end Snakemake names the
+# report and what was drawn, in the folder that its configuration says.
+snakemake = $(BIN)/snakemake $(1) --cores $(CORES) $(SNAKEMAKE_OPTIONS)
+results smoke video: export BPGO_MAKE = $@  # so that messages say how the call goes on
 PINS := pyproject.toml constraints.txt
-made = @echo "Made: the report $(1)/report/index.html, tables in $(1)/tables, figures in $(1)/figures"
 
 .DEFAULT_GOAL := help
 .PHONY: help results smoke video figures reference bench pretrain test lint format constraints clean
@@ -24,31 +26,25 @@ help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 results: $(VENV)/.main  ## the embedded default: train, sample, score, tables, figures, report
-	$(SNAKEMAKE)
-	$(call made,results)
+	$(call snakemake,)
 
 smoke: $(VENV)/.main  ## the same steps in two minutes, few of everything
-	$(SNAKEMAKE) smoke
-	$(call made,results/smoke)
+	$(call snakemake,smoke)
 
 video: $(VENV)/.main  ## the embedded video world: text to video and image to video
-	$(SNAKEMAKE) video
-	$(call made,results/scenes_t2v)
-	$(call made,results/scenes_i2v)
+	$(call snakemake,video)
 
 figures: $(VENV)/.main  ## every table and figure again from stored scores, without training
-	$(SNAKEMAKE) --forcerun statistics -- figures
-	$(call made,results)
+	$(call snakemake,figures --forcerun statistics)
 
 reference: $(VENV)/.main  ## the tables and figures of the published scores, in a fresh clone too
-	$(SNAKEMAKE) reference
-	$(call made,results/reference_rebuilt)
+	$(call snakemake,reference)
 
 bench: $(VENV)/.main  ## time the parts of a training iteration
-	$(SNAKEMAKE) --forcerun bench -- bench
+	$(call snakemake,bench --forcerun bench)
 
 pretrain: $(VENV)/.main  ## make the shipped weights again, from nothing
-	$(SNAKEMAKE) pretrain
+	$(call snakemake,pretrain)
 
 # Tools for the tests that need a Slurm; see CONTRIBUTING.md.
 test: export BPGO_SLURM_TOOLS ?= $(wildcard ../shared/tools/slurm)

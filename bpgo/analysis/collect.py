@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bpgo.analysis.roles import oracle_of
+from bpgo.analysis.same_code import other_code, refuse_mixed
 from bpgo.analysis.statistics.bootstrap import Floats, standardized
 from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma, within_spread
 from bpgo.config.jobs import samples_folder
@@ -46,7 +47,8 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
     manifests = _manifests(settings, root, missing)
     failed = {run for run, manifest in manifests.items() if "failed" in manifest}
     if not allow_mixed:
-        _check_digests(settings, root, manifests)
+        option = "snakemake ... --config allow_mixed=true (of this command: --allow-mixed)"
+        refuse_mixed(settings, root, manifests, option)
     frames = {
         "scores": _scores(settings, root, failed, missing),
         "metrics": _per_run(settings, root, "metrics.parquet", failed, missing),
@@ -95,31 +97,6 @@ def _manifests(
         else:
             missing.append(_absent(run, "not trained: no manifest.json"))
     return found
-
-
-def _check_digests(settings: Settings, root: Path, manifests: dict[Run, dict[str, Any]]) -> None:
-    """Refuse the first run whose configuration or code differs, naming it and both digests."""
-    way_out = (
-        "Remove it to train it again, or join them all the same: snakemake ... --config"
-        " allow_mixed=true (of this command: --allow-mixed)."
-    )
-    first: tuple[Run, str] | None = None
-    for run, manifest in manifests.items():
-        expected = settings.run_digest(run)
-        got = str(manifest.get("config_digest"))
-        folder = root / "runs" / run.folder
-        if got != expected:
-            raise UserError(
-                f"{folder}: made with another configuration: its config_digest is {got},"
-                f" this configuration's is {expected}. {way_out}"
-            )
-        code = str(manifest.get("code_digest"))
-        first = first or (run, code)
-        if code != first[1]:
-            raise UserError(
-                f"{folder}: made with other code than {first[0].folder}: its code_digest is {code},"
-                f" the other's is {first[1]}. {way_out}"
-            )
 
 
 def _scores(
@@ -307,6 +284,7 @@ def _provenance(
         "config_digest": settings.digest(),
         "scale": settings.scale,
         "allow_mixed": allow_mixed,
+        "mixed_code": other_code(manifests) is not None,
         "expected_runs": len(settings.runs()),
         "runs": runs,
         "missing": _merged(missing),

@@ -284,7 +284,7 @@ def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> di
     collected = account.get("config_digest", settings.digest())
     if collected != settings.digest():
         found["Collected under"] = f"configuration digest {collected}, before this one"
-    if len(codes) > 1:
+    if account.get("mixed_code", len(codes) > 1):
         found["Warning"] = "runs of different versions of the code are mixed here"
     return found
 

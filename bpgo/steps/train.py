@@ -19,6 +19,7 @@ from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import Calibration
 from bpgo.run import processes
 from bpgo.run.checkpoint import discard_failed, mark_failed
+from bpgo.run.code import code_of, digest_of_code
 from bpgo.run.manifest import manifest
 from bpgo.run.processes import Processes
 from bpgo.run.progress import read_lines
@@ -53,7 +54,9 @@ def train(
     group = processes.start()
     device = loading.prepare_process(settings, threads)
     trainer = build_trainer(settings, run, prompts, calibration, output, device, group)
+    code = code_of(settings, run)  # as it is now; a file may be edited while the run trains
     entries: dict[str, Any] = {**asdict(run), "device": device, "threads": threads}
+    entries |= {"code_digest": digest_of_code(code), "code": code}
     with group.together():
         if group.main:
             discard_failed(output / "state", settings.run_digest(run))

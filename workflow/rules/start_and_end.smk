@@ -2,6 +2,8 @@
 
 import signal
 
+from bpgo.analysis.same_code import refuse_mixed
+from bpgo.run.code import code_of, digest_of_code
 from bpgo.run.warm import folder as warm_folder
 from bpgo.run.workflow_lock import hold, let_go, remove_stale_locks
 from bpgo.storage.files import read_json
@@ -17,6 +19,38 @@ def missing_runs():
         for root in sorted(reports & set(OWN))
         for entry in read_json(Path(root, "collected", "runs.json"))["missing"]
     ]
+
+
+def allowing_mixed():
+    """What the user adds to this call, so that runs of different code are joined."""
+    if target := os.getenv("BPGO_MAKE"):
+        return f'make {target} SNAKEMAKE_OPTIONS="--config allow_mixed=true"'
+    return "snakemake ... --config allow_mixed=true"
+
+
+def check_stored_runs():
+    """An end before any job where `collect`, whose outputs Snakemake deletes, would refuse them."""
+    if ALLOW_MIXED.lower() == "true" or workflow.touch or not workflow.is_main_process:
+        return
+    planned = list(workflow.dag.needrun_jobs())
+    for root in {job.wildcards.root for job in planned if job.rule.name == "collect"}:
+        settings, found = settings_of(root), {}
+        ours = [job for job in planned if job.rule.name == "train" and job.wildcards.root == root]
+        for run in [run_of(job.wildcards_dict) for job in ours]:
+            code = code_of(settings, run)
+            found[run] = {
+                "config_digest": settings.run_digest(run),
+                "code_digest": digest_of_code(code),
+                "code": code,
+            }
+        for run in settings.runs():
+            path = Path(root, "runs", run.folder, "manifest.json")
+            if run not in found and path.is_file():
+                found[run] = read_json(path)
+        try:
+            refuse_mixed(settings, Path(root), found, allowing_mixed())
+        except UserError as error:
+            fail(error)
 
 
 def start_warm():
@@ -40,6 +74,7 @@ if workflow.is_main_process and remove_stale_locks(Path(".snakemake")):
 
 
 onstart:
+    check_stored_runs()
     if workflow.is_main_process:
         hold(Path(".snakemake"))
     for root in set(OWN) & roots_of_jobs():

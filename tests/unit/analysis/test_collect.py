@@ -78,6 +78,21 @@ def test_mixed_runs_are_refused_unless_allowed(tiny, key):
     assert read_json(folder / "collected" / "runs.json")["allow_mixed"] is True
 
 
+def test_runs_of_one_code_may_use_different_files(tiny):
+    settings, folder = tiny
+    paths = {run: folder / "runs" / run.folder / "manifest.json" for run in settings.runs()}
+    for run, path in paths.items():
+        code = {"shared.py": "one", f"{run.arm}.py": run.arm}
+        write_json(path, read_json(path) | {"code": code, "code_digest": f"of {run.arm}"})
+    collect(settings, folder, folder / "collected")
+    assert read_json(folder / "collected" / "runs.json")["mixed_code"] is False
+    write_json(path, read_json(path) | {"code": code | {"shared.py": "two"}})
+    with pytest.raises(UserError, match=r"shared\.py is two, the other's is one"):
+        collect(settings, folder, folder / "collected")
+    collect(settings, folder, folder / "collected", allow_mixed=True)
+    assert read_json(folder / "collected" / "runs.json")["mixed_code"] is True
+
+
 def test_a_score_that_is_not_finite_is_named(tiny):
     settings, folder = tiny
     path = folder / "scores" / "ambiguous" / "bpgo" / "seed_1" / "main.parquet"

@@ -1,0 +1,35 @@
+"""Options for Snakemake reach it from `make` beside the target."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+
+import pytest
+from harness import REPOSITORY
+
+
+def called(target: str, options: str) -> list[str]:
+    """The words of the one call of Snakemake that `make` would make."""
+    words = ["make", "-n", "VENV=none", "-o", "none/.main", target]
+    done = subprocess.run(
+        [*words, f"SNAKEMAKE_OPTIONS={options}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "results" not in done.stdout, "only Snakemake knows the folder of the results"
+    [call] = [line for line in done.stdout.splitlines() if "/snakemake " in line]
+    return shlex.split(call)[1:]
+
+
+@pytest.mark.parametrize("target", ["smoke", "video", "figures", "reference", "bench", "pretrain"])
+def test_a_configuration_does_not_swallow_the_target(target: str) -> None:
+    words = called(target, "--configfile a.yaml b.yaml")
+    assert words[0] == target
+    assert words[words.index("--configfile") + 1 :] == ["a.yaml", "b.yaml"]
+
+
+def test_results_has_no_target() -> None:
+    assert called("results", "--configfile a.yaml") == ["--cores", "all", "--configfile", "a.yaml"]
