@@ -19,7 +19,6 @@ GRID = (
     "Every row is one held-out prompt, from the least to the most ambiguous; within a seed all arms"
     " start from the same noise. Prompts are chosen by ambiguity alone."
 )
-GIVEN = " The first column is the given first frame."
 SHEET = "The same clips as stills, of one seed and fewer prompts: time runs from left to right."
 
 
@@ -64,15 +63,14 @@ def grid_pictures(settings: Settings, folder: Path | None) -> list[Picture]:
     """Of each experiment the grid, which moves if it is of clips, and then their contact sheet."""
     if folder is None:
         return []
-    given = GIVEN if settings.model.task == "i2v" else ""
     found = []
     for experiment, entry in settings.experiments.items():
         still, moving = (Path(folder) / f"{experiment}.{kind}" for kind in ("png", "webp"))
-        caption = f"{entry.title}. {GRID}{given}"
+        caption = f"{entry.title}. {GRID}"
         if moving.is_file():
             found.append(Picture(experiment, caption, file_uri(moving), kind="moving"))
         if still.is_file() and settings.model.makes == "video":
-            words = f"{entry.title}. {SHEET}{given}"
+            words = f"{entry.title}. {SHEET}"
             found.append(Picture(f"{experiment}-frames", words, file_uri(still)))
         elif still.is_file():
             found.append(Picture(experiment, caption, file_uri(still)))
