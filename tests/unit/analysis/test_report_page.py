@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -260,6 +261,28 @@ def test_a_contact_sheet_has_frames_in_columns_and_arms_in_rows(clips):
         for frame in range(5):
             x, y = 300 + 120 + frame * 102 + 18 * frame, 44 + place * (72 + 6)
             assert (pixels[y + 24 : y + 42, x : x + 18] == colour).all()
+
+
+def test_the_given_first_frame_stands_before_the_arms(settings, clips, tmp_path):
+    """A yellow frame beside every caption; a frame that is lost is drawn as missing."""
+    shutil.copytree(clips / "samples", tmp_path / "samples")
+    given = tmp_path / "given.png"
+    Image.new("RGB", (32, 24), (250, 220, 0)).save(given)
+    for index in (tmp_path / "samples").rglob("index.parquet"):
+        frames = [str(given), str(given), str(tmp_path / "lost.png")]
+        pd.read_parquet(index).assign(first_frame=frames).to_parquet(index)
+    make_grids(synthetic.as_video(settings, "i2v"), tmp_path / "samples", tmp_path / "grids")
+    with Image.open(tmp_path / "grids" / "ambiguous.webp") as image:
+        moving = np.asarray(image.convert("RGB"))
+    with Image.open(tmp_path / "grids" / "ambiguous.png") as image:
+        sheet = np.asarray(image.convert("RGB"))
+    for pixels, step in ((moving, 78), (sheet, 3 * 78)):
+        for row in range(2):
+            tile = pixels[44 + row * step : 44 + row * step + 72, 300:396]
+            assert (tile == (250, 220, 0)).all()
+        assert not (pixels[44 + 2 * step : 44 + 2 * step + 72, 300:396] == (250, 220, 0)).all()
+    beside = moving[44 + 24 : 44 + 42, 300 + 96 + 18 : 300 + 96 + 18 + 18]
+    assert (beside == (200, 0, 0)).all(), "the base policy's square of the first frame"
 
 
 def test_words_are_those_of_the_task(settings, video_page, page):
