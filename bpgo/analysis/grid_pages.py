@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from matplotlib import font_manager
@@ -25,13 +25,15 @@ Tiles = dict[tuple[int, int, str], list[Image.Image]]
 class Shown:
     """What a grid shows: `tiles[row, seed, arm]` are a sample's frames, none if it is missing.
 
-    An image is one frame. `prompts` (prompt_id, text, ambiguity) are the rows.
+    An image is one frame. `prompts` (prompt_id, text, ambiguity) are the rows. Image to video:
+    `given[row]` is the first frame that the prompt gave, none if it cannot be read.
     """
 
     prompts: pd.DataFrame
     seeds: list[int]
     arms: list[str]
     tiles: Tiles
+    given: list[list[Image.Image]] = field(default_factory=list)
 
     @property
     def frames(self) -> int:
@@ -50,10 +52,12 @@ def draw_grid(settings: Settings, shown: Shown, frame: int = 0) -> Image.Image:
     """Rows are prompts, columns seeds and, in each, the arms; of a clip one frame."""
     width, height = shown.size
     block = len(shown.arms) * (width + GAP) + 2 * GAP
-    page = _page(CAPTION + len(shown.seeds) * block + GAP, len(shown.prompts), height)
+    left = CAPTION + (width + 3 * GAP if shown.given else 0)
+    page = _page(left + len(shown.seeds) * block + GAP, len(shown.prompts), height)
     pen = ImageDraw.Draw(page)
+    _given(page, pen, shown, list(range(len(shown.prompts))), height + GAP)
     for j, seed in enumerate(shown.seeds):
-        start = CAPTION + j * block
+        start = left + j * block
         pen.text((start, 4), f"seed {seed}", font=_font(13, bold=True), fill=INK)
         for k, arm in enumerate(shown.arms):
             x = start + k * (width + GAP)
@@ -75,9 +79,11 @@ def draw_sheet(settings: Settings, shown: Shown, total: int) -> Image.Image:
     places = evenly_spaced(shown.frames, SHEET_FRAMES)
     numbers = evenly_spaced(total, shown.frames)
     rows = evenly_spaced(len(shown.prompts), SHEET_ROWS)
-    left = CAPTION + ARM
+    names = CAPTION + (width + 3 * GAP if shown.given else 0)
+    left = names + ARM
     page = _page(left + len(places) * (width + GAP), len(rows) * len(shown.arms), height)
     pen = ImageDraw.Draw(page)
+    _given(page, pen, shown, rows, len(shown.arms) * (height + GAP))
     pen.text((left, 4), f"seed {shown.seeds[0]}", font=_font(13, bold=True), fill=INK)
     for column, place in enumerate(places):
         x = left + column * (width + GAP)
@@ -85,12 +91,22 @@ def draw_sheet(settings: Settings, shown: Shown, total: int) -> Image.Image:
     for j, row in enumerate(rows):
         for k, arm in enumerate(shown.arms):
             y = HEAD + (j * len(shown.arms) + k) * (height + GAP)
-            pen.text((CAPTION, y + 6), arm_title(settings, arm), font=_font(13), fill=INK)
+            pen.text((names, y + 6), arm_title(settings, arm), font=_font(13), fill=INK)
             tile = shown.tiles[row, shown.seeds[0], arm]
             for column, place in enumerate(places):
                 _place(page, pen, (left + column * (width + GAP), y), tile[place:], shown.size)
         _caption(pen, HEAD + j * len(shown.arms) * (height + GAP), shown.prompts.iloc[row])
     return page
+
+
+def _given(
+    page: Image.Image, pen: ImageDraw.ImageDraw, shown: Shown, rows: list[int], step: int
+) -> None:
+    """The given first frames of `rows` in a column, `step` pixels apart; nothing without any."""
+    if shown.given:
+        pen.text((CAPTION, 22), "given frame", font=_font(13), fill=INK)
+        for place, row in enumerate(rows):
+            _place(page, pen, (CAPTION, HEAD + place * step), shown.given[row], shown.size)
 
 
 def _page(width: int, rows: int, height: int) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bpgo.analysis.grid_pages import Shown, draw_grid, draw_sheet
 from bpgo.analysis.roles import BPGO
@@ -86,7 +86,22 @@ def _shown(settings: Settings, root: Path, experiment: str) -> Shown:
         for seed in seeds
         for arm in arms
     }
-    return Shown(prompts, seeds, arms, tiles)
+    given = []
+    if settings.model.task == "i2v" and "first_frame" in present[0]:
+        size = (settings.model.columns, settings.model.resolution)
+        [name] = [key for key, index in indices.items() if index is present[0]]
+        folder = root / samples_folder(Run(experiment, *name))
+        given = [_first_frame(folder / str(path), size) for path in prompts["first_frame"]]
+    return Shown(prompts, seeds, arms, tiles, given)
+
+
+def _first_frame(path: Path, size: tuple[int, int]) -> list[Image.Image]:
+    """A given first frame in the clips' size; none where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return [enlarge(ImageOps.fit(image.convert("RGB"), size))]
+    except (OSError, UnidentifiedImageError):
+        return []
 
 
 def _last_samples(folder: Path) -> pd.DataFrame:

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bpgo.analysis import FIGURES, roles
+from bpgo.analysis import roles
 from bpgo.analysis.agree import compared
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.agreement import CAPTION
-from bpgo.analysis.figures.make import CAPTIONS
 from bpgo.analysis.harm_words import harm_sentences
+from bpgo.analysis.page import render, stamp
+from bpgo.analysis.pictures import Picture, csv_uri, drawn_figures, grid_pictures, image_uri
 from bpgo.analysis.roles import arm_title, reward_title
+from bpgo.analysis.run_facts import experiments, facts
 from bpgo.analysis.statistics.claims import CONTRADICTED, SUPPORTED
 from bpgo.analysis.statistics.compute import load_statistics
 from bpgo.analysis.statistics.critical import BETTER, EQUIVALENT, UNRESOLVED, WORSE
 from bpgo.analysis.tables.format import (
-    how_differences,
     how_intervals,
     interval_text,
     number,
 )
 from bpgo.analysis.tables.make import build_tables
 from bpgo.config.settings import BASE_ARM, Settings
-from bpgo.errors import UserError
 from bpgo.storage.files import write_text
 
 GENERATORS = {
@@ -36,28 +33,12 @@ GENERATORS = {
     "t2v": "a video generator",
     "i2v": "an image-to-video generator",
 }
-GRID = (
-    "Every row is one held-out prompt, from the least to the most ambiguous; within a seed all arms"
-    " start from the same noise. Prompts are chosen by ambiguity alone."
-)
-SHEET = "The same clips as stills, of one seed and fewer prompts: time runs from left to right."
-
 WORDS = {
     SUPPORTED: ("✓", "supported"),
     CONTRADICTED: ("✗", "contradicted"),
     EQUIVALENT: ("≈", "no difference that matters"),
     UNRESOLVED: ("?", "not resolved at this sample size"),
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image inside the page."""
-
-    name: str
-    caption: str
-    source: str  # a data URI
-    kind: str = "still"  # or moving
 
 
 def make_report(
@@ -88,7 +69,8 @@ def make_report(
     """
     frames, account = load_statistics(Path(statistics))
     grids = grids or (root / "grids" if root else None)
-    drawn, built = _figures(Path(figures)), build_tables(settings, frames, account)
+    drawn, undrawn = drawn_figures(settings, Path(figures), frames)
+    built = build_tables(settings, frames, account)
     second = second or (
         Path(settings.analysis.second_run) if settings.analysis.second_run else None
     )
@@ -96,31 +78,33 @@ def make_report(
         names = ("this run", str(second))
         table, figure = compared(settings, frames["differences"], second, names)
         with style.look():
-            picture = Picture("agreement", CAPTION, _data_uri("png", style.png(figure)))
-        drawn, built = [*drawn, picture], [*built, table]
-    environment = Environment(
-        loader=PackageLoader("bpgo.analysis", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+            source = image_uri("png", style.png(figure))
+        data = (("agreement.csv", csv_uri(table.data)),)
+        drawn, built = [*drawn, Picture("agreement", CAPTION, source, data)], [*built, table]
+    shown = [table for table in built if any(block.rows for block in table.blocks)]
+    page = render(
+        "report.html.j2",
         title=settings.title,
+        stamp=stamp(settings, account),
         scale=settings.scale,
         generator=GENERATORS[settings.model.task],
         summary=summary(settings, frames, account),
         harm=harm_sentences(settings, frames),
+        has_harm="harm" in [table.name for table in shown],
+        has_path="path" in [picture.name for picture in drawn],
         claims=claims(settings, frames["claims"]),
         glance=glance(frames["claims"]),
         words=WORDS,
         facts=facts(settings, account, frames["cost"]),
         experiments=experiments(settings),
         names=list(settings.experiments),
-        tables=built,
+        tables=shown,
+        csv={table.name: csv_uri(table.data) for table in shown},
+        empty_tables=[table.title for table in built if table not in shown],
         tables_folder=Path(tables).name,
         figures=drawn,
-        grids=_grids(settings, grids),
+        empty_figures=undrawn,
+        grids=grid_pictures(settings, grids),
         missing=account["missing"],
         expected=account["expected_runs"],
         limits=limits(settings, frames, account),
@@ -245,84 +229,6 @@ def _counted(unit: str, number: int) -> str:
     return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
-def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> dict[str, str]:
-    """What was run, on what, for how long, and the digests that prove it."""
-    runs = account.get("runs", [])
-    machines = {
-        f"{(run.get('hardware') or {}).get('processor', 'unknown')},"
-        f" {(run.get('hardware') or {}).get('cores', '?')} cores"
-        for run in runs
-    }
-    versions = {
-        ", ".join(f"{name} {version}" for name, version in (run.get("packages") or {}).items())
-        for run in runs
-    }
-    seconds = [float(run["wall_seconds"]) for run in runs if run.get("wall_seconds")]
-    training, rollout = settings.training, settings.rollout
-    codes = sorted({str(run.get("code_digest")) for run in runs})
-    found = {
-        "Model": settings.model.title,
-        "Samples": _samples(settings),
-        "Training": f"{training.iterations} iterations, {rollout.prompts_per_iteration} prompts ×"
-        f" {rollout.group_size} samples, {rollout.steps} sampler steps,"
-        f" {training.optimizer_steps} optimizer steps, learning rate {training.learning_rate:g}"
-        + "".join(f", {arm} {rate:g}" for arm, rate in training.learning_rates.items()),
-        "Evaluation": f"{settings.evaluation.prompts} held-out prompts,"
-        f" {settings.evaluation.samples_per_prompt} sample(s) a prompt and seed, ODE sampler with"
-        f" {settings.evaluation.steps} steps",
-        "Intervals": f"{how_intervals(settings)}; {how_differences(settings)}",
-        "Runs": f"{account['complete_runs']} of {account['expected_runs']} complete",
-        "Training time": _duration(seconds),
-        "Time per iteration": f"{cost['seconds'].median():.2f} s (median)"
-        if len(cost)
-        else "unknown",
-        "Machine": "; ".join(sorted(machines)) or "unknown",
-        "Packages": "; ".join(sorted(versions)) or "unknown",
-        "Configuration digest": settings.digest(),
-        "Code digest": ", ".join(codes) or "unknown",
-    }
-    collected = account.get("config_digest", settings.digest())
-    if collected != settings.digest():
-        found["Collected under"] = f"configuration digest {collected}, before this one"
-    if account.get("mixed_code", len(codes) > 1):
-        found["Warning"] = "runs of different versions of the code are mixed here"
-    return found
-
-
-def _samples(settings: Settings) -> str:
-    model = settings.model
-    size = f"{model.columns} × {model.resolution} pixels"
-    if model.makes == "image":
-        return f"images of {size}"
-    given = "from a given first frame, " if model.task == "i2v" else ""
-    return (
-        f"clips of {model.frames} frames of {size}, {given}"
-        f"shown at {model.frames_per_second:g} frames a second"
-    )
-
-
-def _duration(seconds: list[float]) -> str:
-    if not seconds:
-        return "unknown"
-    mean = sum(seconds) / len(seconds)
-    return f"{sum(seconds) / 60:.1f} min over all runs, {mean:.0f} s a run on average"
-
-
-def experiments(settings: Settings) -> list[dict[str, str]]:
-    """One row an experiment: what trains, who judges, which arms and seeds."""
-    return [
-        {
-            "title": entry.title,
-            "training": reward_title(settings, entry.training_reward),
-            "judges": ", ".join(reward_title(settings, name) for name in entry.judges),
-            "main": reward_title(settings, roles.main_metric(settings, name_of)),
-            "arms": ", ".join(arm_title(settings, arm) for arm in roles.arms_of(settings, name_of)),
-            "seeds": ", ".join(str(seed) for seed in entry.seeds),
-        }
-        for name_of, entry in settings.experiments.items()
-    ]
-
-
 def limits(
     settings: Settings, frames: dict[str, pd.DataFrame], account: dict[str, Any]
 ) -> list[str]:
@@ -360,39 +266,3 @@ def limits(
     if account.get("allow_mixed"):
         said.append("Runs of different configurations or code were allowed (--allow-mixed).")
     return said
-
-
-def _figures(folder: Path) -> list[Picture]:
-    pictures = []
-    for name in FIGURES:
-        path = folder / f"{name}.png"
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; run `plots` first")
-        pictures.append(Picture(name, CAPTIONS[name], _file_uri(path)))
-    return pictures
-
-
-def _grids(settings: Settings, folder: Path | None) -> list[Picture]:
-    """Of each experiment the grid, which moves if it is of clips, and then their contact sheet."""
-    if folder is None:
-        return []
-    found = []
-    for experiment, entry in settings.experiments.items():
-        still, moving = (Path(folder) / f"{experiment}.{kind}" for kind in ("png", "webp"))
-        if moving.is_file():
-            uri = _file_uri(moving)
-            found.append(Picture(experiment, f"{entry.title}. {GRID}", uri, "moving"))
-        if still.is_file() and settings.model.makes == "video":
-            uri = _file_uri(still)
-            found.append(Picture(f"{experiment}-frames", f"{entry.title}. {SHEET}", uri))
-        elif still.is_file():
-            found.append(Picture(experiment, f"{entry.title}. {GRID}", _file_uri(still)))
-    return found
-
-
-def _file_uri(path: Path) -> str:
-    return _data_uri(path.suffix.removeprefix("."), path.read_bytes())
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

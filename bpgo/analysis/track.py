@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.offline import CAPTION, trust_rules
+from bpgo.analysis.page import render, stamp
+from bpgo.analysis.pictures import csv_uri, file_uri
 from bpgo.analysis.statistics.efficiency import COLUMNS, KEYS, track_statistics
-from bpgo.analysis.tables.format import save_table
+from bpgo.analysis.tables.format import interval_text, number, save_table
 from bpgo.analysis.tables.trust import trust_table
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
@@ -34,23 +34,35 @@ def make_track(settings: Settings, judged: Path, output: Path) -> None:
     save_table(made, output)
     with style.look():
         style.save_figure(trust_rules(frame), output, made.name)
-    picture = base64.b64encode((output / f"{made.name}.png").read_bytes()).decode("ascii")
-    environment = Environment(
-        loader=PackageLoader("bpgo.analysis", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("trust.html.j2").render(
+    page = render(
+        "trust.html.j2",
         title=f"Trust rules on stored groups: {settings.title}",
+        stamp=stamp(settings),
         scale=settings.scale,
         groups=settings.trust_groups,
-        picture=f"data:image/png;base64,{picture}",
+        source=file_uri(output / f"{made.name}.png"),
         caption=CAPTION,
         table=made,
+        best=best_rules(settings, frame),
+        csv=csv_uri(made.data),
     )
     write_text(output / "index.html", page)
+
+
+def best_rules(settings: Settings, frame: pd.DataFrame) -> list[str]:
+    """A sentence for each world: the rules whose interval of efficiency lies above that of none."""
+    said = []
+    for (experiment, source), part in frame.groupby(["experiment", "source"], sort=False):
+        better = part[part["efficiency_low"] > 1].sort_values("efficiency", ascending=False)
+        named = ", ".join(
+            f"{row['rule']} {number(row['efficiency'], digits=2)}"
+            f" {interval_text(row['efficiency_low'], row['efficiency_high'], digits=2)}"
+            for row in better.to_dict("records")
+        )
+        world = settings.experiments[str(experiment)].title
+        world += "" if source == "base" else f", runs of {source}"
+        said.append(f"{world}. More efficient than no rule: {named or 'none'}.")
+    return said
 
 
 def _read(folder: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:

@@ -130,8 +130,8 @@ def _range_of_pooled(
 ) -> tuple[float, float]:
     """Limits of the axis [base sd]: margin and intervals of the arms that share a variance."""
     pooled = gaps[~gaps["arm"].isin(own_variance)]
-    ends = pooled[["difference_sd", "simultaneous_low_sd", "simultaneous_high_sd"]].to_numpy(float)
-    ends = np.append(ends[np.isfinite(ends)], [-margin, margin])
+    drawn = pooled[["difference_sd", "simultaneous_low_sd", "simultaneous_high_sd"]].to_numpy(float)
+    ends = np.append(drawn[np.isfinite(drawn)], [-margin, margin])
     room = 0.06 * (ends.max() - ends.min())
     return float(ends.min() - room), float(ends.max() + room)
 

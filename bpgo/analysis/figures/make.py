@@ -31,6 +31,19 @@ DRAW: dict[str, Draw] = {
     "sweep": figures_effects.sweep,
 }
 
+# The statistics that each figure draws, for its CSV.
+DATA = {
+    "training_reward": ("training", "curves"),
+    "curves": ("curves",),
+    "overoptimization": ("gains",),
+    "path": ("courses", "turning"),
+    "harm": ("harm",),
+    "differences": ("differences",),
+    "trust": ("trust", "trust_summary"),
+    "premise": ("premise", "premise_summary"),
+    "sweep": ("differences",),
+}
+
 # What each figure shows, for the report; workflow/report/*.rst says the same to `--report`.
 CAPTIONS = {
     "training_reward": "Training reward against iteration. Left: on the training rollouts, relative"

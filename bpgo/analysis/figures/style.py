@@ -32,6 +32,7 @@ PANEL = 1.15  # inches of a narrow panel with a title
 LETTERS = 15  # of a line of that title
 DOTS_PER_INCH = 200
 GREY = "#767676"
+DESCRIPTION, NO_DATA = "Description", "no data"  # a PNG file's note that nothing was drawn
 
 # Colour, marker and line of each arm. A family shares its line, and most of them a colour.
 _LOOKS = {
@@ -166,7 +167,8 @@ def panel_titles(row: Iterable[Axes], titles: list[str], letters: int = LETTERS)
 
 
 def say(axes: Axes, text: str) -> None:
-    """A sentence in place of a plot that has no data."""
+    """A sentence in place of a plot that has no data; the figure is marked as one without."""
+    axes.figure.set_gid(NO_DATA)
     axes.axis("off")
     axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, transform=axes.transAxes)
 
@@ -189,7 +191,8 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes."""
+    """The figure as a PNG file's bytes; one without data says so in its `Description`."""
     content = BytesIO()
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    note = {DESCRIPTION: NO_DATA} if figure.get_gid() == NO_DATA else {}
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None, **note})
     return content.getvalue()
