@@ -14,18 +14,21 @@ from bpgo.config.settings import Settings
 CAPTION = (
     "Paired differences to the reference arm in two runs of one configuration, in standard"
     " deviations of the base policy's scores within a prompt. Bars: intervals of one difference;"
-    " dotted: both runs equal. Filled: outside the other run's interval in either direction."
+    " dotted: both runs equal. Filled: outside the other run's interval in either direction. Arms with a"
+    " variance of their own (a random reward) are left out: they lie far off and would set range and correlation."
 )
 
 
 def agreement(settings: Settings, rows: pd.DataFrame, names: tuple[str, str]) -> Figure:
     """One panel an experiment; `rows` as `bpgo.analysis.statistics.agreement`."""
-    shown = [name for name in settings.experiments if (rows["experiment"] == name).any()]
+    shown = [
+        name for name in settings.experiments if (rows["experiment"] == name)[rows["pooled"]].any()
+    ]
     figure = style.new_figure(3.6, max(3.8, 3.4 * len(shown)))
     grid = figure.subplots(1, len(shown), squeeze=False)
     handles = {}
     for axes, experiment in zip(grid[0], shown, strict=True):
-        part = rows[rows["experiment"] == experiment]
+        part = rows[(rows["experiment"] == experiment) & rows["pooled"]]
         bounds = part[[f"{end}_sd_{run}" for end in ("low", "high") for run in ("first", "second")]]
         most = 1.05 * float(np.nanmax(np.abs(bounds.to_numpy(float))))
         axes.plot([-most, most], [-most, most], color=style.GREY, lw=0.9, ls=":", zorder=1)

@@ -101,7 +101,8 @@ def forest(settings: Settings, frames: Frames) -> Figure:
     if gaps.empty or not shown:
         return _only_text(f"No arm to compare with {arm_title(settings, reference)}.")
     margin = settings.analysis.equivalence_margin
-    limits = _range_of_pooled(gaps, settings.analysis.own_variance, margin)
+    drawn = [gaps["experiment"].eq(name) & gaps["arm"].isin(arms) for name, arms in shown.items()]
+    limits = _range_of_pooled(gaps[np.any(drawn, axis=0)], settings.analysis.own_variance, margin)
     columns = max(len(settings.rewards_of(name)) for name in shown)
     heights = [len(arms) + 1.2 for arms in shown.values()]
     figure = style.new_figure(0.2 * sum(heights) + 0.5 * len(shown) + 0.4, style.width_for(columns))

@@ -32,7 +32,8 @@ def agreement(
     Returns:
         Columns of `KEPT` with `_first` and `_second`; `same_verdict`; `opposed`: one is better, the
         other worse; `second_outside`: the second estimate is outside the first's interval of one
-        difference, `first_outside` the reverse; `expected`: how probable that is by chance.
+        difference, `first_outside` the reverse; `expected`: how probable that is by chance;
+        `pooled`: the arm shares its variance with others.
 
     Raises:
         UserError: no difference in common, or a run without intervals.
@@ -60,6 +61,7 @@ def agreement(
         both[f"{other}_outside"] = (estimate < both[f"low_sd_{one}"]) | (
             estimate > both[f"high_sd_{one}"]
         )
+    both["pooled"] = ~both["arm"].isin(settings.analysis.own_variance)
     both["expected"] = _expected(both, settings.analysis.confidence)
     return both
 
@@ -81,9 +83,10 @@ def _expected(both: pd.DataFrame, confidence: float) -> Floats:
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     """Per experiment and reward, and over all: how far the runs agree.
 
-    `correlation` is Pearson's of the two runs' estimates (NaN for fewer than three); `outside` the
-    share of estimates outside the other run's interval, of both directions; `expected` that by
-    chance.
+    `correlation` is Pearson's of the two runs' estimates of arms that share a variance (NaN for
+    fewer than three): an arm on random rewards lies so far off that it alone would make it 1;
+    `outside` the share of estimates outside the other run's interval, of both directions;
+    `expected` that by chance.
     """
     groups: list[tuple[tuple[str, str], pd.DataFrame]] = [((ALL, ALL), rows)]
     for (experiment, reward), part in rows.groupby(["experiment", "reward"], sort=False):
@@ -92,8 +95,9 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary(experiment: str, reward: str, part: pd.DataFrame) -> dict[str, Any]:
-    first, second = (part[f"difference_sd_{k}"].to_numpy(float) for k in ("first", "second"))
-    known = len(part) > 2 and np.ptp(first) > 0 and np.ptp(second) > 0
+    pooled = part[part["pooled"]]
+    first, second = (pooled[f"difference_sd_{k}"].to_numpy(float) for k in ("first", "second"))
+    known = len(pooled) > 2 and np.ptp(first) > 0 and np.ptp(second) > 0
     outside = part[["first_outside", "second_outside"]].to_numpy(float).mean()
     return {
         "experiment": experiment,

@@ -91,6 +91,20 @@ def test_agreement_by_hand(settings):
     assert (whole["same_verdict"], whole["opposed"]) == (2, 1)
 
 
+def test_an_arm_that_lies_far_off_makes_no_correlation(settings):
+    """Three arms that go opposite ways, and one on random rewards far below in both runs."""
+    own = settings.analysis.model_copy(update={"own_variance": ["random_reward"]})
+    far = row(-9.0, arm="random_reward")
+    first = [row(0.1), row(0.0, arm="ras"), row(-0.1, arm="crt"), far]
+    second = [row(-0.1), row(0.0, arm="ras"), row(0.1, arm="crt"), far]
+    frames = pd.DataFrame(first), pd.DataFrame(second)
+    rows = agreement(settings.model_copy(update={"analysis": own}), *frames, ("one", "two"))
+    whole = summarize(rows).iloc[0]
+    assert whole["correlation"] == pytest.approx(-1)
+    assert whole["differences"] == 4, "it is compared all the same"
+    assert summarize(agreement(settings, *frames, ("one", "two"))).iloc[0]["correlation"] > 0.99
+
+
 def test_as_many_estimates_outside_as_chance_has_it(settings):
     """Equal normal errors: the other estimate is outside with P(|z| > 1.96 / sqrt 2) = 16.6 %."""
     random = np.random.default_rng(0)
