@@ -14,8 +14,9 @@ from bpgo.config.settings import Settings
 CAPTION = (
     "Paired differences to the reference arm in two runs of one configuration, in standard"
     " deviations of the base policy's scores within a prompt. Bars: intervals of one difference;"
-    " dotted: both runs equal. Filled: outside the other run's interval in either direction. Arms with a"
-    " variance of their own (a random reward) are left out: they lie far off and would set range and correlation."
+    " dotted: both runs equal. Filled: outside the other run's interval in either direction. Arms"
+    " with a variance of their own (a random reward) are left out: they lie far off and would set"
+    " range and correlation."
 )
 
 
