@@ -52,7 +52,7 @@ WORK = {
 # Given by hand, only by `snakemake trust`, or started as `sample` is.
 NOT_TIMED = (
     *("groups", "rules", "track", "power", "agree", "simulate", "worlds", "instrument"),
-    *("harm", "harm-base"),
+    *("harm", "harm-base", "tune"),
 )
 
 
