@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.tuning import CAPTION, tuning_gains
+from bpgo.analysis.page import render, stamp
+from bpgo.analysis.pictures import csv_uri, file_uri
 from bpgo.analysis.statistics.data import load_collected
 from bpgo.analysis.statistics.tuning import chosen_names, search_rows, tuning_summary
 from bpgo.analysis.tables.format import save_table
@@ -45,21 +45,16 @@ def make_tuning(settings: Settings, collected: Path, output: Path) -> None:
     titles = {arm: str(getattr(settings.arms[arm], "title", arm)) for arm in summary["arm"]}
     with style.look():
         style.save_figure(tuning_gains(rows, summary, titles), output, made.name)
-    picture = base64.b64encode((output / f"{made.name}.png").read_bytes()).decode("ascii")
-    environment = Environment(
-        loader=PackageLoader("bpgo.analysis", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     lost = rows[rows["status"] != ""]
-    page = environment.get_template("tuning.html.j2").render(
+    page = render(
+        "tuning.html.j2",
         title=settings.title,
+        stamp=stamp(settings),
         tune=tune,
-        picture=f"data:image/png;base64,{picture}",
+        source=file_uri(output / f"{made.name}.png"),
         caption=CAPTION,
         table=made,
+        data_files=[("tuning.csv", csv_uri(made.data)), ("search.csv", csv_uri(rows))],
         lost=[f"{row.name}, seed {row.seed}: {row.status}" for row in lost.itertuples(index=False)],
     )
     write_text(output / "index.html", page)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
+from matplotlib.axes import Axes
+
 from bpgo.analysis.figures import style
 from bpgo.config.settings import Settings
 
@@ -66,9 +69,14 @@ def _rows(settings: Settings, experiment: str) -> list[Shown]:
             own = [arm for arm in arms if arm != reference and family_of(arm) == family]
             if own:
                 shown = [arm for arm in arms if arm == reference or arm in own]
-                behind = [arm for arm in arms if arm not in shown]
-                found.append(Shown(experiment, family, shown, behind, reference))
+                rest = [arm for arm in arms if arm not in shown]
+                found.append(Shown(experiment, family, shown, rest, reference))
     return found or [Shown(experiment, "", arms, [], reference)]
+
+
+def behind(axes: Axes, x: pd.Series[float], y: pd.Series[float]) -> None:
+    """The curve of an arm of another family."""
+    axes.plot(x, y, color="#D4D4D4", lw=0.7, zorder=1)
 
 
 def family_of(arm: str) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bpgo.analysis.figures import style
-from bpgo.analysis.figures.families import Shown, rows_of
+from bpgo.analysis.figures.families import Shown, behind, rows_of
 from bpgo.analysis.figures.labels import End, end_labels, row_height
 from bpgo.analysis.roles import arm_title, main_metric, reward_title
 from bpgo.analysis.statistics.harm import MEASURES
@@ -58,7 +58,7 @@ def _courses(
     """Every arm's course with its intervals; where they end."""
     for arm in row.behind:
         mine = part[part["arm"] == arm].sort_values("iteration")
-        axes.plot(mine["divergence"], mine[axis], color="#D4D4D4", lw=0.7, zorder=1)
+        behind(axes, mine["divergence"], mine[axis])
     ends = []
     for arm in row.arms:
         mine = part[part["arm"] == arm].sort_values("iteration")

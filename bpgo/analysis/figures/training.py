@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bpgo.analysis.figures import style
-from bpgo.analysis.figures.families import Shown, rows_of
+from bpgo.analysis.figures.families import Shown, behind, rows_of
 from bpgo.analysis.figures.labels import End, end_labels, row_height
 from bpgo.analysis.roles import BPGO, TRAINING, arm_title, reward_title
 from bpgo.config.settings import Settings
@@ -36,7 +36,7 @@ def training_reward(settings: Settings, frames: Frames) -> Figure:
         right.sharey(left)
         rollouts = training[training["experiment"] == row.experiment] if len(training) else training
         for _, curve in _by_arm(row.behind, rollouts):
-            _behind(left, curve["iteration"], curve["smooth"])
+            behind(left, curve["iteration"], curve["smooth"])
         for arm, curve in _by_arm(row.arms, rollouts):
             _rollouts(left, row, arm, curve, settings)
         fixed = curves[(curves["experiment"] == row.experiment) & (curves["role"] == TRAINING)]
@@ -98,15 +98,10 @@ def _rollouts(axes: Axes, row: Shown, arm: str, curve: pd.DataFrame, settings: S
     )
 
 
-def _behind(axes: Axes, x: pd.Series[float], y: pd.Series[float]) -> None:
-    """An arm of another family."""
-    axes.plot(x, y, color="#D4D4D4", lw=0.7, zorder=1)
-
-
 def _gain_lines(axes: Axes, row: Shown, frame: pd.DataFrame, settings: Settings) -> list[End]:
     """Mean gains with their intervals; arms stand slightly apart so that no bar hides another."""
     for _, curve in _by_arm(row.behind, frame):
-        _behind(axes, curve["iteration"], curve["gain_sd"])
+        behind(axes, curve["iteration"], curve["gain_sd"])
     ends, drawn = [], _by_arm(row.arms, frame)
     for place, (arm, curve) in enumerate(drawn):
         colour, marker, line = row.look(arm)

@@ -63,6 +63,11 @@ def interval_text(low: float, high: float, signed: bool = False, digits: int = 3
     return f"[{number(low, signed, digits)}, {number(high, signed, digits)}]"
 
 
+def spread(value: float, digits: int) -> str:
+    """A standard deviation or error beside its mean; empty where it is not known."""
+    return f"± {number(value, digits=digits)}" if math.isfinite(value) else ""
+
+
 def save_table(table: Table, folder: Path) -> None:
     """Write `folder`/{name}.csv, .md and .tex."""
     with atomic_path(folder / f"{table.name}.csv") as path:

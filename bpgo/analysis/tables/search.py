@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 
 from bpgo.analysis.statistics.search import LAST
-from bpgo.analysis.tables.format import Block, Cell, Row, Table, number, records
+from bpgo.analysis.tables.format import Block, Cell, Row, Table, number, records, spread
 from bpgo.config.search import SearchSettings
 
 HEADER = [
@@ -42,14 +40,10 @@ def search_table(frame: pd.DataFrame, sizes: SearchSettings) -> Table:
 def _row(row: Row, best: bool) -> list[Cell]:
     return [
         Cell(str(row["candidate"])),
-        Cell(number(row["signal_to_noise"], digits=4), _spread(row["signal_to_noise_se"], 4)),
+        Cell(number(row["signal_to_noise"], digits=4), spread(row["signal_to_noise_se"], 4)),
         Cell(number(row["signal_to_noise_per_second"], digits=4)),
-        Cell(number(row["oracle_gain"], True, 4), _spread(row["oracle_sd"], 4)),
-        Cell(number(row["random_gain"], True, 4), _spread(row["random_sd"], 4)),
+        Cell(number(row["oracle_gain"], True, 4), spread(row["oracle_sd"], 4)),
+        Cell(number(row["random_gain"], True, 4), spread(row["random_sd"], 4)),
         Cell(number(row["merit"], digits=1), bold=best),
         Cell(number(row["seconds_a_run"], digits=0)),
     ]
-
-
-def _spread(value: float, digits: int) -> str:
-    return f"± {number(value, digits=digits)}" if math.isfinite(value) else ""

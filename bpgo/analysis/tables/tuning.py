@@ -7,7 +7,7 @@ import math
 
 import pandas as pd
 
-from bpgo.analysis.tables.format import Block, Cell, Row, Table, number, records
+from bpgo.analysis.tables.format import Block, Cell, Row, Table, number, records, spread
 from bpgo.config.settings import Settings
 from bpgo.config.tuning import searched
 
@@ -39,12 +39,11 @@ def tuning_table(settings: Settings, summary: pd.DataFrame) -> Table:
 def _row(settings: Settings, row: Row) -> list[Cell]:
     drawn, title = bool(row["chosen"]), str(getattr(settings.arms[str(row["arm"])], "title", ""))
     values = json.loads(str(row["settings"]))
-    spread = f"± {number(row['sd'], digits=4)}" if math.isfinite(row["sd"]) else ""
     name = f"candidate {row['chosen']}" if drawn else "as it stands"
     name = name if math.isfinite(row["gain"]) else "none judged"
     return [
         Cell(title, bold=drawn),
-        Cell(number(row["gain"], True, 4), spread),
+        Cell(number(row["gain"], True, 4), spread(row["sd"], 4)),
         Cell(number(row["as_it_stands"], True, 4)),
         Cell(number(row["second"], True, 4)),
         Cell(str(row["failed"])),
