@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from bpgo import cli_harm, cli_instrument, cli_trust
+from bpgo import cli_harm, cli_instrument, cli_plan, cli_trust
 from bpgo.analysis import commands
 from bpgo.cli_options import (
     Arm,
@@ -39,20 +39,6 @@ app = typer.Typer(
 )
 
 app.add_typer(commands.app)
-
-
-@app.command()
-def resolve(
-    output: Output,
-    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
-    scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",
-) -> None:
-    """Check a configuration and write it with everything inlined."""
-    from bpgo.config import resolve as config
-
-    if scale not in ("full", "smoke"):
-        raise UserError(f"--scale: '{scale}' is unknown. Allowed: full, smoke")
-    config.save_resolved(config.load(configfile, scale), output)
 
 
 @app.command()
@@ -329,52 +315,8 @@ def pretrain(
 
 
 app.command()(bench)
-for further in (cli_trust, cli_harm, cli_instrument):
+for further in (cli_plan, cli_trust, cli_harm, cli_instrument):
     further.add_to(app)
-
-
-@app.command()
-def doctor(
-    configfile: Annotated[
-        Path | None, typer.Option("--configfile", help="Only this one; else all in config/.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Say what this machine can run, and what is missing; exit code 1 if something is."""
-    from bpgo.tools.doctor.run import doctor as body
-
-    raise typer.Exit(body(configfile, as_json))
-
-
-@app.command()
-def plan(
-    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
-    scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",
-    gpu: Annotated[str | None, typer.Option("--gpu", help="Such as H100; else this one's.")] = None,
-    devices: Annotated[
-        int | None, typer.Option("--devices", min=1, help="GPUs, or cores without a GPU.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Say what a configuration will do and cost, before anything starts."""
-    from bpgo.tools.planning.report import show_plan
-
-    show_plan(configfile, scale, gpu, devices, as_json)
-
-
-@app.command()
-def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> None:
-    """The configuration's JSON schema."""
-    import json
-
-    from bpgo.config.settings import Settings
-    from bpgo.storage.files import write_text
-
-    text = json.dumps(Settings.model_json_schema(), indent=2) + "\n"
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(output, text)
 
 
 @cache
