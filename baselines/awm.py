@@ -26,10 +26,10 @@ class AwmSettings(BoundedSettings):
     """AWM's own choices."""
 
     weighting: Literal["uniform", "t", "t2", "ghuber"]  # of the error, see `Awm.log_prob`
-    ghuber_power: Positive
+    ghuber_power: Positive  # p, where the weighting is ghuber
     advantage_max: Positive  # what the largest advantage counts
-    clip_range: Positive  # of the ratio
-    pull_weight: NonNegative  # of the squared distance to the fast average
+    clip_range: Positive  # the ratio may differ from 1 by so much
+    pull_weight: NonNegative  # of the squared distance to the fast average; 0: off
 
 
 class Awm(ForwardProcess):

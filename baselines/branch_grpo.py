@@ -33,9 +33,9 @@ class BranchGrpoSettings(SurrogateSettings):
     """The tree, its rewards, and what is left out of it in training."""
 
     shared_initial_noise: Literal[True]  # a tree has one root
-    tree: TreeSettings
+    tree: TreeSettings  # where samples part
     node_rewards: Literal["mean", "probability"]  # of children: plain, or by softmax of log p
-    pruning: PruningSettings
+    pruning: PruningSettings  # what is not trained
 
 
 class BranchGrpo(Surrogate):

@@ -30,7 +30,7 @@ class CrdSettings(BoundedSettings):
     form: Literal["mse", "bce"]  # of the distance of the two rewards
     of_own_size: bool  # matching errors are divided by their mean size
     centre: Literal["mean", "softmax", "released_hard"]  # what is subtracted, see `Crd.shares`
-    temperature: Positive  # for softmax
+    temperature: Positive  # of the softmax that centres
     adaptive_kl: bool  # the regulariser grows with the reward, from 1e-4 to kl_weight
 
 

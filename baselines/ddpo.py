@@ -21,7 +21,7 @@ from bpgo.records import GroupRewards, WeightedAdvantage
 class DdpoSettings(PolicyGradientSettings):
     """DDPO's own keys; of `advantage` it takes ddof, epsilon and clip."""
 
-    tracker: TrackerSettings
+    tracker: TrackerSettings  # what is remembered of a prompt
 
     @model_validator(mode="after")
     def _no_rules_of_groups(self) -> DdpoSettings:

@@ -17,7 +17,7 @@ from bpgo.core.policy_gradient import PolicyGradient, PolicyGradientSettings
 class GdpoSettings(PolicyGradientSettings):
     """What is added up; other than `gdpo` are ablations."""
 
-    combine: Combine
+    combine: Combine  # of several rewards: what is added up
 
 
 class Gdpo(SeveralRewards, PolicyGradient):

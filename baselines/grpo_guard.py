@@ -27,7 +27,8 @@ class GrpoGuardSettings(PolicyGradientSettings):
     # Over what b = mean((mu - mu_old)^2) / (2 k^2) is averaged: a sample's latent numbers, or, as
     # released, those of all samples of a forward pass that are at the same step.
     mean_shift: Literal["sample", "batch"]
-    step_weight: Literal["none", "step", "velocity"]  # of the loss; see `bpgo.core.loss`
+    # Of the loss; see `bpgo.core.loss.step_weight`.
+    step_weight: Literal["none", "step", "velocity"]
 
 
 class GrpoGuard(PolicyGradient):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class MixGrpoSettings(SurrogateSettings):
     """MixGRPO's own keys."""
 
-    window: WindowSettings
+    window: WindowSettings  # steps with noise, which are trained
     combine: Combine  # of several rewards: what is added up
     flash: Fraction | None  # share of the noise levels after the window that is visited; None: all
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class VipoSettings(PolicyGradientSettings):
     """What sees the content, and how it becomes a map."""
 
-    features: PatchFeatureSettings
-    allocation: AllocationSettings
+    features: PatchFeatureSettings  # what sees the content: a file of config/features, or a mapping
+    allocation: AllocationSettings  # how it becomes a map
 
 
 class Vipo(PolicyGradient):

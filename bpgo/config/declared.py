@@ -12,16 +12,16 @@ from bpgo.config.fields import Count, Name, NonNegative, Number, Seed, Strict
 class PrimaryContrast(Strict):
     """The one difference that an experiment is made to decide: `arm` minus `reference`."""
 
-    arm: Name
+    arm: Name  # the one that is tried
     reference: Name  # an arm, or `base`
-    metric: Name  # a reward's name
+    metric: Name  # name of the reward that decides
 
 
 class AnalysisSettings(Strict):
     """Declared before looking at results."""
 
-    main_metric: Name  # a reward's name
-    reference_arm: Name = "grpo"
+    main_metric: Name  # name of the reward that decides
+    reference_arm: Name = "grpo"  # the one that others are compared with
     # A difference that lies within +- this does not matter, and arms may be called equivalent.
     # In standard deviations of the base policy's scores within a prompt.
     equivalence_margin: NonNegative = 0.1
@@ -36,6 +36,6 @@ class AnalysisSettings(Strict):
         default="auto", exclude_if=lambda families: families == "auto"
     )
     second_run: str | None = None  # another results folder, whose agreement the report shows
-    bootstrap_samples: Count = 2000
-    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
-    seed: Seed = 0
+    bootstrap_samples: Count = 2000  # how often runs and prompts are drawn again
+    confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95  # of every interval
+    seed: Seed = 0  # of these draws

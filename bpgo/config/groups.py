@@ -12,6 +12,7 @@ from bpgo.config.fields import Count, Seed, Strict, each_once
 class GroupSettings(Strict):
     """Groups as a training run with each seed would draw them, if nothing were learned."""
 
+    # As of training runs: they decide prompts and noise.
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(each_once)] = Field(
         default=[1, 2]
     )

@@ -23,5 +23,5 @@ class PaperSettings(Strict):
     """The paper's own numbers for an experiment, shown in its table beside ours."""
 
     table: Literal["table1", "table2"]  # results/reference/paper/{table}.csv; the names are its own
-    task: Literal["T2I (FLUX)", "T2V", "I2V"]
-    metrics: dict[Name, PaperMetric]  # by reward
+    task: Literal["T2I (FLUX)", "T2V", "I2V"]  # its name in that table
+    metrics: dict[Name, PaperMetric]  # its name there of each of our rewards

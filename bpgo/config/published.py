@@ -11,7 +11,7 @@ class Published(Strict):
     """What is said of files that others publish (see `bpgo.storage.hub`)."""
 
     revision: str | None = None  # commit on the hub; a local file or folder needs none
-    licence: str = ""
+    licence: str = ""  # of the files
     gigabytes: NonNegative = 0.0  # what a first use fetches
     gated: bool = False  # the hub asks to accept the licence, and for a token
 
@@ -20,8 +20,8 @@ class FeatureSettings(Published):
     """What all feature extractors share; an extractor's file subclasses it with its own keys."""
 
     kind: str  # key of bpgo.registry.FEATURES
-    title: str
-    source: str = ""
+    title: str  # its name in tables and figures
+    source: str = ""  # where it comes from
 
     @property
     def media(self) -> tuple[Literal["image", "video"], ...]:

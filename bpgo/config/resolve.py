@@ -27,14 +27,9 @@ from bpgo.config.library import (
     unknown_key,
     validate,
 )
+from bpgo.config.model import ModelSettings
 from bpgo.config.published import FeatureSettings
-from bpgo.config.settings import (
-    ExperimentSettings,
-    ModelSettings,
-    PromptSettings,
-    RewardSettings,
-    Settings,
-)
+from bpgo.config.settings import ExperimentSettings, PromptSettings, RewardSettings, Settings
 from bpgo.config.variants import SweepSettings
 from bpgo.config.world_weights import with_world_weights
 from bpgo.config.yaml_files import read_yaml

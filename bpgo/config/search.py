@@ -32,13 +32,15 @@ OWN = ("iterations", "snapshot_every", "checkpoint_every")  # of `training`; the
 class SearchSettings(Strict):
     """What a search file holds."""
 
-    experiment: Name  # of the configuration
-    seeds: Annotated[list[Seed], Field(min_length=1)]  # never reported ones
-    iterations: Count
-    evaluate_every: Count  # iterations
+    experiment: Name  # of the configuration; its training reward and prompts
+    seeds: Annotated[list[Seed], Field(min_length=1)]  # tuning seeds, which no reported run has
+    iterations: Count  # of each training
+    evaluate_every: Count  # iterations between judged policies
     prompts: Count  # evaluation prompts, the first ones
-    batches: Annotated[int, Field(ge=3)]  # gradients of the base policy, for signal-to-noise
-    candidates: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]  # overrides by name
+    # Gradients of the base policy, for signal-to-noise.
+    batches: Annotated[int, Field(ge=3)]
+    # By name: what of `rollout`, `training` and `overrides` differs.
+    candidates: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,12 @@ from bpgo.config.fields import (
     NonNegative,
     Number,
     Positive,
-    Schedule,
     Seed,
     Strict,
-    Task,
     each_once,
 )
 from bpgo.config.groups import GroupSettings
+from bpgo.config.model import ModelSettings
 from bpgo.config.paper import PaperSettings
 from bpgo.config.published import FeatureSettings, Published
 from bpgo.config.runs import Run, Sampler
@@ -41,65 +40,14 @@ MAIN = "main"  # the environment that trains, and whose rewards the base policy 
 CLIP_SHARE = 0.1  # largest tolerance of first ratios, as a share of an arm's clip range
 
 
-class LoraSettings(Strict):
-    """Low-rank adapters (peft)."""
-
-    rank: Count = 32
-    alpha: Positive = 64.0
-    targets: list[str] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
-
-
-class ModelSettings(Published):
-    """The policy: a diffusers pipeline folder or hub repository."""
-
-    kind: str  # key of bpgo.registry.MODELS
-    title: str
-    path: str  # a folder, relative to the clone's root or absolute, or owner/name on the hub
-    dtype: Literal["float32", "bfloat16"] = "float32"  # it computes in; see bpgo.models.pipeline
-    vae_dtype: Literal["float32", "bfloat16"] = "float32"
-    task: Task = "t2i"
-    resolution: Count  # pixels, the height
-    width: Count | None = None  # pixels; None: as the height
-    frames: Count = 1  # of a clip
-    frames_per_second: Positive = 16.0  # of a clip's file
-    # Noise levels (see bpgo.models.schedules) of training; the shift None: the pipeline's own.
-    schedule: Schedule = "pipeline"
-    flow_shift: Positive | None = None
-    evaluation_schedule: Schedule | None = None  # of judging; None: as in training
-    evaluation_flow_shift: Positive | None = None
-    # Which of guidance's two forward passes the update differentiates, where there are two.
-    guidance_gradient: Literal["both", "conditional"] = "both"
-    # Noise level at which the first of two experts hands over; None: the pipeline's own.
-    boundary: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    prompt_tokens: Count  # length to which prompts are padded
-    negative_prompt: str = ""  # of classifier-free guidance, where the model has it (Wan)
-    gradient_checkpointing: bool = False  # less memory, about a third more time in the update
-    decode_pixels: Count = 2**20  # decoded at a time: one image of 1024 x 1024, four of 512 x 512
-    tile_vae: bool = False  # decode in overlapping tiles: less memory, faint seams
-    offload_expert: bool = True  # of two experts the idle one waits on the host (on a GPU)
-    lora: LoraSettings = LoraSettings()
-    content: str | None = None  # digest of the embedded world's weights; `resolve` reads it
-    source: str = ""
-
-    @property
-    def makes(self) -> Literal["image", "video"]:
-        """What its samples are."""
-        return "image" if self.task == "t2i" else "video"
-
-    @property
-    def columns(self) -> int:
-        """The width of its samples in pixels."""
-        return self.width or self.resolution
-
-
 class PromptSettings(Strict):
     """What all prompt sets share; a kind's file subclasses it with its own keys."""
 
     kind: str  # key of bpgo.registry.PROMPTS
-    train: Count
-    evaluation: Count
-    seed: Seed = 0
-    source: str = ""
+    train: Count  # how many train
+    evaluation: Count  # how many judge; no prompt does both
+    seed: Seed = 0  # of the choice and the order
+    source: str = ""  # where it comes from
 
     @property
     def has_first_frames(self) -> bool:
@@ -127,9 +75,9 @@ class RewardSettings(Published):
     """What all rewards share; a reward's file subclasses it with its own keys."""
 
     kind: str  # key of bpgo.registry.REWARDS
-    title: str
-    environment: Name = MAIN  # workflow/envs/{environment}.yaml
-    source: str = ""
+    title: str  # its name in tables and figures
+    environment: Name = MAIN  # software that it needs: workflow/envs/{environment}.yaml
+    source: str = ""  # where it comes from
 
     def part_names(self) -> list[str]:
         """The rewards that this one is made of, by name; none for a model."""
@@ -162,11 +110,11 @@ class RewardSettings(Published):
 class RolloutSettings(Strict):
     """How samples are drawn for training; equal for all arms."""
 
-    prompts_per_iteration: Count  # P
-    group_size: Annotated[int, Field(ge=2)]  # G
-    steps: Annotated[int, Field(ge=2)]  # T
+    prompts_per_iteration: Count  # P, groups in an iteration
+    group_size: Annotated[int, Field(ge=2)]  # G, samples of each prompt
+    steps: Annotated[int, Field(ge=2)]  # T, of the sampler in training
     deterministic_tail: Annotated[int, Field(ge=1)] = 1  # last steps without noise, never trained
-    guidance_scale: Guidance = 1.0
+    guidance_scale: Guidance = 1.0  # of classifier-free guidance; 1: none
     # Samples in one forward pass, in rollout and update alike; auto: what the GPU's memory takes,
     # measured when a run starts (without a GPU: 96).
     batch_size: Count | Literal["auto"] = 96
@@ -175,19 +123,21 @@ class RolloutSettings(Strict):
 class TrainingSettings(Strict):
     """The optimizer and its surroundings; equal for all arms."""
 
-    iterations: Count
-    optimizer_steps: Count  # per iteration
+    iterations: Count  # each draws samples and updates on them
+    optimizer_steps: Count  # in each iteration
+    # What is trained: all weights, or adapters (the model's `lora`).
     parameters: Literal["full", "lora"] = "full"
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"  # 8 bit: bitsandbytes, on a GPU
-    learning_rate: Positive
+    learning_rate: Positive  # of AdamW, constant
     # Of single arms, where an equally sized search chose them for each (`snakemake tune`).
     learning_rates: dict[Name, Positive] = Field(default={}, exclude_if=lambda each: not each)
-    betas: list[Number] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
-    weight_decay: NonNegative = 0.0
-    epsilon: Positive = 1e-8
-    gradient_clip: Positive = 1.0  # largest global norm
-    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # 0: no EMA
-    ema_every: Count = 8  # optimizer steps
+    betas: list[Number] = Field(default=[0.9, 0.999], min_length=2, max_length=2)  # of Adam
+    weight_decay: NonNegative = 0.0  # of AdamW
+    epsilon: Positive = 1e-8  # of Adam
+    gradient_clip: Positive = 1.0  # largest global norm of a gradient
+    # Of the average of weights that is judged; 0: none.
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    ema_every: Count = 8  # optimizer steps between its updates
     snapshot_every: Count  # iterations between policies kept for the curves
     checkpoint_every: Count  # iterations between resumable states
     # What an optimizer step trains, as the published codes do: all trained steps of some samples of
@@ -212,14 +162,16 @@ class TrainingSettings(Strict):
 class MachineSettings(Strict):
     """What the jobs use of a machine; it changes no result beyond the rounding of sums."""
 
-    gpus: Annotated[int, Field(ge=0)] = 0  # for each training run, one process each
+    # For each training run, one process each; 0: on the processor.
+    gpus: Annotated[int, Field(ge=0)] = 0
     shard_weights: bool = True  # full weights on several GPUs: FSDP2; false: all weights on each
 
 
 class CalibrationSettings(Strict):
     """The base policy's rewards on training prompts: the prior's anchor and the reward's scale."""
 
-    prompts: Count
+    prompts: Count  # how many training prompts, the first ones
+    # Of the base policy, under the training sampler.
     samples_per_prompt: Annotated[int, Field(ge=2)]
     # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
     # of the reward, as published weights are, and all arms and seeds share its samples.
@@ -229,38 +181,46 @@ class CalibrationSettings(Strict):
 class ExperimentSettings(Strict):
     """One world: what drives training, who judges, which arms, which seeds."""
 
-    title: str
-    training_reward: Name
+    title: str  # its name in tables and figures
+    training_reward: Name  # drives training; a file of config/rewards
+    # Rewards that score the trained policies; none of them trains.
     judges: Annotated[list[Name], Field(min_length=1), AfterValidator(each_once)]
     # Scored on training rollouts for analysis; no arm sees them.
     diagnostics: Annotated[list[Name], AfterValidator(each_once)] = Field(default=[])
+    # Files of config/arms; {all_but: [...]}: all of them but those.
     arms: Annotated[list[Name], Field(min_length=1), AfterValidator(each_once)]
+    # Each arm is trained once with each; arms of a seed share prompts and noise.
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(each_once)]
-    primary: PrimaryContrast | None = None  # what it is to decide
+    primary: PrimaryContrast | None = None  # the one difference that it is to decide
     paper: PaperSettings | None = None  # where the paper reports the same model and rewards
 
 
 class Settings(Strict):
     """A resolved configuration: everything inlined, nothing left to look up."""
 
-    title: str
-    scale: Literal["full", "smoke"] = "full"
-    world_weights: Annotated[str, Field(min_length=1)] | None = None  # bpgo.config.world_weights
-    model: SerializeAsAny[ModelSettings]
-    prompts: SerializeAsAny[PromptSettings]
-    experiments: dict[Name, ExperimentSettings]
+    title: str  # name of the whole, in report and tables
+    scale: Literal["full", "smoke"] = "full"  # `snakemake smoke` or all of it
+    # Folder of the embedded image world's weights: the shipped ones, or a replicate's
+    # (`bpgo.config.world_weights`).
+    world_weights: Annotated[str, Field(min_length=1)] | None = None
+    model: SerializeAsAny[ModelSettings]  # the policy; a file of config/models
+    prompts: SerializeAsAny[PromptSettings]  # where prompts come from; a file of config/prompts
+    experiments: dict[Name, ExperimentSettings]  # worlds, by name: rewards, arms, seeds
+    # Ablations, by name: one setting over values.
     sweeps: dict[Name, SweepSettings] = Field(default={})
+    # An equally sized search for every arm.
     tune: TuneSettings | None = Field(default=None, exclude_if=lambda tune: tune is None)
-    arms: dict[Name, SerializeAsAny[BaseModel]]
-    rewards: dict[Name, SerializeAsAny[RewardSettings]]
-    rollout: RolloutSettings
-    training: TrainingSettings
-    evaluation: EvaluationSettings
-    calibration: CalibrationSettings
-    analysis: AnalysisSettings
-    machine: MachineSettings = MachineSettings()
-    trust_groups: GroupSettings = GroupSettings()
-    features: SerializeAsAny[FeatureSettings] | None = None  # of diversity and distance; None: off
+    arms: dict[Name, SerializeAsAny[BaseModel]]  # by name
+    rewards: dict[Name, SerializeAsAny[RewardSettings]]  # by name
+    rollout: RolloutSettings  # how training samples are drawn
+    training: TrainingSettings  # the optimizer and its surroundings
+    evaluation: EvaluationSettings  # how policies are judged
+    calibration: CalibrationSettings  # the base policy's rewards, which anchor priors and scales
+    analysis: AnalysisSettings  # what is declared before looking
+    machine: MachineSettings = MachineSettings()  # what jobs use of it
+    trust_groups: GroupSettings = GroupSettings()  # what `snakemake trust` judges rules on
+    # Measure diversity and distance; a file of config/features; None: off.
+    features: SerializeAsAny[FeatureSettings] | None = None
 
     @property
     def draws_diversity(self) -> bool:

@@ -17,9 +17,10 @@ DIGITS = 3  # of a drawn number: more would say nothing
 class SweepSettings(Strict):
     """One setting of one arm over several values (an ablation table)."""
 
-    experiment: Name
-    arm: Name
-    setting: Dotted
+    experiment: Name  # that the arm belongs to
+    arm: Name  # whose setting changes
+    setting: Dotted  # key of the arm's file, with dots, such as trust.alpha
+    # Each makes a further arm; the arm's own value needs none.
     values: Annotated[list[Number], Field(min_length=1), AfterValidator(each_once)]
 
     @property
@@ -38,8 +39,9 @@ Bounds = Annotated[list[Number], Field(min_length=2, max_length=2)]
 class Range(Strict):
     """Where a setting is drawn from: between two bounds, or among some values; one of the three."""
 
-    log: Bounds | None = None  # uniform in the logarithm
-    linear: Bounds | None = None
+    log: Bounds | None = None  # bounds, uniform in the logarithm
+    linear: Bounds | None = None  # bounds, uniform
+    # Values, each as likely as the others.
     choice: Annotated[list[Any], Field(min_length=2), AfterValidator(each_once)] | None = None
 
     @model_validator(mode="after")
@@ -71,12 +73,12 @@ class Range(Strict):
 class TuneSettings(Strict):
     """An equally sized random search for every arm of an experiment (`snakemake tune`)."""
 
-    experiment: Name
+    experiment: Name  # whose arms are tuned
     candidates: Count  # drawn for each arm, beside its file as it stands
     seed: Seed = 0  # of the drawing
     # Files whose seeds are reported, relative to the configuration's: none of them may tune.
     reported_by: Annotated[list[str], Field(min_length=1)]
-    ranges: dict[Name, dict[Dotted, Range]]  # by arm, by setting
+    ranges: dict[Name, dict[Dotted, Range]]  # by arm, by its setting, or learning_rate
 
     def names(self, arm: str) -> list[str]:
         """The arm as it stands, then its candidates: `grpo`, `grpo_try_01`."""

@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bpgo.config.settings import ModelSettings, RewardSettings, Settings
+from bpgo.config.model import ModelSettings
+from bpgo.config.settings import RewardSettings, Settings
 from bpgo.errors import UserError
 from bpgo.storage import hub
 from bpgo.storage.digests import read_digests, verify

@@ -25,13 +25,13 @@ class AdvantageSettings(Strict):
     """How rewards are normalised inside a group (paper Eq. 1 leaves ddof and eps open)."""
 
     ddof: Literal[0, 1]  # 1: unbiased variance (torch.std), 0: biased (np.std)
-    epsilon: Positive  # in reward units
+    epsilon: Positive  # keeps a std from 0, in reward units
     epsilon_mode: Literal["add", "floor"]  # std + epsilon, or max(std, epsilon)
     # Whose std divides; the mean is always the group's. none: no division (Dr. GRPO).
     scope: Literal["group", "batch", "none"]
     min_group_std: NonNegative  # groups with a smaller std get advantage 0 (TeleBoost)
     trimmed_ratio: Annotated[Number, Field(ge=0, lt=1)]  # lowest share left out (MixGRPO)
-    clip: Positive | None  # largest absolute advantage
+    clip: Positive | None  # largest absolute advantage; None: none
 
 
 def group_advantage(rewards: Tensor, settings: AdvantageSettings) -> Tensor:
@@ -142,7 +142,7 @@ def selection_advantage(
 class TrackerSettings(Strict):
     """What DDPO remembers of each prompt."""
 
-    buffer_size: Count  # its last rewards
+    buffer_size: Count  # so many of its last rewards are kept
     min_count: Count  # with fewer, the batch's statistics serve
 
     @model_validator(mode="after")

@@ -31,8 +31,9 @@ class AllocationSettings(Strict):
     # `weighted`: each component reversed, (max - z) / (max - min), by its share of the variance;
     # `first` and `average`: minus the first component, or minus the mean of all.
     pooling: Literal["weighted", "first", "average"]
-    components: Count  # K
-    smoothing: NonNegative  # standard deviation of a Gaussian, in patches; 0: none
+    components: Count  # K, principal components
+    # Standard deviation of a Gaussian, in patches; 0: none.
+    smoothing: NonNegative
 
 
 def _of_its_kind(value: Any) -> Any:

@@ -38,7 +38,7 @@ class ArmSettings(Strict):
     title: str  # name in tables and figures
     source: str = ""  # paper and code
     shared_initial_noise: bool  # whether a group's samples start from the same noise
-    advantage: AdvantageSettings
+    advantage: AdvantageSettings  # how rewards become advantages
     kl_weight: NonNegative  # beta; 0: no reference policy is run
     trust: AnyTrustSettings | None = None  # how far groups are trusted; None: alike
 

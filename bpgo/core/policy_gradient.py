@@ -28,22 +28,23 @@ Kernel = Literal["flow", "dance", "cps", "ddim", "wan"]
 class RatioSettings(ArmSettings):
     """What an arm with a ratio states."""
 
-    kernel: Kernel
-    noise_level: Positive  # eta
-    kl_form: Literal["flow_grpo", "gaussian", "velocity", "mean"]  # see `bpgo.core.loss.kl`
+    kernel: Kernel  # of the SDE, see `bpgo.core.sde`
+    noise_level: Positive  # eta, of that kernel
+    # Of the regulariser, see `bpgo.core.loss.kl`.
+    kl_form: Literal["flow_grpo", "gaussian", "velocity", "mean"]
 
 
 class SurrogateSettings(RatioSettings):
     """What an arm states that clips it."""
 
-    clip_range: Positive  # of the ratio
+    clip_range: Positive  # the ratio may differ from 1 by so much
 
 
 class PolicyGradientSettings(SurrogateSettings):
     """What an arm states that trains a share of the stochastic steps."""
 
     trained_fraction: Fraction  # share of the stochastic steps that is trained
-    step_selection: Literal["per_sample", "shared", "all"]  # own steps, the same for all, or every
+    step_selection: Literal["per_sample", "shared", "all"]  # each sample's own, shared, or every
     stochastic_steps: Count | None = None  # so many, from the first, have noise; None: all may
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.core.rollout import chunks
 from bpgo.core.trust import TrustSettings
 from bpgo.errors import NonFiniteError

@@ -30,7 +30,7 @@ Step = Annotated[int, Field(ge=0)]
 class TreeSettings(Strict):
     """Where a tree splits, and into how many."""
 
-    split_steps: Annotated[list[Step], Field(min_length=1)]
+    split_steps: Annotated[list[Step], Field(min_length=1)]  # steps at which paths part
     children: list[Annotated[int, Field(ge=2)]]  # of a node, at each of these steps
     noise_scale: Positive  # of the noise at these steps; the log-probability leaves it out
 
@@ -82,11 +82,12 @@ class PruningSettings(Strict):
     lowest advantages of the batch.
     """
 
-    steps: list[Step]
-    slide_every: Count | None  # None: they stay
-    slide_to: Step
+    steps: list[Step]  # that are not trained
+    slide_every: Count | None  # iterations after which they move one earlier; None: they stay
+    slide_to: Step  # the earliest step that the first of them becomes
+    # Which edges after the last split are trained; none: all.
     width: Literal["none", "first", "extremes"]
-    share: Fraction
+    share: Fraction  # of those edges
 
     def kept(self, steps: Iterable[int], last_split: int, iteration: int) -> list[int]:
         """Those of the steps that are trained in an iteration, numbered from 1.

@@ -31,14 +31,16 @@ class WindowSettings(Strict):
     `random`: another place in each iteration. It may be kept to the first `within` steps.
     """
 
-    size: Count  # steps
+    size: Count  # steps that it holds
+    # How it moves, as MixGRPO names it.
     strategy: Literal["progressive", "random", "decay", "exp_decay"]
     stride: Annotated[int, Field(ge=0)]  # steps that it moves by; 0: it never moves
-    iterations: Count
+    iterations: Count  # for which it stays at a place
     roll_back: bool  # at the end it starts again; false: it stays at its last place
-    last_iterations: Count
-    decay_from: Annotated[int, Field(ge=0)]  # a step
-    decay_rate: NonNegative  # per step
+    last_iterations: Count  # the same at the last place; of strategy decay
+    # The step from which stays get shorter; of strategy exp_decay.
+    decay_from: Annotated[int, Field(ge=0)]
+    decay_rate: NonNegative  # how fast they do, per step
     within: Count | None = None  # steps, from the first, that it may hold; None: all but the last
 
     def end(self, sizes: RolloutSettings, key: str) -> int:

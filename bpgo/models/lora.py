@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from bpgo.config.settings import LoraSettings
+from bpgo.config.model import LoraSettings
 from bpgo.errors import UserError
 from bpgo.storage.files import read_json
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.errors import UserError
 from bpgo.storage import hub
 from bpgo.storage.digests import verify

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bpgo.config.fields import Schedule, Task
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.errors import UserError
 from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models import lora

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from bpgo.config.fields import Schedule
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.core import sde
 from bpgo.errors import UserError
 

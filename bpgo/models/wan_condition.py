@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.models.parts import load_model
 from bpgo.prompts.first_frames import read_first_frames, read_image
 

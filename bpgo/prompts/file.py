@@ -28,11 +28,12 @@ class PromptFileSettings(Published):
 
     path: str  # a local file, else owner/name/path/of/the/file on `host`
     host: Literal["hub", "github"] = "hub"  # where a path that is not local leads
-    split: Literal["both", "train", "evaluation"] = "both"  # what it serves
+    split: Literal["both", "train", "evaluation"] = "both"  # which it serves
+    # Of the file, which is refused with another one.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     format: Format | None = None  # None: as the file's name ends
-    column: str = "prompt"  # the field with the text
-    ambiguity_column: str | None = None  # a field from 0 (specified) to 1 (open)
+    column: str = "prompt"  # name of the field with the text
+    ambiguity_column: str | None = None  # of a field from 0 (specified) to 1 (open)
     # Image to video: a field with the path of an image, from the file's own folder or absolute.
     first_frame_column: str | None = None
 
@@ -53,8 +54,9 @@ class FilePromptSettings(PromptSettings):
     """Keys of a `file` prompt set."""
 
     kind: Literal["file"]
-    order: Literal["shuffled", "file"] = "shuffled"  # which prompts are taken first
-    files: Annotated[dict[Name, PromptFileSettings], Field(min_length=1)]  # the names begin the ids
+    order: Literal["shuffled", "file"] = "shuffled"  # in which prompts are taken
+    # By name, with which their ids begin.
+    files: Annotated[dict[Name, PromptFileSettings], Field(min_length=1)]
 
     @property
     def has_first_frames(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.errors import UserError
 
 STRETCH = 0.02  # an image may be stretched by so much along one side

@@ -25,7 +25,7 @@ class AestheticSettings(PublishedRewardSettings):
     kind: Literal["aesthetic"] = "aesthetic"
     sha256: Sha256 | None = None  # of that file
     clip: str  # folder or repository of the CLIP
-    clip_revision: str | None = None
+    clip_revision: str | None = None  # its commit on the hub
 
     @property
     def reads_text(self) -> bool:

@@ -22,7 +22,7 @@ class ClipScoreSettings(PublishedRewardSettings):
     """Keys of a `clip_score` reward; `path` is the CLIP's folder, with its tokenizer."""
 
     kind: Literal["clip_score"] = "clip_score"
-    scale: Positive = 1.0  # 1: the cosine; 100: torchmetrics; 2.5: CLIPScore
+    scale: Positive = 1.0  # of the cosine; 1: itself; 100: torchmetrics; 2.5: CLIPScore
     clip_at_zero: bool = False  # no score below 0, as in torchmetrics and CLIPScore
 
 

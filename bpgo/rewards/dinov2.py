@@ -24,8 +24,9 @@ class Dinov2Settings(FeatureSettings):
     """Keys of the features `dinov2`."""
 
     kind: Literal["dinov2"] = "dinov2"
-    path: str  # of the checkpoint in transformers' layout: a local folder, or a place on the hub
-    pixels: Count = 224  # the shorter side, then the centre; a multiple of the patch, 14
+    # The checkpoint in transformers' layout: a local folder, or a place on the hub.
+    path: str
+    pixels: Count = 224  # of the shorter side, then the centre; a multiple of the patch, 14
     batch_size: Count = 32  # images in one forward pass
 
     @property

@@ -25,7 +25,7 @@ class FrameMeanSettings(RewardSettings):
 
     kind: Literal["frame_mean"] = "frame_mean"
     reward: Name  # the reward file of the image reward, such as hpsv21
-    frames: Count = 4  # of each clip
+    frames: Count = 4  # how many of each clip, evenly spaced
 
     @property
     def media(self) -> Literal["image", "video"]:

@@ -22,7 +22,7 @@ class PickScoreSettings(PublishedRewardSettings):
 
     kind: Literal["pickscore"] = "pickscore"
     processor: str  # folder or repository of the tokenizer: the model card takes LAION's ViT-H-14
-    processor_revision: str | None = None
+    processor_revision: str | None = None  # its commit on the hub
     divisor: Positive = 100.0  # 100: the paper's numbers; 1: the model card's; 26: Flow-GRPO's
 
 

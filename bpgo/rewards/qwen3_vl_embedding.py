@@ -43,9 +43,9 @@ class Qwen3VLEmbeddingSettings(qwen_vl.PixelSettings):
 
     kind: Literal["qwen3_vl_embedding"] = "qwen3_vl_embedding"
     fps: Positive = 1.0  # frames a second that it sees
-    most_frames: Count = 64
-    text_instruction: str = DEFAULT
-    clip_instruction: str = DEFAULT
+    most_frames: Count = 64  # of a clip
+    text_instruction: str = DEFAULT  # that precedes a prompt
+    clip_instruction: str = DEFAULT  # that precedes a clip
 
 
 class Qwen3VLEmbedding(CosineReward):

@@ -63,10 +63,11 @@ class VideoAlignSettings(qwen_vl.PixelSettings):
     checkpoint: str = "checkpoint-11352"  # the folder in it with model.pth
     sha256: Sha256 | None = None  # of model.pth
     base: str  # folder or repository of Qwen2-VL-2B-Instruct: its sizes and tokenizer
-    base_revision: str | None = None
+    base_revision: str | None = None  # its commit on the hub
+    # Visual quality, motion quality, text alignment, or their sum.
     output: Literal["vq", "mq", "ta", "overall"] = "overall"
     fps: Positive | None = None  # frames a second that it sees; None: model_config.json's
-    standardize: bool = True  # by model_config.json's means and deviations; False: raw numbers
+    standardize: bool = True  # by model_config.json's means and deviations; false: raw numbers
 
 
 class VideoAlign(PublishedReward):

@@ -41,7 +41,7 @@ class VideoClipXLSettings(PublishedVideoSettings):
 
     kind: Literal["videoclip_xl"] = "videoclip_xl"
     sha256: Sha256 | None = None  # of the checkpoint
-    scale: Positive = 10.0  # of the cosine; 100: the authors' demo
+    scale: Positive = 10.0  # what the cosine is multiplied by; 100: the authors' demo
 
 
 class VideoClipXL(CosineReward):

@@ -26,8 +26,9 @@ class WeightedSumSettings(RewardSettings):
     """Keys of a `weighted_sum`; its parts run in its own environment and are no sums."""
 
     kind: Literal["weighted_sum"] = "weighted_sum"
-    parts: Annotated[dict[Name, Number], Field(min_length=1)]  # weight by reward file
-    standardize: bool = True  # False: the parts in their own units
+    # Weight of each reward, by the name of its file.
+    parts: Annotated[dict[Name, Number], Field(min_length=1)]
+    standardize: bool = True  # by the base policy's mean and std; false: in their own units
 
     def part_names(self) -> list[str]:
         """The rewards that this one is made of."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bpgo.config.model import ModelSettings
 from bpgo.config.resolve import read_yaml
-from bpgo.config.settings import ModelSettings
 from bpgo.storage.files import read_json, repository_root
 
 

@@ -43,19 +43,21 @@ class BpgoSettings(TrustSettings):
     rule: Literal["bpgo"] = "bpgo"
 
     # Forms
-    ras: Ras = "sigmoid"  # paper Eq. 2, or released
-    crt: Crt = "paper_exp"  # paper Eq. 4, or released
-    combine: Literal["sum", "overwrite"] = "sum"  # paper Eq. 5, or released
+
+    ras: Ras = "sigmoid"  # sigmoid: paper Eq. 2; bayes: as released
+    crt: Crt = "paper_exp"  # paper_exp: paper Eq. 4; released_sigmoid: as released
+    # How RAS and CRT come together. sum: paper Eq. 5; overwrite: as released.
+    combine: Literal["sum", "overwrite"] = "sum"
     ras_input: Literal["raw", "transformed"] = "raw"  # transformed: RAS sees the rewards after CRT
     ras_applies_to: Literal["first", "both"] = "first"  # terms of the sum that RAS weighs
 
     # Units of prior, RAS and CRT. raw: the reward's own; standardized: (R - mean) / std of the base
     # policy; published: mapped linearly from that mean and std to scale_mean and scale_std.
     reward_scale: Literal["raw", "standardized", "published"] = "standardized"
-    scale_mean: Number | None = None  # of a published reward; required by reward_scale: published
-    scale_std: Positive | None = None
+    scale_mean: Number | None = None  # mean of a published reward, for reward_scale: published
+    scale_std: Positive | None = None  # and its standard deviation
 
-    # The prior anchor, in the reward's own units
+    # The anchor that rewards are held against, in the reward's own units.
     prior: Literal["sft_mean", "moving_average", "first_frame", "fixed"] = "moving_average"
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9  # of the moving average
     fixed_prior: Number | None = None  # required by, and only for, prior: fixed
@@ -64,21 +66,26 @@ class BpgoSettings(TrustSettings):
     first_frame_offset: Literal["base_mean", "none"] = "base_mean"
 
     # RAS
+
     alpha: NonNegative = 0.5  # sigmoid: w in [1 - alpha, 1 + alpha]
     k: NonNegative = 2.0  # sharpness of the sigmoid, 1 / base standard deviation in every scale
-    prior_variance: Positive = 1.0  # bayes, squared units of reward_scale
+    prior_variance: Positive = 1.0  # ras: bayes, in squared units of reward_scale
+    # ras: bayes: the smallest and the largest weight.
     weight_range: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = Field(
         default=[0.5, 1.5]
     )
 
     # CRT, in the units of reward_scale
+
     varsigma: NonNegative = 0.5  # weight of the CRT term; 0 switches CRT off, however combined
-    lambda_: NonNegative = Field(default=1.0, alias="lambda")  # contrast of paper_exp
+    lambda_: NonNegative = Field(default=1.0, alias="lambda")  # contrast of paper_exp, Eq. 4
     a: NonNegative = 50.0  # slope of released_sigmoid
     tau: Positive = 5.0  # temperature of released_sigmoid
     exponent_clamp: Positive = 30.0  # largest exponent in exp
-    below_prior: Literal["published", "floor"] = "published"  # paper_exp below its turning point
-    negative_rewards: Literal["published", "offset", "error"] = "offset"  # released_sigmoid
+    # What paper_exp does below its turning point.
+    below_prior: Literal["published", "floor"] = "published"
+    # What released_sigmoid does with negative rewards.
+    negative_rewards: Literal["published", "offset", "error"] = "offset"
 
     @model_validator(mode="after")
     def _check(self) -> BpgoSettings:

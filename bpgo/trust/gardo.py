@@ -38,11 +38,12 @@ class GardoSettings(TrustSettings):
 
     rule: Literal["gardo"] = "gardo"
     auxiliary: list[Name] = Field(default=[])  # parts of the training reward; none named: all
+    # Whose samples are gated: over-rated ones, or those that the released code gates.
     sign: Literal["over_rated", "as_released"] = "over_rated"
-    share: Fraction  # b at the start
+    share: Fraction  # b at the start: share of the samples that is gated
     step: Positive  # relative change of b
-    lowest: Fraction
-    highest: Fraction
+    lowest: Fraction  # b becomes no less
+    highest: Fraction  # b becomes no more
     window: Count  # batches that b's controller looks back on
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ class SpecifiedSettings(TrustSettings):
     """Keys of a rule with `rule: specified`."""
 
     rule: Literal["specified"] = "specified"
-    alpha: Fraction
+    alpha: Fraction  # weights lie in [1 - alpha, 1 + alpha]
 
     def reads(self) -> set[Reads]:
         """How open the prompts are."""

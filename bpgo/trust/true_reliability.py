@@ -23,7 +23,7 @@ class TrueReliabilitySettings(TruthSettings):
     """Keys of a rule with `rule: true_reliability`."""
 
     rule: Literal["true_reliability"] = "true_reliability"
-    alpha: Fraction
+    alpha: Fraction  # weights lie in [1 - alpha, 1 + alpha]
 
 
 class TrueReliability(Trust):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bpgo import registry
 from bpgo.config import resolve as config
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.core.rollout import initial_noise
 from bpgo.core.scoring import decoded_shape
 from bpgo.errors import UserError

@@ -32,8 +32,8 @@ class QwenVideoSettings(PublishedVideoSettings):
 class PixelSettings(QwenVideoSettings):
     """How large frames become, in pixels; None: as published."""
 
-    least_pixels: Count | None = None
-    most_pixels: Count | None = None
+    least_pixels: Count | None = None  # smaller frames are enlarged; None: as published
+    most_pixels: Count | None = None  # larger ones are shrunk; None: as published
 
 
 def read_config(folder: Path, kind: str, what: str) -> dict[str, Any]:

@@ -22,10 +22,10 @@ class PreferenceSettings(RewardSettings):
     kind: Literal["scenes_preference"] = "scenes_preference"
     world: WorldName  # whose annotators, and what they teach (bpgo.scenes.worlds)
     pool: Pool  # a: ViT-CLIP, b: CNN-CLIP, c: fusion transformer
-    member: Annotated[int, Field(ge=1, le=MEMBERS)] = 1  # of the pool's ensemble
-    # Folder of weights, and digest of the file in it: `resolve` says them; None: the shipped ones.
+    member: Annotated[int, Field(ge=1, le=MEMBERS)] = 1  # which of the pool's ensemble
+    # Folder of weights; `resolve` says it; None: the shipped one.
     weights: str | None = None
-    content: str | None = None
+    content: str | None = None  # digest of the file in it; `resolve` says it
 
     @model_validator(mode="after")
     def _there_is_such_a_model(self) -> PreferenceSettings:

@@ -17,7 +17,7 @@ class ScenesVideoPromptSettings(PromptSettings):
     """Keys of a `scenes_video` prompt set."""
 
     kind: Literal["scenes_video"]
-    task: Literal["t2v", "i2v"]
+    task: Literal["t2v", "i2v"]  # i2v: each comes with a first frame
 
     @property
     def has_first_frames(self) -> bool:

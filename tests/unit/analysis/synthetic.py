@@ -11,11 +11,11 @@ import pandas as pd
 from bpgo.config.declared import AnalysisSettings, PrimaryContrast
 from bpgo.config.evaluation import EvaluationSettings
 from bpgo.config.fields import Strict
+from bpgo.config.model import ModelSettings
 from bpgo.config.paper import PaperMetric, PaperSettings
 from bpgo.config.settings import (
     CalibrationSettings,
     ExperimentSettings,
-    ModelSettings,
     PromptSettings,
     RewardSettings,
     RolloutSettings,

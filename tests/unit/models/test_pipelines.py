@@ -23,7 +23,7 @@ from tiny_models import TOKENS
 from tiny_world import CAPTIONS
 
 from bpgo.config import resolve as config
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.interfaces import PromptEmbeddings
 from bpgo.storage.files import repository_root
 

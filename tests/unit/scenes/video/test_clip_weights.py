@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bpgo.config import resolve as config
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.core.rollout import initial_noise, sample
 from bpgo.models.wan import WanPolicy
 from bpgo.scenes.video.captions import sample_captions, specified_captions

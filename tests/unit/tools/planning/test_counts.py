@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bpgo.config.settings import ModelSettings
+from bpgo.config.model import ModelSettings
 from bpgo.storage.files import read_json, repository_root
 from bpgo.tools.architectures import PUBLISHED, Architecture, architecture_of
 from bpgo.tools.planning import counting
