@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -26,6 +27,12 @@ NOT_INHERITED = ("title", "source")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 SHOWN = 200  # characters of a wrong value
 TOLD = 20  # mistakes in one message
+# Keys that say where files lie, and which: one list of places serves several configurations.
+PLACES = (
+    *("path", "host", "format", "revision", "sha256", "checkpoint", "config", "architecture"),
+    *("base", "base_revision", "clip", "clip_revision"),
+    *("processor", "processor_revision", "tokenizer", "tokenizer_revision"),
+)
 # Keys that hold a trust rule: a name of the folder `trust`, or a mapping.
 RULES = ("trust", "of")
 
@@ -68,6 +75,7 @@ class Library:
     folder: Path
     overrides: dict[str, dict[str, dict[str, Any]]]
     file: str  # the configuration
+    used: set[tuple[str, str]] = field(default_factory=set)  # kind and name of what was read
 
     def read(
         self, kind: str, name: str, file: str, key: str, inside: tuple[str, ...] = ()
@@ -89,6 +97,7 @@ class Library:
         if name in inside:
             circle = " -> ".join([*inside[inside.index(name) :], name])
             raise UserError(f"{file}: {key}: '{name}' is built on itself: {circle}")
+        self.used.add((kind, name))
         label, values = str(path), read_yaml(path, cut=kind not in WITH_BASE)
         change = self.overrides.get(kind, {}).get(name)
         if change is not None:
@@ -102,6 +111,27 @@ class Library:
         _, above = self.read(kind, base, label, "base", (*inside, name))
         kept = {key: value for key, value in above.items() if key not in NOT_INHERITED}
         return label, merge(kept, values)
+
+    def check_used(self, overrides: dict[str, Any], tuned: Iterable[str]) -> None:
+        """Each of these `overrides` is of a file that was read, or says only where files lie.
+
+        Left out are trust rules, which the trust track reads, and the arms `tuned`, that have
+        learning rates of their own: lists of both serve several configurations.
+
+        Raises:
+            UserError: naming the first value that cannot act.
+        """
+        for kind, entries in overrides.items():
+            read = sorted(name for found, name in self.used if found == kind)
+            for name in entries if kind != "trust" else ():
+                idle = [key for key in leaves(entries[name]) if key[-1] not in PLACES]
+                if name in read or not idle or (kind == "arms" and name in tuned):
+                    continue
+                raise UserError(
+                    f"{self.file}: overrides.{join(kind, name, *idle[0])}: cannot act, for nothing"
+                    f" here uses {name}.{suggest(name, read)} Used of {kind}:"
+                    f" {', '.join(read) or 'none'}"
+                )
 
 
 def library(folder: Path, overrides: Any, file: str) -> Library:
@@ -180,6 +210,16 @@ def mapping(value: Any, key: str, file: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{file}: {key}: must be a mapping of names to entries, not {shown(value)}")
     return value
+
+
+def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The ways to all values that are no mappings."""
+    for name, value in values.items():
+        path = (*above, str(name))
+        if isinstance(value, dict):
+            yield from leaves(value, path)
+        else:
+            yield path
 
 
 def join(*parts: str) -> str:

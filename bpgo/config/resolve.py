@@ -70,13 +70,18 @@ def load(configfile: Path, scale: str = "full") -> Settings:
 
 
 def resolve(
-    values: dict[str, Any], folder: Path, file: str = "config", scale: str = "full"
+    values: dict[str, Any],
+    folder: Path,
+    file: str = "config",
+    scale: str = "full",
+    whole: bool = True,
 ) -> Settings:
     """Check `values` and inline what they name from `folder`/{arms,models,rewards,prompts}.
 
     With `scale="smoke"` the values under the key `smoke` replace their namesakes (mappings merge,
     everything else is replaced). `overrides.{kind}.{name}` does the same to one named file, such as
-    `overrides: {models: {flux1_dev: {path: /data/FLUX.1-dev}}}`.
+    `overrides: {models: {flux1_dev: {path: /data/FLUX.1-dev}}}`; what is overridden in a file that
+    nothing uses is refused, but where `values` are not a `whole` configuration.
 
     Raises:
         UserError: naming the key, the value, what is allowed and the file.
@@ -85,9 +90,9 @@ def resolve(
         if key not in KEYS:
             raise UserError(unknown_key(file, str(key), str(key), [*KEYS, *WORKFLOW_OPTIONS]))
     values = dict(values)
-    smoke = values.pop("smoke", None)
+    smoke = mapping(values.pop("smoke", None) or {}, "smoke", file)
     if scale == "smoke":
-        values = merge(values, mapping(smoke or {}, "smoke", file))
+        values = merge(values, smoke)
     overrides = values.pop("overrides", None) or {}
     arm_files = sorted(path.stem for path in (folder / "arms").glob("*.yaml"))
     experiments = {
@@ -129,6 +134,9 @@ def resolve(
     arm_checks.check_arms(settings, file)
     config_checks.check_kernels(settings, file)
     config_checks.check_guidance(settings, file)
+    if whole:  # at smoke scale fewer arms are run: what is overridden for all may be for others
+        own = overrides if scale == "full" else smoke.get("overrides") or {}
+        files.check_used(own, settings.training.learning_rates)
     return settings
 
 

@@ -6,7 +6,7 @@ truth and GRPO on rewards that say nothing. No arm that is compared takes part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from bpgo.config.digests import NO_RESULT, digest_of
 from bpgo.config.fields import Count, Name, Seed, Strict
-from bpgo.config.library import mapping, merge, unknown_key, validate
+from bpgo.config.library import leaves, mapping, merge, unknown_key, validate
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, resolve
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
@@ -90,7 +90,7 @@ def load_search(file: Path, configfile: Path) -> Search:
         _check_acts(change, acting, place, f"candidates.{name}")
         laid = _laid(values, change, sizes, key)
         try:
-            found[name] = resolve(laid, Path(configfile).parent, str(configfile))
+            found[name] = resolve(laid, Path(configfile).parent, str(configfile), whole=False)
         except UserError as error:
             raise UserError(f"{key}: over {error}") from None
     search = Search(sizes, found)
@@ -164,10 +164,10 @@ def _with_bases(folder: Path, names: list[str]) -> list[str]:
 
 def _check_acts(change: dict[str, Any], acting: dict[str, list[str]], file: str, key: str) -> None:
     """Each value of a candidate is one that the training of the anchors depends on."""
-    leaves = list(_leaves(change))
-    if not leaves:
+    changed = list(leaves(change))
+    if not changed:
         raise UserError(f"{file}: {key}: changes nothing; give it a value of {_words(CHANGED)}")
-    for path in leaves:
+    for path in changed:
         at = ".".join((key, *path))
         if path[0] not in CHANGED:
             raise UserError(unknown_key(file, f"{key}.{path[0]}", path[0], list(CHANGED)))
@@ -189,16 +189,6 @@ def _check_acts(change: dict[str, Any], acting: dict[str, list[str]], file: str,
 
 def _idle(file: str, key: str, why: str) -> NoReturn:
     raise UserError(f"{file}: {key}: changes nothing that can act: {why}")
-
-
-def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The ways to all values that are no mappings."""
-    for name, value in values.items():
-        path = (*above, str(name))
-        if isinstance(value, dict):
-            yield from _leaves(value, path)
-        else:
-            yield path
 
 
 def _check_told_apart(search: Search, file: str) -> None:

@@ -117,7 +117,7 @@ def _settings(weights: str | None, prompts: str, names: list[str], count: int) -
         }
         for name in names
     }
-    return resolve(values, file.parent, "--weights")
+    return resolve(values, file.parent, "--weights", whole=False)
 
 
 def _reward(world: str, pool: str) -> str:

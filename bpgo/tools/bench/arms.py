@@ -99,7 +99,7 @@ def _with_arm(configfile: Path, experiment: str, reference: str, name: str) -> S
     entry = values["experiments"][experiment] | changed
     values = {k: v for k, v in values.items() if k not in ("sweeps", *config.WORKFLOW_OPTIONS)}
     values["experiments"] = {experiment: entry}
-    return config.resolve(values, configfile.parent, configfile.name)
+    return config.resolve(values, configfile.parent, configfile.name, whole=False)
 
 
 def arm_figures(reference: Trainer, arms: dict[str, Trainer], pairs: int) -> dict[str, Any]:

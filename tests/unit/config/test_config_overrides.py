@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from shipped_config import refusal
 
 from bpgo.config import resolve as config
+from bpgo.config.library import PLACES, leaves
 
 
 def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:
@@ -70,3 +72,70 @@ def test_bad_overrides(
 ) -> None:
     message = refusal({**values, "overrides": changes}, folder)
     assert all(word in message for word in words), message
+
+
+UNUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a model": (
+        {"models": {"sd35_medium": {"path": "/data/sd", "lora": {"rank": 8}}}},
+        "my.yaml: overrides.models.sd35_medium.lora.rank: cannot act, for nothing here uses"
+        " sd35_medium. Used of models: scenes",
+    ),
+    "an arm": (
+        {"arms": {"dance_grpo": {"noise_level": 0.5}}},
+        "overrides.arms.dance_grpo.noise_level: cannot act, for nothing here uses dance_grpo.",
+    ),
+    "a reward": ({"rewards": {"scenes_hidden_a": {"title": "x"}}}, "scenes_hidden_a.title: canno"),
+    "features": ({"features": {"dinov2": {"title": "x"}}}, "features.dinov2.title: cannot act"),
+    "prompts": ({"prompts": {"starter": {"train": 9}}}, "overrides.prompts.starter.train: cannot"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_what_nothing_uses_cannot_be_changed(
+    case: str, values: dict[str, Any], folder: Path
+) -> None:
+    changes, wanted = UNUSED[case]
+    assert wanted in refusal({**values, "overrides": changes}, folder)
+    changes = {"overrides": changes}
+    assert wanted in refusal({**values, "smoke": {**values["smoke"], **changes}}, folder, "smoke")
+
+
+def test_changes_for_arms_that_the_smoke_run_leaves_out(
+    values: dict[str, Any], folder: Path
+) -> None:
+    values["overrides"]["arms"]["oracle_reward"] = {"title": "The truth"}
+    assert "oracle_reward" not in config.resolve(values, folder, scale="smoke").arms
+
+
+def test_lists_that_serve_several_configurations(values: dict[str, Any], folder: Path) -> None:
+    """Places of files, trust rules, and arms with the learning rates that a search chose."""
+    file = {"path": "config/prompts/starter.tsv", "sha256": None}
+    values["overrides"] |= {
+        "models": {"flux1_dev": {"path": "/data/flux", "revision": None}},
+        "rewards": {"pickscore": {"path": "/data/pick", "processor": "/data/clip"}},
+        "prompts": {"starter": {"files": {"starter": file}}},
+        "trust": {"bpgo_released": {"alpha": 0.5}},
+    }
+    values["overrides"]["arms"]["dance_grpo"] = {"noise_level": 0.5}
+    values["training"]["learning_rates"] = {"dance_grpo": 1e-4, "grpo": 1e-4}
+    assert "dance_grpo" not in config.resolve(values, folder).arms
+
+
+def test_every_place_of_shipped_files_is_known(folder: Path) -> None:
+    """So that a list of places may hold it, for a model or reward that is not used, too."""
+    place = re.compile(r"[\w.~-]*/[\w./-]+|[0-9a-f]{40}|[0-9a-f]{64}")
+    found = {
+        keys[-1]
+        for kind in ("models", "rewards", "features", "prompts")
+        for file in (folder / kind).glob("*.yaml")
+        for keys in leaves(config.read_yaml(file))
+        if place.fullmatch(str(_at(config.read_yaml(file), keys)))
+    }
+    assert found <= {*PLACES, "source"}
+    assert {"path", "revision", "processor", "tokenizer"} <= found
+
+
+def _at(values: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        values = values[key]
+    return values
