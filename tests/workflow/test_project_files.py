@@ -1,4 +1,4 @@
-"""Files that other programs read (Docker, editors, GitHub, the catalog) say what the project says."""
+"""Files that Docker, editors, GitHub and the catalog read say what the project says."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_image_has_the_python_of_the_project() -> None:
 
 def test_the_image_is_built_of_known_instructions() -> None:
     assert {word for word, _ in instructions()} == INSTRUCTIONS
-    assert [word for word, _ in instructions()][0] == "FROM"
+    assert instructions()[0][0] == "FROM"
     words = shlex.split(arguments_of("RUN")[0])  # a shell can read it
     assert words[words.index("install") + 1 : words.index("&&", 3)] == [
         "--yes",
@@ -102,7 +102,8 @@ def test_the_image_is_set_up_for_both() -> None:
     assert "-c constraints.txt" in installed[0]
     makefile = (REPOSITORY / "Makefile").read_text()
     recipe = re.search(r"^\$\(VENV\)/\.dev:.*\n((?:\t.*\n)+)", makefile, re.M)
-    assert recipe and "touch $@ $(VENV)/.main" in recipe[1], "so that `make results` is set up too"
+    assert recipe
+    assert "touch $@ $(VENV)/.main" in recipe[1], "so that `make results` is set up too"
 
 
 def test_the_readme_mounts_the_folder_of_results() -> None:
@@ -132,7 +133,8 @@ def test_the_dev_container_starts_from_the_image() -> None:
     assert "pip install" in plan_of(*targets)
     python = CONTAINER["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
     venv = re.search(r"^VENV := (\S+)$", (REPOSITORY / "Makefile").read_text(), re.M)
-    assert venv and python == f"${{containerWorkspaceFolder}}/{venv[1]}/bin/python"
+    assert venv
+    assert python == f"${{containerWorkspaceFolder}}/{venv[1]}/bin/python"
 
 
 def test_the_workflow_on_github_runs_all_tests() -> None:
