@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bpgo.cli_options import Config, Output, Threads
+from bpgo.cli_options import Config, Output, Overlays, Threads
 
 
 def instrument(
@@ -17,6 +17,7 @@ def instrument(
     ],
     search: Annotated[Path, typer.Option("--search", help="Such as config/instrument.yaml.")],
     output: Output,
+    overlays: Overlays = None,
     only: Annotated[
         str | None, typer.Option("--only", help="This candidate alone, without table and figure.")
     ] = None,
@@ -28,7 +29,7 @@ def instrument(
     """Measure candidate training settings by two anchors, on tuning seeds: table and figure."""
     from bpgo.config.search import load_search
 
-    checked = load_search(search, configfile)
+    checked = load_search(search, [configfile, *(overlays or [])])
     from bpgo.tools.instrument.command import instrument as body
 
     body(checked, output, only, seed, threads)

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from bpgo.cli_options import Output
+from bpgo.cli_options import ConfigFile, Output, Overlays, files_or_default, given_files
 from bpgo.errors import UserError
 
 
 def resolve(
     output: Output,
-    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
+    configfile: ConfigFile = None,
+    overlays: Overlays = None,
     scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",
 ) -> None:
     """Check a configuration and write it with everything inlined."""
@@ -21,23 +22,26 @@ def resolve(
 
     if scale not in ("full", "smoke"):
         raise UserError(f"--scale: '{scale}' is unknown. Allowed: full, smoke")
-    config.save_resolved(config.load(configfile, scale), output)
+    config.save_resolved(config.load(files_or_default(configfile, overlays), scale), output)
 
 
 def doctor(
     configfile: Annotated[
-        Path | None, typer.Option("--configfile", help="Only this one; else all in config/.")
+        Path | None,
+        typer.Option("--configfile", help="This one, and those laid over it; else all in config/."),
     ] = None,
+    overlays: Overlays = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what this machine can run, and what is missing; exit code 1 if something is."""
     from bpgo.tools.doctor.run import doctor as body
 
-    raise typer.Exit(body(configfile, as_json))
+    raise typer.Exit(body(given_files(configfile, overlays), as_json))
 
 
 def plan(
-    configfile: Annotated[Path, typer.Option("--configfile")] = Path("config/config.yaml"),
+    configfile: ConfigFile = None,
+    overlays: Overlays = None,
     scale: Annotated[str, typer.Option("--scale", help="full or smoke")] = "full",
     gpu: Annotated[str | None, typer.Option("--gpu", help="Such as H100; else this one's.")] = None,
     devices: Annotated[
@@ -48,7 +52,7 @@ def plan(
     """Say what a configuration will do and cost, before anything starts."""
     from bpgo.tools.planning.report import show_plan
 
-    show_plan(configfile, scale, gpu, devices, as_json)
+    show_plan(files_or_default(configfile, overlays), scale, gpu, devices, as_json)
 
 
 def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> None:

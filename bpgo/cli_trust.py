@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bpgo.cli_options import Config, Output, Prompts, Threads
+from bpgo.cli_options import Config, Output, Overlays, Prompts, Threads
 
 
 def groups(
@@ -34,6 +34,7 @@ def rules(
     ],
     root: Annotated[Path, typer.Option("--root", help="Folder of trust/groups and calibration.")],
     output: Output,
+    overlays: Overlays = None,
     run: Annotated[
         list[Path] | None, typer.Option("--run", help="A trained run, whose groups join.")
     ] = None,
@@ -42,7 +43,7 @@ def rules(
     from bpgo.config.resolve import load_resolved, load_rules
 
     settings = load_resolved(config)
-    known = load_rules(configfile, settings.scale)
+    known = load_rules([configfile, *(overlays or [])], settings.scale)
     from bpgo.steps.rules import rules as body
 
     body(settings, known, root, run or [], output)

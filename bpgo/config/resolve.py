@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from bpgo.config.library import (
     Library,
     library,
     mapping,
-    merge,
     registered,
     unknown_key,
     validate,
 )
 from bpgo.config.model import ModelSettings
+from bpgo.config.overlays import Files, files_of, lay_over, read_files
+from bpgo.config.places import located
 from bpgo.config.published import FeatureSettings
 from bpgo.config.settings import ExperimentSettings, PromptSettings, RewardSettings, Settings
 from bpgo.config.variants import SweepSettings
@@ -63,10 +65,21 @@ def default_configfile() -> Path:
     return repository_root() / "config" / "config.yaml"
 
 
-def load(configfile: Path, scale: str = "full") -> Settings:
-    """Read and resolve a configuration file such as `config/config.yaml`."""
-    values = {k: v for k, v in read_yaml(configfile).items() if k not in WORKFLOW_OPTIONS}
-    return resolve(values, Path(configfile).parent, str(configfile), scale)
+def load(
+    configfile: Files, scale: str = "full", given: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read and resolve a configuration file such as `config/config.yaml`.
+
+    Several files are laid over each other (`bpgo.config.overlays`); the first one's folder has the
+    files that they name. `given` is what Snakemake's `--config` says beside them.
+    """
+    first = files_of(configfile)[0]
+    try:
+        values = read_files(configfile, given)
+        values = {key: value for key, value in values.items() if key not in WORKFLOW_OPTIONS}
+        return resolve(values, Path(first).parent, str(first), scale)
+    except UserError as error:
+        raise located(error, configfile, scale, given) from None
 
 
 def resolve(
@@ -78,8 +91,8 @@ def resolve(
 ) -> Settings:
     """Check `values` and inline what they name from `folder`/{arms,models,rewards,prompts}.
 
-    With `scale="smoke"` the values under the key `smoke` replace their namesakes (mappings merge,
-    everything else is replaced). `overrides.{kind}.{name}` does the same to one named file, such as
+    With `scale="smoke"` the values under the key `smoke` are laid over the others, as a further
+    file would be. `overrides.{kind}.{name}` does the same to one named file, such as
     `overrides: {models: {flux1_dev: {path: /data/FLUX.1-dev}}}`; what is overridden in a file that
     nothing uses is refused, but where `values` are not a `whole` configuration.
 
@@ -92,7 +105,7 @@ def resolve(
     values = dict(values)
     smoke = mapping(values.pop("smoke", None) or {}, "smoke", file)
     if scale == "smoke":
-        values = merge(values, smoke)
+        values = lay_over(values, smoke, file)
     overrides = values.pop("overrides", None) or {}
     arm_files = sorted(path.stem for path in (folder / "arms").glob("*.yaml"))
     experiments = {
@@ -150,15 +163,15 @@ def load_arm(name: str, folder: Path) -> Any:
     return named_arm(name, library(Path(folder), {}, str(folder)), str(folder), "arms")
 
 
-def load_rules(configfile: Path, scale: str = "full") -> dict[str, Any]:
-    """Every rule of the folder `trust` beside a configuration file, by name: `TrustSettings`.
+def load_rules(configfile: Files, scale: str = "full") -> dict[str, Any]:
+    """Every rule of the folder `trust` beside the first file, by name: `TrustSettings`.
 
     What the configuration overrides in a rule counts.
     """
-    file, folder = str(configfile), Path(configfile).parent
-    values = read_yaml(configfile)
+    first = files_of(configfile)[0]
+    file, folder, values = str(first), Path(first).parent, read_files(configfile)
     if scale == "smoke":
-        values = merge(values, mapping(values.get("smoke") or {}, "smoke", file))
+        values = lay_over(values, mapping(values.get("smoke") or {}, "smoke", file), file)
     files = library(folder, values.get("overrides") or {}, file)
     return {
         path.stem: rule_settings(rule_values(path.stem, files, file, "trust"), str(path), "")

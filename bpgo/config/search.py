@@ -16,6 +16,7 @@ from pydantic import Field
 from bpgo.config.digests import NO_RESULT, digest_of
 from bpgo.config.fields import Count, Name, Seed, Strict
 from bpgo.config.library import leaves, mapping, merge, unknown_key, validate
+from bpgo.config.overlays import Files, files_of, read_files
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, resolve
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
@@ -69,7 +70,7 @@ class Search:
         return digest_of(runs, counts, judged, settings.prompts.decides("evaluation"))
 
 
-def load_search(file: Path, configfile: Path) -> Search:
+def load_search(file: Path, configfile: Files) -> Search:
     """Read a search and lay each candidate over a configuration, as its own file would be.
 
     Raises:
@@ -77,20 +78,20 @@ def load_search(file: Path, configfile: Path) -> Search:
             cannot act or the settings of another one; a seed that the configuration reports; sizes
             that do not fit.
     """
-    place, values = str(file), read_yaml(configfile)
+    place, values, first = str(file), read_files(configfile), files_of(configfile)[0]
     sizes = validate(SearchSettings, read_yaml(file), place)
     configured = load(configfile)
     _check_sizes(sizes, configured, place)
     for option in (*WORKFLOW_OPTIONS, "smoke", "sweeps"):
         values.pop(option, None)
-    acting = _acting(values, Path(configfile).parent)
+    acting = _acting(values, Path(first).parent)
     found: dict[str, Settings] = {}
     for name, change in sizes.candidates.items():
         key = f"{place}: candidates.{name}"
         _check_acts(change, acting, place, f"candidates.{name}")
         laid = _laid(values, change, sizes, key)
         try:
-            found[name] = resolve(laid, Path(configfile).parent, str(configfile), whole=False)
+            found[name] = resolve(laid, Path(first).parent, str(first), whole=False)
         except UserError as error:
             raise UserError(f"{key}: over {error}") from None
     search = Search(sizes, found)

@@ -196,3 +196,25 @@ def test_as_a_module() -> None:
     )
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == "error: missing.yaml: no such file\n"
+
+
+def test_configurations_of_several_files(run: Any, tmp_path: Path) -> None:
+    path, part = tmp_path / "resolved.yaml", "config/overlays/part.yaml"
+    files = ("--configfile", "config/config.yaml", part)
+    assert run("resolve", *files, "--output", path) == (0, "", "")
+    assert [each.arm for each in config.load_resolved(path).runs()] == ["grpo", "bpgo"]
+    code, output, _ = run("plan", *files, "--json")
+    assert (code, json.loads(output)["runs"]) == (0, 2)
+    _, output, _ = run("doctor", *files, "--json")
+    [found] = json.loads(output)["configurations"]
+    assert (found["configfile"], found["overlays"]) == ("config/config.yaml", [part])
+
+
+@pytest.mark.parametrize("command", ["plan", "doctor"])
+def test_a_further_file_alone_is_no_configuration(command: str, run: Any) -> None:
+    code, output, error = run(command, "config/overlays/part.yaml")
+    assert (code, output) == (2, "")
+    assert error == (
+        "error: config/overlays/part.yaml: is no option; a configuration stands behind"
+        " --configfile\n"
+    )

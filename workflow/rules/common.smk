@@ -9,9 +9,8 @@ from pathlib import Path
 from shlex import quote
 
 from bpgo.analysis import COLLECTED, FIGURES, SINCE, TABLES
-from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, resolve, save_resolved
+from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, save_resolved
 from bpgo.config import jobs
-from bpgo.config.yaml_files import read_yaml
 from bpgo.config.runs import Run
 from bpgo.config.tuning import TUNE
 from bpgo.errors import UserError
@@ -79,20 +78,16 @@ def settings_of(root):
         if root in REBUILT:
             return load_resolved(Path(REBUILT[root], "config.yaml"))
         scale = "smoke" if root in (SMOKE, *VIDEO_SMOKE) else "full"
-        if root in (ROOT, SMOKE):
-            for each in workflow.configfiles:  # Snakemake's reading lets mistakes pass
-                read_yaml(Path(each))
-            file = Path(workflow.configfiles[0])
-            values = {key: value for key, value in config.items() if key not in WORKFLOW_OPTIONS}
-            return resolve(values, file.parent, str(file), scale)
+        if root in (ROOT, SMOKE):  # read again: Snakemake's reading lets mistakes pass
+            return load(configfiles_of(root), scale, workflow.config_settings.config)
         return load(BESIDE[root], scale)
     except UserError as error:
         fail(error)
 
 
-def configfile_of(root):
-    """The configuration file of `root`, as a `Path`; its folder holds the named files."""
-    return BESIDE.get(root, Path(workflow.configfiles[0]))
+def configfiles_of(root):
+    """The configuration files of `root`, as `Path`s; the first one's folder holds the named files."""
+    return [BESIDE[root]] if root in BESIDE else [Path(each) for each in workflow.configfiles]
 
 
 def check_gpus(wildcards):

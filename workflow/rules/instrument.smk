@@ -18,13 +18,13 @@ rule candidate:
         gpu=lambda wildcards: min(1, settings_of(ROOT).machine.gpus),
     params:
         program=program,
-        file=lambda wildcards: configfile_of(ROOT),
+        files=lambda wildcards: configfiles_of(ROOT),
         search=lambda wildcards: search_file(),
         digest=candidate_digest,
         folder=lambda wildcards: f"{ROOT}/instrument",
     shell:
         "python -S -m bpgo.run.job"
-        " {params.program:q} instrument --config {params.file:q} --search {params.search:q}"
+        " {params.program:q} instrument --config {params.files:q} --search {params.search:q}"
         " --only {wildcards.candidate:q} --seed {wildcards.seed:q} --output {params.folder:q}"
         " --threads {threads} >> {log:q} 2>&1"
 
@@ -45,11 +45,11 @@ rule instrument:
     conda:
         "../envs/main.yaml"
     params:
-        file=lambda wildcards: configfile_of(ROOT),
+        files=lambda wildcards: configfiles_of(ROOT),
         search=lambda wildcards: search_file(),
         code=lambda wildcards: analysis_code(),
         folder=lambda wildcards: f"{ROOT}/instrument",
     shell:
         "python -S -m bpgo.run.job"
-        " python -m bpgo instrument --config {params.file:q} --search {params.search:q}"
+        " python -m bpgo instrument --config {params.files:q} --search {params.search:q}"
         " --output {params.folder:q} >> {log:q} 2>&1"

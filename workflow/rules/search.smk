@@ -7,14 +7,14 @@ from bpgo.config.search import SEARCH, load_search
 def search():
     """The search beside the configuration, checked before any job."""
     try:
-        return load_search(search_file(), configfile_of(ROOT))
+        return load_search(search_file(), configfiles_of(ROOT))
     except UserError as error:
         fail(error)
 
 
 def search_file():
     """Where it is."""
-    return configfile_of(ROOT).parent / SEARCH
+    return configfiles_of(ROOT)[0].parent / SEARCH
 
 
 def candidate_digest(wildcards):

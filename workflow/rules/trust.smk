@@ -47,14 +47,14 @@ rule rules:
         "../envs/main.yaml"
     params:
         config=settings_file,
-        file=lambda wildcards: configfile_of(wildcards.root),
+        files=lambda wildcards: configfiles_of(wildcards.root),
         digest=lambda wildcards: offline.rules_digest(
             settings_of(wildcards.root),
-            load_rules(configfile_of(wildcards.root), settings_of(wildcards.root).scale),
+            load_rules(configfiles_of(wildcards.root), settings_of(wildcards.root).scale),
         ),
     shell:
         "python -S -m bpgo.run.job"
-        " python -m bpgo rules --config {params.config:q} --configfile {params.file:q}"
+        " python -m bpgo rules --config {params.config:q} --configfile {params.files:q}"
         " --root {wildcards.root:q} --output {output:q} >> {log:q} 2>&1"
 
 

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bpgo.config import resolve as config
+from bpgo.config.overlays import Files
 from bpgo.config.search import SEARCH
 from bpgo.run.machine import Machine, this_machine
 from bpgo.storage.files import repository_root
@@ -35,7 +36,7 @@ class Examination:
         return 0 if self.verdicts[0].ready else 1
 
 
-def doctor(configfile: Path | None, json_wanted: bool) -> int:
+def doctor(configfile: Files, json_wanted: bool) -> int:
     """The command: print what was found; the exit code."""
     found = examine(configfile)
     if json_wanted:
@@ -45,8 +46,8 @@ def doctor(configfile: Path | None, json_wanted: bool) -> int:
     return found.exit_code
 
 
-def examine(configfile: Path | None = None) -> Examination:
-    """Ask this machine. `configfile`: only this one; by default all in config/."""
+def examine(configfile: Files = ()) -> Examination:
+    """Ask this machine. `configfile`: of one configuration; by default all in config/."""
     from huggingface_hub import constants, get_token
 
     root, token = repository_root(), get_token() is not None
@@ -55,7 +56,7 @@ def examine(configfile: Path | None = None) -> Examination:
     default = config.default_configfile()
     others = sorted(default.parent.glob("*.yaml"))
     others = [file for file in others if file.name not in (default.name, SEARCH)]
-    chosen = [configfile] if configfile else [default, *others]
+    chosen: list[Files] = [configfile] if configfile else [default, *others]
     verdicts = [judge(file, machine, installed, known, token) for file in chosen]
     return Examination(machine, installed, known, token, verdicts)
 
@@ -80,6 +81,7 @@ def as_json(found: Examination) -> dict[str, Any]:
         "configurations": [
             {
                 "configfile": str(verdict.configfile),
+                "overlays": [str(file) for file in verdict.overlays],
                 "title": verdict.title,
                 "ready": verdict.ready,
                 "summary": verdict.summary,
@@ -165,7 +167,7 @@ def _files(found: Examination) -> RenderableType:
 def _verdicts(found: Examination) -> RenderableType:
     rows = table("Configuration", "", "On this machine")
     for verdict in found.verdicts:
-        rows.add_row(verdict.configfile.name, verdict.title, verdict.summary)
+        rows.add_row(verdict.name, verdict.title, verdict.summary)
     return rows
 
 
@@ -173,6 +175,6 @@ def _advice(found: Examination) -> list[Text]:
     """What to do for the first configuration, then for the others."""
     lines = []
     for verdict in found.verdicts:
-        lines += [f"{verdict.configfile.name}: {line}" for line in verdict.todo]
-        lines += [f"{verdict.configfile.name}: (note) {line}" for line in verdict.notes]
+        lines += [f"{verdict.name}: {line}" for line in verdict.todo]
+        lines += [f"{verdict.name}: (note) {line}" for line in verdict.notes]
     return [Text(line) for line in lines]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpgo.config import resolve as config
+from bpgo.config.overlays import Files, files_of
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.run.machine import Machine
@@ -25,12 +26,18 @@ class Verdict:
     """What is said of one configuration."""
 
     configfile: Path
+    overlays: list[Path] = field(default_factory=list)  # laid over it
     title: str = ""
     files: list[PublishedFile] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)  # cannot be had by fetching alone
     todo: list[str] = field(default_factory=list)  # what to do, most important first
     notes: list[str] = field(default_factory=list)  # in order, but good to know
     fetch: float = 0.0  # gigabytes
+
+    @property
+    def name(self) -> str:
+        """The names of its files."""
+        return " ".join(file.name for file in (self.configfile, *self.overlays))
 
     @property
     def ready(self) -> bool:
@@ -49,7 +56,7 @@ class Verdict:
 
 
 def judge(
-    configfile: Path,
+    configfile: Files,
     machine: Machine,
     packages: list[Package],
     environments: list[Environment],
@@ -64,7 +71,8 @@ def judge(
         environments: from `bpgo.tools.doctor.software.environments`.
         token: whether there is an access token of the hub.
     """
-    found = Verdict(Path(configfile))
+    first, *overlays = files_of(configfile)
+    found = Verdict(Path(first), overlays)
     try:
         settings = config.load(configfile)
     except UserError as error:

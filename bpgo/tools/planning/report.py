@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bpgo.config.overlays import Files
 from bpgo.tools.planning.cost import Time
 from bpgo.tools.planning.model import sample_size
 from bpgo.tools.planning.run import Plan, as_json, check_scale, make_plan
@@ -27,7 +27,7 @@ RULES = {
 
 
 def show_plan(
-    configfile: Path, scale: str, gpu: str | None, devices: int | None, json_wanted: bool
+    configfile: Files, scale: str, gpu: str | None, devices: int | None, json_wanted: bool
 ) -> None:
     """The command `plan`: print it, as JSON if asked."""
     check_scale(scale)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bpgo.config import resolve as config
+from bpgo.config.overlays import Files
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.run import machine
@@ -43,7 +44,7 @@ class Plan:
 
 
 def make_plan(
-    configfile: Path,
+    configfile: Files,
     scale: str = "full",
     gpu: str | None = None,
     devices: int | None = None,
