@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from bpgo.analysis.grid_pages import Shown, draw_grid, draw_sheet
 from bpgo.analysis.roles import BPGO
@@ -16,6 +16,7 @@ from bpgo.errors import UserError
 from bpgo.storage.clips import BrokenClipError, read_clip
 from bpgo.storage.contact_sheet import TILE, enlarge, evenly_spaced, frames_of
 from bpgo.storage.files import atomic_path
+from bpgo.storage.images import BrokenImageError, read_image
 from bpgo.storage.tables import read_table
 
 ROWS = 6  # prompts, from the least to the most ambiguous
@@ -98,9 +99,8 @@ def _shown(settings: Settings, root: Path, experiment: str) -> Shown:
 def _first_frame(path: Path, size: tuple[int, int]) -> list[Image.Image]:
     """A given first frame in the clips' size; none where it cannot be read."""
     try:
-        with Image.open(path) as image:
-            return [enlarge(ImageOps.fit(image.convert("RGB"), size))]
-    except (OSError, UnidentifiedImageError):
+        return [enlarge(ImageOps.fit(read_image(path), size))]
+    except BrokenImageError:
         return []
 
 
@@ -123,9 +123,8 @@ def _sample(folder: Path, index: pd.DataFrame, prompt: str) -> list[Image.Image]
     try:
         if path.suffix == ".mp4":
             return frames_of(read_clip(path), FRAMES)
-        with Image.open(path) as image:
-            return [enlarge(image.convert("RGB"))]
-    except (OSError, UnidentifiedImageError, BrokenClipError):
+        return [enlarge(read_image(path))]
+    except (BrokenImageError, BrokenClipError):
         return []
 
 

@@ -187,6 +187,7 @@ def check_task(settings: Settings, file: str) -> None:
             f" {model.task}; image to video (i2v) takes a first frame with each prompt, other tasks"
             " take none"
         )
+    settings.prompts.check_frames((model.columns, model.resolution))
     for experiment in settings.experiments:
         for name in settings.models_of(settings.rewards_of(experiment)):
             media = settings.rewards[name].media

@@ -70,6 +70,12 @@ class PromptSettings(Strict):
         """
         return self
 
+    def check_frames(self, size: tuple[int, int]) -> None:
+        """Every first frame that a file names is an image that fits clips of `size`.
+
+        `size`: width and height in pixels. `UserError` naming the file of the first that does not.
+        """
+
 
 class RewardSettings(Published):
     """What all rewards share; a reward's file subclasses it with its own keys."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bpgo.config.model import ModelSettings
 from bpgo.models.parts import load_model
-from bpgo.prompts.first_frames import read_first_frames, read_image
+from bpgo.prompts.first_frames import read_first_frames
+from bpgo.storage.images import read_image
 
 CLIP_VISION = "transformers:CLIPVisionModel"
 AT_A_TIME = 16  # images in one forward pass of the image encoder

@@ -18,7 +18,7 @@ from bpgo.prompts.formats import Format, Row, format_of, read_rows
 from bpgo.prompts.sets import Prompt, PromptList, Split
 from bpgo.seeding import derive_seed
 from bpgo.storage import github, hub
-from bpgo.storage.files import sha256
+from bpgo.storage.files import sha256, text_digest
 
 MAX_CHARACTERS = 2000  # a longer line is no prompt: 512 tokens of T5 are about 2000 characters
 
@@ -36,6 +36,7 @@ class PromptFileSettings(Published):
     ambiguity_column: str | None = None  # of a field from 0 (specified) to 1 (open)
     # Image to video: a field with the path of an image, from the file's own folder or absolute.
     first_frame_column: str | None = None
+    images: str | None = Field(default=None, exclude_if=lambda each: each is None)  # their digest
 
     def locate(self, what: str) -> Path:
         """The file on this machine, fetched if need be, its digest checked (`UserError`)."""
@@ -100,7 +101,21 @@ class FilePromptSettings(PromptSettings):
             prompts.read(name)
         if len(own) == len(files):
             prompts.split("train")
-        return settings
+        for name, entry in files.items():
+            if entry.first_frame_column is not None:
+                digests = [sha256(path) for path in prompts.first_frames(name)]
+                files[name] = entry.model_copy(update={"images": text_digest("\n".join(digests))})
+        return self.model_copy(update={"files": files})
+
+    def check_frames(self, size: tuple[int, int]) -> None:
+        """See `PromptSettings.check_frames`."""
+        prompts = FilePrompts(self)
+        named = [name for name, entry in self.files.items() if entry.first_frame_column is not None]
+        frames = [path for name in named for path in prompts.first_frames(name)]
+        if frames:
+            from bpgo.storage.images import read_fitting  # Pillow; most sets have no images
+        for path in frames:
+            read_fitting(path, size)
 
 
 class FilePrompts:
@@ -180,6 +195,12 @@ class FilePrompts:
             note |= {"sha256": entry.sha256 or sha256(path), "sha256_expected": entry.sha256}
             self._read[name] = prompts, {**note, "rows": len(rows), "dropped": dict(dropped)}
         return self._read[name]
+
+    def first_frames(self, name: str) -> list[Path]:
+        """The images that the prompts of one file name, each once."""
+        prompts, _ = self.read(name)
+        found = [prompt.first_frame for prompt in prompts]
+        return list(dict.fromkeys(path for path in found if isinstance(path, Path)))
 
 
 def seen(text: str) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from bpgo.errors import UserError
 from bpgo.storage.clips import BrokenClipError, read_clip
+from bpgo.storage.images import BrokenImageError, read_image
 
 REMEMBERED = 2**28  # bytes of pixels kept for the next reward
 
@@ -70,12 +70,9 @@ class StoredSamples:
 def _read_image(file: Path) -> NDArray[np.uint8]:
     """Levels [3, H, W]."""
     try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except (OSError, UnidentifiedImageError) as error:
-        raise UnreadableSampleError(
-            f"{file}: cannot be read as an image: {error}; run `sample` again"
-        ) from None
+        return np.asarray(read_image(file)).transpose(2, 0, 1)
+    except BrokenImageError as error:
+        raise UnreadableSampleError(f"{error}; run `sample` again") from None
 
 
 def _read_clip(file: Path) -> NDArray[np.uint8]:

@@ -82,3 +82,18 @@ def test_a_kernel_that_cannot_take_the_first_noise_level(
     assert "unipc_0_36" in message
     values["experiments"]["ambiguous"]["arms"].remove("flow_grpo")
     config.resolve(values, folder)  # the other arms have the kernel dance
+
+
+def test_a_first_frame_that_cannot_be_taken(folder: Path) -> None:
+    """It is read when the configuration is, not when the first run has been started."""
+    file = folder / "wan22_i2v.yaml"
+    config.load(file)
+    values = config.read_yaml(file)
+    for name in config.WORKFLOW_OPTIONS:
+        values.pop(name, None)
+    mine = {"path": str(folder / "prompts" / "starter_i2v" / "prompts.tsv")}
+    values["overrides"]["prompts"] = {"starter_i2v": {"files": {"starter": mine}}}
+    config.resolve(values, folder)
+    road = folder / "prompts" / "starter_i2v" / "road.jpg"
+    road.write_bytes(road.read_bytes()[:1000])
+    assert f"{road}: cannot be read as an image" in refusal(values, folder)

@@ -72,6 +72,28 @@ def test_mistakes_in_a_list(folder: Path) -> None:
     assert "images are read from this machine only" in message
 
 
+def test_an_image_that_does_not_fit_is_refused_by_the_configuration(folder: Path) -> None:
+    """Before any job: of each file that the list names."""
+    settings = settings_of(folder)
+    settings.check_frames((24, 24))
+    settings.check_frames((48, 48))
+    with pytest.raises(
+        UserError, match=r"sea\.png: the first frame has 24 x 24 pixels; clips have"
+    ):
+        settings.check_frames((48, 24))
+    (folder / "road.png").write_bytes(png((255, 0, 0))[:50])
+    with pytest.raises(UserError, match=r"road\.png: cannot be read as an image"):
+        settings.check_frames((24, 24))
+
+
+def test_other_images_are_other_settings(folder: Path) -> None:
+    """The same list with another picture behind a name: its prompts are made again."""
+    before = settings_of(folder)
+    assert settings_of(folder) == before
+    (folder / "road.png").write_bytes(png((255, 0, 1)))
+    assert settings_of(folder).decides("train") != before.decides("train")
+
+
 def written(folder: Path, made: list[Prompt], monkeypatch: pytest.MonkeyPatch) -> Path:
     class Given:
         def split(self, name: str) -> PromptList:

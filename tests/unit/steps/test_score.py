@@ -113,7 +113,9 @@ def test_an_unreadable_image_is_named(
     else:
         path.write_bytes(path.read_bytes()[:60] if content == "half" else content)
     message = refusal(settings, spoilt, tmp_path)
-    assert f"{path}: cannot be read as an image" in message
+    wanted = "no such file" if content is None else "cannot be read as an image"
+    assert f"{path}: {wanted}" in message
+    assert "run `sample` again" in message
 
 
 def test_an_image_of_another_size_is_named(
@@ -265,7 +267,7 @@ def test_images_are_decoded_once_or_as_often_as_needed(
     paths = pd.read_parquet(samples / "index.parquet").path.tolist()
     opened: list[Path] = []
     real = Image.open
-    monkeypatch.setattr(Image, "open", lambda path: (opened.append(path), real(path))[1])
+    monkeypatch.setattr(Image, "open", lambda path, **key: (opened.append(path), real(path))[1])
     images = stored_samples.StoredSamples(samples, paths)
     assert torch.equal(images.read(slice(0, 2)), images.read(slice(0, 2)))
     assert len(opened) == 2
