@@ -55,18 +55,20 @@ def plan(
     show_plan(files_or_default(configfile, overlays), scale, gpu, devices, as_json)
 
 
-def schema(output: Annotated[Path | None, typer.Option("--output")] = None) -> None:
-    """The configuration's JSON schema."""
-    import json
+def schema(
+    of: Annotated[
+        str | None,
+        typer.Option("--of", help="Of which files: config, overlay, arms, trust and others."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Else it is printed.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Write config/schema and docs/configuration.md anew.")
+    ] = False,
+) -> None:
+    """Print the JSON schema of the configurations that people write."""
+    from bpgo.tools.schema.command import schema as body
 
-    from bpgo.config.settings import Settings
-    from bpgo.storage.files import write_text
-
-    text = json.dumps(Settings.model_json_schema(), indent=2) + "\n"
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(output, text)
+    typer.echo(body(of, output, everything), nl=False)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from bpgo import registry
 from bpgo.config.resolve import load_arm
+from bpgo.config.yaml_files import SCHEMA_LINE
 from bpgo.errors import UserError
 from bpgo.storage.files import repository_root, write_text
 
@@ -99,7 +100,7 @@ def stated(path: Path) -> dict[str, tuple[Any, str]]:
     A comment stands beside the value and goes on below it in the same column, or is a block of
     lines above it.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = _lines(path)
     found: dict[str, tuple[Any, str]] = {}
 
     def block(number: int, column: int, step: int) -> list[str]:
@@ -174,11 +175,17 @@ def _differs(algorithm: str) -> str:
 def _header(path: Path) -> str:
     """The comment at the head of a YAML file."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _lines(path):
         if not line.startswith("#"):
             break
         lines.append(line.strip("# "))
     return " ".join(lines)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a YAML file, without the one that names its schema."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith(SCHEMA_LINE)]
 
 
 def _shown(value: Any) -> str:

@@ -46,7 +46,7 @@ WORK = {
     "bench": "bpgo.tools.bench.run:run_bench",
     "doctor": "bpgo.tools.doctor.run:examine",
     "plan": "bpgo.tools.planning.run:make_plan",
-    "schema": "bpgo.config.settings:Settings.model_json_schema",
+    "schema": "bpgo.tools.schema.command:schema_text",
 }
 
 # Given by hand, only by `snakemake trust`, or started as `sample` is.
