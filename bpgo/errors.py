@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class UserError(Exception):
@@ -54,6 +55,21 @@ class StoppedElsewhereError(RunError):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+SHOWN = 200  # characters of a wrong value
+
+
+def shown(value: Any) -> str:
+    """A wrong value as a message shows it: in one line, and only its beginning."""
+    return shortened(repr(value))
+
+
+def shortened(text: Any, length: int = SHOWN) -> str:
+    """A text in one line, or its first characters where it is longer."""
+    word = str(text)
+    word = word if len(word) <= length else f"{word[:length]}..."
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in word)
 
 
 def suggest(word: str, allowed: Iterable[str]) -> str:

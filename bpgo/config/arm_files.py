@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel
 
 from bpgo import registry
-from bpgo.config.library import Library, join, mapping, merge, registered, validate
+from bpgo.config.library import Library, mapping, merge, registered, validate
+from bpgo.config.messages import join
 from bpgo.config.published import FeatureSettings
 from bpgo.config.settings import BASE_ARM, ExperimentSettings
 from bpgo.config.variants import SweepSettings
-from bpgo.errors import UserError, suggest
+from bpgo.errors import UserError, shown, suggest
 
 
 def resolve_arms(
@@ -66,6 +68,9 @@ def named_arm(name: str, files: Library, file: str, key: str) -> BaseModel:
         raise UserError(
             f"{file}: {key}: '{BASE_ARM}' is the untrained policy: always scored, never listed"
         )
+    if any(files.overrides.get(kind) for kind in ("arms", "features", "trust")):
+        plain = replace(files, overrides={}, used=set())  # each file is right by itself
+        named_arm(name, plain, file, key)
     path, values = files.read("arms", name, file, key)
     if values.get("trust") is not None:
         values = {**values, "trust": rule_values(values["trust"], files, path, "trust")}
@@ -108,7 +113,7 @@ def rule_values(
     if name is None:
         return _with_inner(change, files, file, key, inside)
     if not isinstance(name, str):
-        raise UserError(f"{file}: {join(key, 'base')}: must name a trust rule, not {name!r}")
+        raise UserError(f"{file}: {join(key, 'base')}: must name a trust rule, not {shown(name)}")
     path, values = files.read("trust", name, file, key, inside)
     values = _with_inner(values, files, path, "", (*inside, name))
     rule_settings(values, path, "")

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from bpgo.errors import shown
 
 NAME = r"^[a-z0-9_]+$"
 NAME_LENGTH = 100  # names become folders and files
 LARGEST = 2**31 - 1  # what tables and random number generators hold
+SMALLEST, HUGEST = 1e-30, 1e30  # of numbers, in size: what float32 holds, with room for sums
+EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,4}", re.ASCII)
+TITLE_LENGTH = 300
+# Line ends, other control characters, and those that turn the direction of what follows.
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def _number(value: Any) -> Any:
     """YAML 1.1 reads `1e-4` as text; take it as the number it is."""
-    if isinstance(value, str) and value.isascii():
-        try:
-            return float(value)
-        except ValueError:
-            return value
+    if isinstance(value, str) and EXPONENT.fullmatch(value):
+        return float(value)
     return value
 
 
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+def _of_float32(value: float) -> float:
+    """Refuse what would be 0 or infinite where it is used."""
+    if value and not SMALLEST <= abs(value) <= HUGEST and abs(value) != float("inf"):
+        raise ValueError(
+            f"{value:g} is not allowed: it must be 0, or from {SMALLEST:g} to {HUGEST:g} in size"
+        )
+    return value
+
+
+Number = Annotated[
+    float,
+    BeforeValidator(_number),
+    AfterValidator(_of_float32),
+    Field(allow_inf_nan=False),
+]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -34,11 +54,21 @@ Schedule = Literal["pipeline", "static", "flux", "sd3", "unipc_0_36"]
 Guidance = NonNegative | Annotated[list[NonNegative], Field(min_length=2, max_length=2)]
 
 
+def _one_line(value: str) -> str:
+    """Titles stand in tables, figures and file names: no line ends."""
+    if not value.strip() or CONTROL.search(value):
+        raise ValueError(f"{shown(value)} is not allowed: it must be one line of visible text")
+    return value
+
+
+Title = Annotated[str, Field(max_length=TITLE_LENGTH), AfterValidator(_one_line)]
+
+
 def each_once(values: list[Any]) -> list[Any]:
     """Refuse what is listed twice: it would be made once, or twice in one place."""
     twice = [value for at, value in enumerate(values) if value in values[:at]]
     if twice:
-        raise ValueError(f"{twice[0]!r} is listed twice")
+        raise ValueError(f"{shown(twice[0])} is listed twice")
     return values
 
 

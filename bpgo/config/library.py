@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bpgo.config.fields import NAME_LENGTH
+from bpgo.config.fields import NAME, NAME_LENGTH
+from bpgo.config.messages import NAME_WORDS, explain, join, unknown_key
 from bpgo.config.yaml_files import read_yaml
-from bpgo.errors import UserError, suggest
+from bpgo.errors import UserError, shortened, shown, suggest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -21,12 +21,8 @@ Model = TypeVar("Model", bound=BaseModel)
 NAMED = ("arms", "features", "models", "prompts", "rewards", "trust")
 # A file there may say `base: NAME`, another file of its folder, and then what differs.
 WITH_BASE = ("arms", "trust")
-# Keys that older configurations have, and where their values are now.
-MOVED = {"analysis.primary": "experiments.NAME.primary"}
 NOT_INHERITED = ("title", "source")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-SHOWN = 200  # characters of a wrong value
-TOLD = 20  # mistakes in one message
 # Keys that say where files lie, and which: one list of places serves several configurations.
 PLACES = (
     *("path", "host", "format", "revision", "sha256", "checkpoint", "config", "architecture"),
@@ -42,11 +38,7 @@ def validate(schema: type[Model], values: Any, file: str, prefix: str = "") -> M
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(schema, problem, file, prefix) for problem in error.errors()]
-        lines = list(dict.fromkeys(lines))
-        if len(lines) > TOLD:
-            lines = [*lines[:TOLD], f"{file}: and {len(lines) - TOLD} more mistakes"]
-        raise UserError("\n".join(lines)) from None
+        raise UserError(explain(schema, error, file, prefix)) from None
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +81,8 @@ class Library:
         path = self.folder / kind / f"{name}.yaml"
         if not _is_name(name) or not path.is_file():
             known = sorted(found.stem for found in (self.folder / kind).glob("*.yaml"))
-            name, path = shortened(name), self.folder / kind / f"{shortened(name)}.yaml"
+            name = shortened(name, NAME_LENGTH)
+            path = self.folder / kind / f"{name}.yaml"
             raise UserError(
                 f"{file}: {key}: '{name}' is unknown: there is no {path}."
                 f"{suggest(name, known)} Known: {', '.join(known)}"
@@ -107,7 +100,7 @@ class Library:
             return label, values
         base = values.pop("base")
         if not isinstance(base, str):
-            raise UserError(f"{label}: base: must name a file of {path.parent}, not {base!r}")
+            raise UserError(f"{label}: base: must name a file of {path.parent}, not {shown(base)}")
         _, above = self.read(kind, base, label, "base", (*inside, name))
         kept = {key: value for key, value in above.items() if key not in NOT_INHERITED}
         return label, merge(kept, values)
@@ -143,7 +136,7 @@ def library(folder: Path, overrides: Any, file: str) -> Library:
         found[kind] = {}
         for name, change in mapping(entries, f"overrides.{kind}", file).items():
             if not _is_name(name) or not (folder / kind / f"{name}.yaml").is_file():
-                name = shortened(name)
+                name = shortened(name, NAME_LENGTH)
                 known = sorted(entry.stem for entry in (folder / kind).glob("*.yaml"))
                 raise UserError(
                     f"{file}: overrides.{kind}: there is no {folder / kind / name}.yaml."
@@ -151,45 +144,6 @@ def library(folder: Path, overrides: Any, file: str) -> Library:
                 )
             found[kind][name] = mapping(change, f"overrides.{kind}.{name}", file)
     return Library(folder, found, file)
-
-
-def _explain(schema: type[BaseModel], problem: Any, file: str, prefix: str) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = join(prefix, *location)
-    if problem["type"] == "extra_forbidden":
-        return unknown_key(file, key, location[-1], _keys_at(schema, location[:-1]))
-    if problem["type"] == "missing":
-        return f"{file}: {key}: missing; this key is required"
-    if problem["type"] == "value_error":  # a rule that joins several keys
-        return f"{file}: {key + ': ' if key else ''}{problem['ctx']['error']}"
-    return f"{file}: {key}: {shown(problem['input'])} is not allowed: {problem['msg']}"
-
-
-def unknown_key(file: str, key: str, word: str, allowed: list[str]) -> str:
-    """The message."""
-    hint = f" It is {MOVED[key]} now." if key in MOVED else suggest(word, allowed)
-    return (
-        f"{file}: {shortened(key, SHOWN)}: unknown key.{hint} Allowed: {', '.join(sorted(allowed))}"
-    )
-
-
-def _keys_at(schema: type[BaseModel], location: list[str]) -> list[str]:
-    """The keys that the schema knows at a place inside it."""
-    current: Any = schema
-    for part in location:
-        fields = getattr(current, "model_fields", {})
-        if part in fields:
-            current = _present(fields[part].annotation)
-        elif get_origin(current) is dict:  # a mapping of names to entries
-            current = get_args(current)[1]
-    fields = getattr(current, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
-
-
-def _present(kind: Any) -> Any:
-    """`X` of a key that may be left out, `X | None`."""
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return next((each for each in kinds if each is not type(None)), kind)
 
 
 def registered(
@@ -205,10 +159,17 @@ def registered(
     return word
 
 
+def optional(value: Any, key: str, file: str) -> dict[str, Any]:
+    """`value`, which must be a mapping, or nothing: null."""
+    return {} if value is None else mapping(value, key, file)
+
+
 def mapping(value: Any, key: str, file: str) -> dict[str, Any]:
     """`value`, which must be a mapping."""
     if not isinstance(value, dict):
-        raise UserError(f"{file}: {key}: must be a mapping of names to entries, not {shown(value)}")
+        raise UserError(
+            f"{file}: {shortened(key)}: must be a mapping of names to entries, not {shown(value)}"
+        )
     return value
 
 
@@ -222,20 +183,15 @@ def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tupl
             yield path
 
 
-def join(*parts: str) -> str:
-    """Keys on the way down, with dots."""
-    return ".".join(part for part in parts if part)
-
-
-def shown(value: Any) -> str:
-    """A wrong value as a message shows it."""
-    return shortened(repr(value), SHOWN)
-
-
-def shortened(text: Any, length: int = NAME_LENGTH) -> str:
-    """A text, or its first characters where it is longer."""
-    word = str(text)
-    return word if len(word) <= length else f"{word[:length]}..."
+def named(value: Any, key: str, file: str) -> dict[str, Any]:
+    """`value`, which must be a mapping whose keys become folders and files."""
+    for name in mapping(value, key, file):
+        if len(name) > NAME_LENGTH or not re.fullmatch(NAME, name):
+            raise UserError(
+                f"{file}: {key}: {shown(name)} is not allowed: it must be {NAME_WORDS}, of at most"
+                f" {NAME_LENGTH} characters"
+            )
+    return dict(value)
 
 
 def _is_name(name: Any) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from bpgo.config.fields import Count, Number, Positive, Schedule, Strict, Task
+from bpgo.config.fields import Count, Number, Positive, Schedule, Strict, Task, Title, each_once
 from bpgo.config.published import Published
 
 
@@ -16,14 +16,16 @@ class LoraSettings(Strict):
     rank: Count = 32  # of each adapter
     alpha: Positive = 64.0  # an adapter is scaled by alpha / rank
     # Ends of the names of the layers that get one.
-    targets: list[str] = Field(default=["to_q", "to_k", "to_v", "to_out.0"], min_length=1)
+    targets: Annotated[list[str], Field(min_length=1), AfterValidator(each_once)] = Field(
+        default=["to_q", "to_k", "to_v", "to_out.0"]
+    )
 
 
 class ModelSettings(Published):
     """The policy: a diffusers pipeline folder or hub repository."""
 
     kind: str  # key of bpgo.registry.MODELS
-    title: str  # its name in tables and figures
+    title: Title  # its name in tables and figures
     path: str  # a folder, relative to the clone's root or absolute, or owner/name on the hub
     # Its forward passes compute in; see bpgo.models.pipeline.
     dtype: Literal["float32", "bfloat16"] = "float32"

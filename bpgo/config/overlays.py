@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
-from bpgo.config.library import merge, shown
+from bpgo.config.library import merge
 from bpgo.config.yaml_files import read_yaml
-from bpgo.errors import UserError
+from bpgo.errors import UserError, shown
 
 REPLACE, SMOKE = "replace", "smoke"
 COMMAND_LINE = "--config"  # the file, so to speak, of what Snakemake's command line says

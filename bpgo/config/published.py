@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bpgo.config.fields import NonNegative, Strict
+from bpgo.config.fields import NonNegative, Strict, Title
 
 
 class Published(Strict):
@@ -20,7 +20,7 @@ class FeatureSettings(Published):
     """What all feature extractors share; an extractor's file subclasses it with its own keys."""
 
     kind: str  # key of bpgo.registry.FEATURES
-    title: str  # its name in tables and figures
+    title: Title  # its name in tables and figures
     source: str = ""  # where it comes from
 
     @property

@@ -23,10 +23,12 @@ from bpgo.config.library import (
     Library,
     library,
     mapping,
+    named,
+    optional,
     registered,
-    unknown_key,
     validate,
 )
+from bpgo.config.messages import unknown_key
 from bpgo.config.model import ModelSettings
 from bpgo.config.overlays import Files, files_of, lay_over, read_files
 from bpgo.config.places import located
@@ -35,7 +37,7 @@ from bpgo.config.settings import ExperimentSettings, PromptSettings, RewardSetti
 from bpgo.config.variants import SweepSettings
 from bpgo.config.world_weights import with_world_weights
 from bpgo.config.yaml_files import read_yaml
-from bpgo.errors import UserError, suggest
+from bpgo.errors import UserError, shown, suggest
 from bpgo.storage.files import repository_root, write_text
 
 __all__ = [
@@ -103,18 +105,20 @@ def resolve(
         if key not in KEYS:
             raise UserError(unknown_key(file, str(key), str(key), [*KEYS, *WORKFLOW_OPTIONS]))
     values = dict(values)
-    smoke = mapping(values.pop("smoke", None) or {}, "smoke", file)
+    smoke = optional(values.pop("smoke", None), "smoke", file)
     if scale == "smoke":
         values = lay_over(values, smoke, file)
-    overrides = values.pop("overrides", None) or {}
+    overrides = optional(values.pop("overrides", None), "overrides", file)
     arm_files = sorted(path.stem for path in (folder / "arms").glob("*.yaml"))
     experiments = {
         name: _experiment(entry, arm_files, file, f"experiments.{name}")
-        for name, entry in mapping(values.get("experiments"), "experiments", file).items()
+        for name, entry in named(values.get("experiments"), "experiments", file).items()
     }
     sweeps = {
         name: validate(SweepSettings, entry, file, f"sweeps.{name}")
-        for name, entry in mapping(values.get("sweeps") or {}, "sweeps", file).items()
+        for name, entry in named(
+            optional(values.get("sweeps"), "sweeps", file), "sweeps", file
+        ).items()
     }
     files = library(folder, overrides, file)
     for name in files.overrides.get("trust", {}):  # whether an arm has the rule or not
@@ -148,7 +152,11 @@ def resolve(
     config_checks.check_kernels(settings, file)
     config_checks.check_guidance(settings, file)
     if whole:  # at smoke scale fewer arms are run: what is overridden for all may be for others
-        own = overrides if scale == "full" else smoke.get("overrides") or {}
+        own = (
+            overrides
+            if scale == "full"
+            else optional(smoke.get("overrides"), "smoke.overrides", file)
+        )
         files.check_used(own, settings.training.learning_rates)
     return settings
 
@@ -171,8 +179,8 @@ def load_rules(configfile: Files, scale: str = "full") -> dict[str, Any]:
     first = files_of(configfile)[0]
     file, folder, values = str(first), Path(first).parent, read_files(configfile)
     if scale == "smoke":
-        values = lay_over(values, mapping(values.get("smoke") or {}, "smoke", file), file)
-    files = library(folder, values.get("overrides") or {}, file)
+        values = lay_over(values, optional(values.get("smoke"), "smoke", file), file)
+    files = library(folder, optional(values.get("overrides"), "overrides", file), file)
     return {
         path.stem: rule_settings(rule_values(path.stem, files, file, "trust"), str(path), "")
         for path in sorted((folder / "trust").glob("*.yaml"))
@@ -225,7 +233,7 @@ def _experiment(entry: Any, arm_files: list[str], file: str, key: str) -> Experi
         if set(arms) != {"all_but"} or not isinstance(left_out, list):
             raise UserError(
                 f"{file}: {key}.arms: must be a list of arms, or all_but with a list of those that"
-                f" are left out, not {arms!r}"
+                f" are left out, not {shown(arms)}"
             )
         for name in left_out:
             if name not in arm_files:
@@ -310,5 +318,5 @@ def _entries(values: dict[str, Any], key: str, file: str) -> list[tuple[str, dic
 def _text(values: dict[str, Any], key: str, file: str) -> str:
     value = values.get(key)
     if not isinstance(value, str):
-        raise UserError(f"{file}: {key}: must name a file under config/, not {value!r}")
+        raise UserError(f"{file}: {key}: must name a file under config/, not {shown(value)}")
     return value

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from bpgo.config.digests import NO_RESULT, digest_of
 from bpgo.config.fields import Count, Name, Seed, Strict
-from bpgo.config.library import leaves, mapping, merge, unknown_key, validate
+from bpgo.config.library import leaves, mapping, merge, validate
+from bpgo.config.messages import unknown_key
 from bpgo.config.overlays import Files, files_of, read_files
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, resolve
 from bpgo.config.runs import Run

@@ -21,10 +21,11 @@ from bpgo.config.fields import (
     Guidance,
     Name,
     NonNegative,
-    Number,
     Positive,
     Seed,
+    Share,
     Strict,
+    Title,
     each_once,
 )
 from bpgo.config.groups import GroupSettings
@@ -81,7 +82,7 @@ class RewardSettings(Published):
     """What all rewards share; a reward's file subclasses it with its own keys."""
 
     kind: str  # key of bpgo.registry.REWARDS
-    title: str  # its name in tables and figures
+    title: Title  # its name in tables and figures
     environment: Name = MAIN  # software that it needs: workflow/envs/{environment}.yaml
     source: str = ""  # where it comes from
 
@@ -137,12 +138,12 @@ class TrainingSettings(Strict):
     learning_rate: Positive  # of AdamW, constant
     # Of single arms, where an equally sized search chose them for each (`snakemake tune`).
     learning_rates: dict[Name, Positive] = Field(default={}, exclude_if=lambda each: not each)
-    betas: list[Number] = Field(default=[0.9, 0.999], min_length=2, max_length=2)  # of Adam
+    betas: list[Share] = Field(default=[0.9, 0.999], min_length=2, max_length=2)  # of Adam
     weight_decay: NonNegative = 0.0  # of AdamW
     epsilon: Positive = 1e-8  # of Adam
     gradient_clip: Positive = 1.0  # largest global norm of a gradient
     # Of the average of weights that is judged; 0: none.
-    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Share = 0.0
     ema_every: Count = 8  # optimizer steps between its updates
     snapshot_every: Count  # iterations between policies kept for the curves
     checkpoint_every: Count  # iterations between resumable states
@@ -187,7 +188,7 @@ class CalibrationSettings(Strict):
 class ExperimentSettings(Strict):
     """One world: what drives training, who judges, which arms, which seeds."""
 
-    title: str  # its name in tables and figures
+    title: Title  # its name in tables and figures
     training_reward: Name  # drives training; a file of config/rewards
     # Rewards that score the trained policies; none of them trains.
     judges: Annotated[list[Name], Field(min_length=1), AfterValidator(each_once)]
@@ -204,7 +205,7 @@ class ExperimentSettings(Strict):
 class Settings(Strict):
     """A resolved configuration: everything inlined, nothing left to look up."""
 
-    title: str  # name of the whole, in report and tables
+    title: Title  # name of the whole, in report and tables
     scale: Literal["full", "smoke"] = "full"  # `snakemake smoke` or all of it
     # Folder of the embedded image world's weights: the shipped ones, or a replicate's
     # (`bpgo.config.world_weights`).

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from bpgo.config.arm_files import arm_settings, set_value
-from bpgo.config.library import mapping, validate
+from bpgo.config.library import mapping, optional, validate
 from bpgo.config.settings import ExperimentSettings, Settings
 from bpgo.config.variants import LEARNING_RATE, TuneSettings
 from bpgo.config.yaml_files import read_yaml
-from bpgo.errors import UserError, suggest
+from bpgo.errors import UserError, shown, suggest
 from bpgo.seeding import numpy_generator
 
 TUNE = "tune.yaml"  # its name beside configurations
@@ -62,7 +62,7 @@ def add_candidates(
 ) -> dict[str, Any]:
     """Put every candidate into `arms`; returns `training` with their learning rates."""
     training = mapping(values.get("training"), "training", file)
-    rates = dict(training.get("learning_rates") or {})
+    rates = dict(optional(training.get("learning_rates"), "training.learning_rates", file))
     for arm in experiments[tune.experiment].arms:
         for number, name in enumerate(tune.names(arm)[1:], start=1):
             if name in arms:
@@ -153,7 +153,9 @@ def _check_value(known: BaseModel, arm: str, setting: str, value: Any, file: str
     place, changed = f"tune.ranges.{arm}", known.model_dump(mode="json")
     if setting == LEARNING_RATE:
         if not isinstance(value, (int, float)) or value <= 0:
-            raise UserError(f"{file}: {place}.{setting}: {value!r} is not allowed: must be above 0")
+            raise UserError(
+                f"{file}: {place}.{setting}: {shown(value)} is not allowed: must be above 0"
+            )
         return
     set_value(changed, setting, value, f"{file}: {place}: arm '{arm}'")
     arm_settings(changed, file, place)
@@ -178,7 +180,8 @@ def _seeds_of(values: dict[str, Any]) -> Iterator[int]:
     """The seeds that a configuration or the search `instrument.yaml` trains with."""
     entries = values.get("experiments")
     for entry in (values, *(entries.values() if isinstance(entries, dict) else ())):
-        yield from (entry.get("seeds") or []) if isinstance(entry, dict) else []
+        seeds = entry.get("seeds") if isinstance(entry, dict) else None
+        yield from seeds if isinstance(seeds, list) else []
 
 
 def _has(values: dict[str, Any], dotted: str) -> bool:

@@ -108,7 +108,9 @@ def _check_scalar(node: yaml.ScalarNode) -> None:
     if node.tag not in KINDS:
         raise _refused(node, f"the tag {node.tag.removeprefix(TAG)} is not allowed")
     if node.tag in (f"{TAG}int", f"{TAG}float") and OTHER_BASE.fullmatch(node.value):
-        raise _refused(node, f"{shown} would be read to another base than ten; write it without")
+        raise _refused(
+            node, f"{shown} would be read to another base, for its leading 0 or its colon"
+        )
     if NO_TEXT.search(node.value):
         raise _refused(node, f"{shown} holds a character that is no text")
 

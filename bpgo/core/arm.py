@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from bpgo.config.fields import NonNegative, Strict
+from bpgo.config.fields import NonNegative, Strict, Title
 from bpgo.config.settings import RolloutSettings
 from bpgo.core.advantage import AdvantageSettings, group_advantage
 from bpgo.core.trust import AnyTrustSettings, Effect, Trust, make_trust
@@ -35,7 +35,7 @@ class ArmSettings(Strict):
     """What every arm states; a family and an algorithm's file add keys by a subclass."""
 
     algorithm: str  # key of bpgo.registry.ARMS
-    title: str  # name in tables and figures
+    title: Title  # name in tables and figures
     source: str = ""  # paper and code
     shared_initial_noise: bool  # whether a group's samples start from the same noise
     advantage: AdvantageSettings  # how rewards become advantages

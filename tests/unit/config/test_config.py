@@ -32,9 +32,9 @@ BAD = {
     "text for a number": (
         "training.iterations",
         "many",
-        ["my.yaml", "training.iterations", "'many'", "integer"],
+        ["my.yaml", "training.iterations", "'many'", "whole number"],
     ),
-    "fraction for a count": ("rollout.steps", 2.5, ["rollout.steps", "2.5", "integer"]),
+    "fraction for a count": ("rollout.steps", 2.5, ["rollout.steps", "2.5", "whole number"]),
     "text for a list": (
         "experiments.clear.arms",
         "grpo",
@@ -48,7 +48,7 @@ BAD = {
     "name with a slash": (
         "experiments.clear.arms",
         ["../grpo"],
-        ["experiments.clear.arms.0", "'../grpo'", "pattern"],
+        ["experiments.clear.arms.0", "'../grpo'", "a name of a-z"],
     ),
     "unknown arm": (
         "experiments.clear.arms",
