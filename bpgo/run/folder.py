@@ -19,7 +19,7 @@ from torch import Tensor
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
 from bpgo.run.progress import MetricsLog, Progress, reopen, whole_iterations
-from bpgo.storage.files import remove_parts
+from bpgo.storage.files import disk_explained, remove_parts
 
 # A terminal sends SIGINT (Ctrl-C) and, when it is closed, SIGHUP.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
@@ -82,6 +82,7 @@ class RowLog:
     """Every sample's reward, advantage and group weight: one JSON line per iteration."""
 
     def __init__(self, path: Path, finished: int) -> None:
+        self.path = path
         self._file = reopen(path, finished)
 
     def write(
@@ -104,8 +105,9 @@ class RowLog:
             "diagnostics": {name: _numbers(value) for name, value in diagnostics.items()},
             "groups": columns,
         }
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        with disk_explained(self.path):
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Have all lines on the disk."""
@@ -113,7 +115,8 @@ class RowLog:
 
     def close(self) -> None:
         """Flush and close the file."""
-        self._file.close()
+        with disk_explained(self.path):
+            self._file.close()
 
 
 class RunLogs:

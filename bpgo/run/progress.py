@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from bpgo.storage.files import write_text
+from bpgo.storage.files import disk_explained, write_text
 
 
 class MetricsLog:
@@ -30,8 +30,9 @@ class MetricsLog:
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one iteration."""
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        with disk_explained(self.path):
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
         self._write_event(entry)
 
     def _write_event(self, entry: dict[str, Any]) -> None:
@@ -52,7 +53,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flush and close both files."""
-        self._file.close()
+        with disk_explained(self.path):
+            self._file.close()
         self._events.close()
 
 

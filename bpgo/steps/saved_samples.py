@@ -13,7 +13,7 @@ from torch import Tensor
 from bpgo.config.settings import Settings
 from bpgo.storage.clips import write_clip
 from bpgo.storage.contact_sheet import contact_sheet, frames_of
-from bpgo.storage.files import atomic_path
+from bpgo.storage.files import atomic_path, disk_explained
 
 SHEET = "contact_sheet.png"
 SHEET_PROMPTS = 16
@@ -55,7 +55,8 @@ def save_samples(
                     sheet.append((f"{prompt}: {texts[len(paths)]}", frames_of(sample)))
             else:
                 pixels = np.ascontiguousarray(sample.transpose(1, 2, 0))
-                Image.fromarray(pixels).save(output / path, compress_level=1)
+                with disk_explained(output / path):
+                    Image.fromarray(pixels).save(output / path, compress_level=1)
             paths.append(path)
     if sheet:
         with atomic_path(output / Path(paths[0]).with_name(SHEET)) as file:

@@ -45,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     # The suffix stays last: writers such as pandas and PIL choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    with _disk_explained(path):
+    with disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -62,7 +62,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Like `atomic_path` for a folder; an existing folder at `path` is replaced."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _disk_explained(path):
+    with disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -80,8 +80,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _disk_explained(path: Path) -> Iterator[None]:
-    """A disk that takes no more becomes one message; safetensors has an error of its own for it."""
+def disk_explained(path: Path) -> Iterator[None]:
+    """Inside, a disk that takes no more is one message; safetensors has its own error for it."""
     try:
         yield
     except Exception as error:

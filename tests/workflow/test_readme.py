@@ -108,6 +108,18 @@ def test_the_examples_keep_the_contract_of_all_arms(clone: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_examples_keep_the_contract_in_both_worlds(clone: Path) -> None:
+    """First ratios of 1 in the embedded image world; clips too."""
+    files = ["tests/contract/test_first_ratios.py", "tests/contract/test_arms_on_video.py"]
+    command = [sys.executable, "-m", "pytest", "-v", "-n", "0", "-p", "no:cacheprovider"]
+    outcome = run([*command, *files, "-k", f"{ALGORITHM} or {CARRIER}"], cwd=clone)
+    assert outcome.code == 0, outcome.text
+    for name in (ALGORITHM, CARRIER):
+        assert f"test_first_ratios_are_exactly_one[{name}] PASSED" in outcome.text
+        assert re.search(rf"test_arms_on_video.*{name}.* PASSED", outcome.text)
+
+
+@pytest.mark.slow
 def test_the_examples_train(clone: Path) -> None:
     """And each does what it is there for."""
     outcome = run([sys.executable, "-c", TRAINS, ALGORITHM, CARRIER], cwd=clone)

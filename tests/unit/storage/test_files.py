@@ -6,13 +6,20 @@ import errno
 import hashlib
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
+from bpgo.config.resolve import default_configfile, load
 from bpgo.errors import UserError
+from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
+from bpgo.run.folder import RowLog
+from bpgo.run.progress import MetricsLog
+from bpgo.steps.saved_samples import save_samples
 from bpgo.storage.files import (
     atomic_directory,
     atomic_path,
@@ -133,6 +140,31 @@ def test_safetensors_and_a_full_disk(tmp_path: Path) -> None:
     wanted = "No space left on device: free some space"
     with pytest.raises(UserError, match=wanted), atomic_path(tmp_path / "model.safetensors"):
         raise SafetensorError("serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_every_writer_names_its_file_on_a_full_disk(tmp_path: Path) -> None:
+    """Logs, which stay open, and images, which appear one by one."""
+    image = tmp_path / "images" / "iteration_000001" / "p_0.png"
+    image.parent.mkdir(parents=True)
+    image.symlink_to("/dev/full")
+    metrics, rows = MetricsLog(tmp_path, 0), RowLog(tmp_path / "rollouts.jsonl", 0)
+    for log in (metrics, rows):
+        log._file.close()
+        log._file = Path("/dev/full").open("a")  # noqa: SIM115
+    nothing = AdvantageResult([WeightedAdvantage(1.0, torch.zeros(1, 1))])
+    batch = PromptBatch(["p"], ["a circle"], [0.0])
+    writers = {
+        tmp_path / "metrics.jsonl": lambda: metrics.write({"iteration": 1}),
+        tmp_path / "rollouts.jsonl": lambda: rows.write(1, batch, torch.zeros(1, 1), {}, nothing),
+        image: lambda: save_samples(
+            load(default_configfile()), [torch.rand(1, 3, 24, 24)], [("p", 0)], ["a"], tmp_path, 1
+        ),
+    }
+    for file, write in writers.items():
+        wanted = f"{re.escape(str(file))}: cannot be written: No space left on device: free some"
+        with pytest.raises(UserError, match=wanted):
+            write()
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
