@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.config.variants import BLOCKS, value_text
 
 # Arms that the paper's claims are about, by the names of their files in config/arms.
 BPGO, RAS, CRT, SHUFFLED = "bpgo", "bpgo_ras", "bpgo_crt", "bpgo_ras_shuffled"
@@ -72,29 +73,72 @@ def reward_title(settings: Settings, reward: str) -> str:
 
 def is_alpha(setting: str) -> bool:
     """Whether a sweep's setting is RAS's scaling magnitude (paper Table 4)."""
-    return setting.split(".")[-1] == "alpha"
+    *path, last = setting.split(".")
+    return last == "alpha" and path[:1] in ([], ["trust"])
+
+
+def own_sized(settings: Settings, experiment: str) -> list[str]:
+    """The arms that a sweep gives other settings of the configuration, such as a group size."""
+    return [
+        sweep.arm_at(value)
+        for sweep in settings.sweeps.values()
+        if sweep.experiment == experiment and sweep.block is not None
+        for value in sweep.values
+    ]
+
+
+def own_setting(settings: Settings, arm: str, setting: str) -> Any:
+    """An arm's own value of a setting: of its file, or of the configuration as it trains the arm.
+
+    None if it has no such setting.
+    """
+    first, _, inside = setting.partition(".")
+    place: Any = settings.arms.get(arm)
+    if first in BLOCKS:
+        place, setting = getattr(settings.of_arm(arm), first), inside
+    for part in setting.split("."):
+        place = getattr(place, part, None)
+    return place
 
 
 def own_value(settings: Settings, arm: str, setting: str) -> float | None:
-    """An arm's own value of a setting such as `trust.alpha`; None if it has no such setting."""
-    place: Any = settings.arms.get(arm)
-    for part in setting.split("."):
-        place = getattr(place, part, None)
-    return None if place is None else float(place)
+    """An arm's own value of a setting such as `trust.alpha`; None if it is no number."""
+    found = own_setting(settings, arm, setting)
+    is_number = isinstance(found, (int, float)) and not isinstance(found, bool)
+    return float(found) if is_number else None
 
 
 def sweep_values(
     settings: Settings, experiment: str, arm: str, setting: str
 ) -> list[tuple[float, str]]:
-    """(value, arm) of a sweep, rising; with the arm's own value and, for alpha, GRPO at 0."""
-    found: dict[float, str] = {}
+    """(value, arm) of a sweep over numbers, rising; with the arm's own and GRPO at alpha 0."""
+    found = swept_arms(settings, experiment, arm, setting)
+    if not all(isinstance(value, float) for value in found):
+        return []
+    return sorted((float(value), name) for value, name in found.items())
+
+
+def swept_arms(
+    settings: Settings, experiment: str, arm: str, setting: str
+) -> dict[float | str, str]:
+    """The arm of each value of a sweep, words as tables show them; numbers rise.
+
+    With the arm's own value and, for alpha, GRPO at 0.
+    """
+    found: dict[float | str, str] = {}
     for sweep in settings.sweeps.values():
         if (sweep.experiment, sweep.arm, sweep.setting) == (experiment, arm, setting):
-            found |= {value: sweep.arm_at(value) for value in sweep.values}
+            found |= {_value(value): sweep.arm_at(value) for value in sweep.values}
     listed = settings.experiments[experiment].arms
-    own = own_value(settings, arm, setting)
-    if arm in listed and own is not None:
-        found[own] = arm
+    own = own_setting(settings, arm, setting)
+    if arm in listed and isinstance(own, (int, float, str)):
+        found[_value(own)] = arm
     if is_alpha(setting) and arm == RAS and settings.analysis.reference_arm in listed:
         found.setdefault(0.0, settings.analysis.reference_arm)
-    return sorted(found.items())
+    order: list[float | str] = sorted(value for value in found if isinstance(value, float))
+    order += [value for value in found if isinstance(value, str)]
+    return {value: found[value] for value in order}
+
+
+def _value(value: Any) -> float | str:
+    return value_text(value) if isinstance(value, (bool, str)) else float(value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from bpgo import registry
 from bpgo.config.settings import CLIP_SHARE, Settings
+from bpgo.config.variants import swept_by
 from bpgo.errors import UserError
 
 _EFFECTS = {
@@ -22,19 +23,29 @@ def check_arms(settings: Settings, file: str) -> None:
     Raises:
         UserError: naming the arm's key, the value and what is allowed.
     """
-    for name, chosen in settings.arms.items():
-        values: Any = chosen
-        arm = registry.load_arm_class(values.algorithm)(values)
-        try:
-            arm.check(settings.rollout)
-        except UserError as error:
-            raise UserError(f"{file}: arms.{name}.{error}") from None
-        _check_optimizer_steps(settings, name, arm, file)
-        _check_tolerance(settings, name, values, file)
+    for name in settings.arms:
+        if (made := swept_by(settings.sweeps, name)) is None or made[0].block is None:
+            check_arm(settings, name, file)
     for experiment, name in dict.fromkeys((run.experiment, run.arm) for run in settings.runs()):
         _check_reward(settings, experiment, name, file)
         if getattr(settings.arms[name], "trust", None):
             _check_trust(settings, experiment, name, file)
+
+
+def check_arm(settings: Settings, name: str, file: str) -> None:
+    """The arm can be trained with these sizes; a sweep's arm has its own, and its own check.
+
+    Raises:
+        UserError: naming the arm's key, the value and what is allowed.
+    """
+    values: Any = settings.arms[name]
+    arm = registry.load_arm_class(values.algorithm)(values)
+    try:
+        arm.check(settings.rollout)
+    except UserError as error:
+        raise UserError(f"{file}: arms.{name}.{error}") from None
+    _check_optimizer_steps(settings, name, arm, file)
+    _check_tolerance(settings, name, values, file)
 
 
 def _check_optimizer_steps(settings: Settings, name: str, arm: Any, file: str) -> None:

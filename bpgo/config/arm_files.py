@@ -12,7 +12,7 @@ from bpgo.config.library import Library, mapping, merge, registered, validate
 from bpgo.config.messages import join
 from bpgo.config.published import FeatureSettings
 from bpgo.config.settings import BASE_ARM, ExperimentSettings
-from bpgo.config.variants import SweepSettings
+from bpgo.config.variants import SweepSettings, set_at, value_text
 from bpgo.errors import UserError, shown, suggest
 
 
@@ -24,6 +24,7 @@ def resolve_arms(
 ) -> dict[str, BaseModel]:
     """The arms of a configuration, those that sweeps make included."""
     arms: dict[str, BaseModel] = {}
+    made: dict[str, tuple[str, Any]] = {}  # by name: the setting and the value of a sweep
     for name, experiment in experiments.items():
         for arm in experiment.arms:
             arms[arm] = arms.get(arm) or named_arm(arm, files, file, f"experiments.{name}.arms")
@@ -38,24 +39,24 @@ def resolve_arms(
         )
         for value in sweep.values:
             at, changed = f"sweeps.{name}", arms[sweep.arm].model_dump(mode="json")
-            set_value(changed, sweep.setting, value, f"{file}: {at}.setting: arm '{sweep.arm}'")
-            changed["title"] = f"{changed['title']}, {sweep.word} = {value:g}"
-            found = arm_settings(changed, file, at)
-            if arms.setdefault(sweep.arm_at(value), found) != found:
-                raise UserError(
-                    f"{file}: {at}: arm '{sweep.arm_at(value)}' is there already, with other values"
-                )
+            if sweep.block is None:
+                place = f"{file}: {at}.setting: arm '{sweep.arm}'"
+                changed = with_value(changed, sweep.setting, value, place)
+            changed["title"] = f"{changed['title']}, {sweep.word} = {value_text(value)}"
+            found, arm = arm_settings(changed, file, at), sweep.arm_at(value)
+            maker = made.setdefault(arm, (sweep.setting, value))
+            if arms.setdefault(arm, found) != found or maker != (sweep.setting, value):
+                raise UserError(f"{file}: {at}: arm '{arm}' is there already, with other values")
     return arms
 
 
-def set_value(values: dict[str, Any], dotted: str, value: Any, place: str) -> None:
-    """Put `value` where the dotted key leads."""
-    *path, last = dotted.split(".")
-    for part in path:
-        if not isinstance(values.get(part), dict):
-            raise UserError(f"{place} has no mapping '{part}', so no '{dotted}'")
-        values = values[part]
-    values[last] = value
+def with_value(values: dict[str, Any], dotted: str, value: Any, place: str) -> dict[str, Any]:
+    """`values` with `value` where the dotted key leads; `place` begins the message."""
+    try:
+        return set_at(values, dotted, value)
+    except KeyError as error:
+        part = error.args[0]
+        raise UserError(f"{place} has no mapping '{part}', so no '{dotted}'") from None
 
 
 def named_arm(name: str, files: Library, file: str, key: str) -> BaseModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -35,11 +36,27 @@ def _of_float32(value: float) -> float:
     return value
 
 
+def _value(value: Any) -> Any:
+    if not isinstance(value, (bool, int, float, str)) or value == "":
+        raise ValueError(f"must be a number or a word, not {shown(value)}")
+    found = _number(value)
+    if isinstance(found, int) and abs(found) > LARGEST:
+        raise ValueError(f"{shown(value)} is not allowed: it must be at most {LARGEST} in size")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise ValueError(f"must be finite, not {shown(value)}")
+    return found
+
+
 Number = Annotated[
     float,
     BeforeValidator(_number),
     AfterValidator(_of_float32),
     Field(allow_inf_nan=False),
+]
+# What a setting may be: a number, also as `1e-4`, a word, or true and false.
+Value = Annotated[
+    bool | int | float | str,
+    BeforeValidator(_value),
 ]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]

@@ -34,6 +34,7 @@ from bpgo.config.overlays import Files, files_of, lay_over, read_files
 from bpgo.config.places import located
 from bpgo.config.published import FeatureSettings
 from bpgo.config.settings import ExperimentSettings, PromptSettings, RewardSettings, Settings
+from bpgo.config.sweep_checks import check_setting, check_sweeps
 from bpgo.config.variants import SweepSettings
 from bpgo.config.world_weights import with_world_weights
 from bpgo.config.yaml_files import read_yaml
@@ -124,6 +125,8 @@ def resolve(
     for name in files.overrides.get("trust", {}):  # whether an arm has the rule or not
         rule = rule_values(name, files, file, f"overrides.trust.{name}")
         rule_settings(rule, f"{file}: overrides.trust.{name}", "")
+    for name, sweep in sweeps.items():
+        check_setting(name, sweep, file)
     arms = resolve_arms(experiments, sweeps, files, file)
     tune = tuning.checked(values.get("tune"), experiments, arms, folder, file)
     if tune is not None:
@@ -149,6 +152,7 @@ def resolve(
     config_checks.check_task(settings, file)
     config_checks.check_measured(settings, file)
     arm_checks.check_arms(settings, file)
+    check_sweeps(settings, file)
     config_checks.check_kernels(settings, file)
     config_checks.check_guidance(settings, file)
     if whole:  # at smoke scale fewer arms are run: what is overridden for all may be for others

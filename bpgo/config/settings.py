@@ -33,7 +33,7 @@ from bpgo.config.model import ModelSettings
 from bpgo.config.paper import PaperSettings
 from bpgo.config.published import FeatureSettings, Published
 from bpgo.config.runs import Run, Sampler
-from bpgo.config.variants import SweepSettings, TuneSettings
+from bpgo.config.variants import SweepSettings, TuneSettings, set_at, swept_by
 from bpgo.storage.files import text_digest
 
 BASE_ARM = "base"  # the untrained policy: sampled and scored like an arm, never trained
@@ -115,7 +115,7 @@ class RewardSettings(Published):
 
 
 class RolloutSettings(Strict):
-    """How samples are drawn for training; equal for all arms."""
+    """How samples are drawn for training; equal for all arms but for those of sweeps."""
 
     prompts_per_iteration: Count  # P, groups in an iteration
     group_size: Annotated[int, Field(ge=2)]  # G, samples of each prompt
@@ -128,7 +128,7 @@ class RolloutSettings(Strict):
 
 
 class TrainingSettings(Strict):
-    """The optimizer and its surroundings; equal for all arms."""
+    """The optimizer and its surroundings; equal for all arms but for those of sweeps."""
 
     iterations: Count  # each draws samples and updates on them
     optimizer_steps: Count  # in each iteration
@@ -289,6 +289,21 @@ class Settings(Strict):
         kernel, noise_level, noisy = (getattr(chosen, key, None) for key in keys)
         return Sampler(kernel or "ode", noise_level or 0.0, noisy)
 
+    def of_arm(self, arm: str) -> Self:
+        """These settings as one arm is trained with them: its learning rate, what a sweep sets.
+
+        Everything that arms share is as it is here: the base policy's samples that anchor them, and
+        how policies are judged.
+        """
+        swept, rates = swept_by(self.sweeps, arm), self.training.learning_rates
+        own = arm if swept is None or arm in rates else swept[0].arm
+        found = self.model_copy(update={"training": self.training.of(own)})
+        if swept is None or (name := swept[0].block) is None:
+            return found
+        block = getattr(found, name)
+        changed = type(block).model_validate(set_at(block.model_dump(), swept[0].inside, swept[1]))
+        return found.model_copy(update={name: changed})
+
     def samplers(self) -> list[Sampler]:
         """The samplers of all calibrations, each once."""
         return list(dict.fromkeys(self.sampler_of(name) for name in self.experiments))
@@ -342,18 +357,20 @@ class Settings(Strict):
         `bpgo.config.jobs`.
         """
         chosen = self.experiments[run.experiment]
-        names = [chosen.training_reward, *chosen.diagnostics]
+        names, own = [chosen.training_reward, *chosen.diagnostics], self.of_arm(run.arm)
         parts = {
-            "model": self.model,
+            "model": own.model,
             "prompts": self.prompts.decides("train"),
             "rewards": self.settings_of(names),
             "arm": self.arms[run.arm],
-            "rollout": self.rollout,
-            "training": self.training.of(run.arm),
+            "rollout": own.rollout,
+            "training": own.training,
             "calibration": self.calibration,
             "calibrated_with": asdict(self.sampler_of(run.experiment)),
             "training_reward": chosen.training_reward,
             "diagnostics": chosen.diagnostics,
             "seed": run.seed,
         }
+        if own.rollout != self.rollout:  # that drew what anchors it, and guides how it is judged
+            parts["anchored_with"] = self.rollout
         return digest_of(parts, without=JUDGING)

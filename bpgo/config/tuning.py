@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from bpgo.config.arm_files import arm_settings, set_value
+from bpgo.config.arm_files import arm_settings, with_value
 from bpgo.config.library import mapping, optional, validate
 from bpgo.config.settings import ExperimentSettings, Settings
 from bpgo.config.variants import LEARNING_RATE, TuneSettings
@@ -72,7 +72,8 @@ def add_candidates(
                 if setting == LEARNING_RATE:
                     rates[name] = value
                 else:
-                    set_value(changed, setting, value, f"{file}: {place}: arm '{arm}'")
+                    where = f"{file}: {place}: arm '{arm}'"
+                    changed = with_value(changed, setting, value, where)
             changed["title"] = f"{changed['title']}, try {number}"
             arms[name] = arm_settings(changed, file, place)
     return {**training, "learning_rates": rates}
@@ -157,7 +158,7 @@ def _check_value(known: BaseModel, arm: str, setting: str, value: Any, file: str
                 f"{file}: {place}.{setting}: {shown(value)} is not allowed: must be above 0"
             )
         return
-    set_value(changed, setting, value, f"{file}: {place}: arm '{arm}'")
+    changed = with_value(changed, setting, value, f"{file}: {place}: arm '{arm}'")
     arm_settings(changed, file, place)
 
 

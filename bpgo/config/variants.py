@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from bpgo.config.fields import Count, Name, Number, Seed, Strict, each_once
+from bpgo.config.fields import Count, Name, Number, Seed, Strict, Value, each_once
 from bpgo.config.runs import in_a_name
 
 Dotted = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")]  # dots go down
 LEARNING_RATE = "learning_rate"  # a range's key that is `training`'s, and no setting of an arm
+# Blocks of a configuration whose settings one arm may have for itself, in a sweep.
+BLOCKS = ("training", "rollout", "model")
 DIGITS = 3  # of a drawn number: more would say nothing
 
 
@@ -19,18 +22,62 @@ class SweepSettings(Strict):
 
     experiment: Name  # that the arm belongs to
     arm: Name  # whose setting changes
-    setting: Dotted  # key of the arm's file, with dots, such as trust.alpha
+    # Key, with dots: of the arm's file, such as trust.alpha, or of the configuration, such as
+    # training.learning_rate, rollout.group_size or model.lora.rank.
+    setting: Dotted
     # Each makes a further arm; the arm's own value needs none.
-    values: Annotated[list[Number], Field(min_length=1), AfterValidator(each_once)]
+    values: Annotated[list[Value], Field(min_length=1), AfterValidator(each_once)]
+
+    @property
+    def block(self) -> str | None:
+        """The configuration's block that has the setting; None: the arm has it."""
+        first = self.setting.partition(".")[0]
+        return first if first in BLOCKS else None
+
+    @property
+    def inside(self) -> str:
+        """The setting's key in its block, or in the arm's file."""
+        return self.setting.partition(".")[2] if self.block else self.setting
 
     @property
     def word(self) -> str:
         """The setting's last word."""
         return self.setting.rsplit(".", 1)[-1]
 
-    def arm_at(self, value: float) -> str:
+    def arm_at(self, value: Any) -> str:
         """The arm's name at one value: `bpgo_ras_alpha_0p1`."""
-        return f"{self.arm}_{self.word}_{in_a_name(f'{value:g}')}"
+        name = in_a_name(value_text(value)).lower()
+        return f"{self.arm}_{self.word}_{re.sub('[^a-z0-9_]', '_', name)}"
+
+
+def value_text(value: Any) -> str:
+    """A sweep's value as tables show it: `0.1`, `steps`, `true`."""
+    if isinstance(value, (bool, str)):
+        return str(value).lower() if isinstance(value, bool) else value
+    return f"{value:g}"
+
+
+def swept_by(sweeps: dict[str, SweepSettings], arm: str) -> tuple[SweepSettings, Any] | None:
+    """The sweep that makes an arm, with the arm's value; None for one that none makes."""
+    for sweep in sweeps.values():
+        for value in sweep.values:
+            if sweep.arm_at(value) == arm:
+                return sweep, value
+    return None
+
+
+def set_at(values: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
+    """`values` with `value` where the dotted key leads.
+
+    Raises:
+        KeyError: with the part of the key that leads to no mapping.
+    """
+    first, _, rest = dotted.partition(".")
+    if not rest:
+        return {**values, first: value}
+    if not isinstance(values.get(first), dict):
+        raise KeyError(first)
+    return {**values, first: set_at(values[first], rest, value)}
 
 
 Bounds = Annotated[list[Number], Field(min_length=2, max_length=2)]

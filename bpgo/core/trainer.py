@@ -38,7 +38,7 @@ class Trainer:
     """Trains one policy with one arm.
 
     Args:
-        settings: the resolved configuration; `rollout` and `training` are equal for all arms.
+        settings: the resolved configuration as the arm is trained with it (`Settings.of_arm`).
         policy: the base policy, not yet trained.
         arm: what differs between algorithms.
         reward: drives training. Of a sum its parts are logged beside the diagnostics.

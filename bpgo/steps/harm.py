@@ -73,7 +73,7 @@ def harm_run(
     rows: list[Row] = []
     stages = stages_of(settings, trained)
     if settings.evaluation.divergence_prompts or settings.draws_diversity:
-        work = _Work(settings, run.seed, prompts, device)
+        work = _Work(settings, run.seed, prompts, device, run.arm)
         rows += work.divergences(settings, run, stages)
         if settings.draws_diversity:
             work.policy.load_trained(stages[-1][1])
@@ -94,10 +94,12 @@ def harm_base(settings: Settings, seed: int, prompts: Path, output: Path, thread
 class _Work:
     """The policy, which starts as the base, and the evaluation prompts."""
 
-    def __init__(self, settings: Settings, seed: int, prompts: Path, device: str) -> None:
+    def __init__(
+        self, settings: Settings, seed: int, prompts: Path, device: str, arm: str = BASE_ARM
+    ) -> None:
         self.settings, self.seed, self.device = settings, seed, device
         self.batch = read_prompts(prompts, settings.evaluation.prompts)
-        self.policy: Policy = loading.load_policy(settings, device, seed)
+        self.policy: Policy = loading.load_policy(settings.of_arm(arm), device, seed)
         cache = loading.embedding_cache(prompts)
         self.embeddings: PromptEmbeddings = prompt_embeddings(self.policy, self.batch, cache)
 

@@ -58,20 +58,20 @@ def sample_run(
         return
     check_policies(settings, run, trained)
     stages: Stages = [*stages_of(settings, trained)]
-    _sample(settings, run.seed, run.folder, prompts, stages, output, threads)
+    _sample(settings, run, run.folder, prompts, stages, output, threads)
 
 
 def sample_base(
     settings: Settings, seed: int, prompts: Path, output: Path, threads: int = 1
 ) -> None:
     """The same of the base policy (iteration 0), once for every experiment."""
-    title = samples_folder(Run("", BASE_ARM, seed))
-    _sample(settings, seed, title, prompts, [(0, None)], output, threads)
+    run = Run("", BASE_ARM, seed)
+    _sample(settings, run, samples_folder(run), prompts, [(0, None)], output, threads)
 
 
 def _sample(
     settings: Settings,
-    seed: int,
+    run: Run,
     title: str,
     prompts: Path,
     stages: Stages,
@@ -84,7 +84,7 @@ def _sample(
     if settings.model.makes == "video":
         check_clips(wanted.clip_quality, settings.model.resolution, settings.model.columns)
     device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings, device, seed)
+    policy = loading.load_policy(settings.of_arm(run.arm), device, run.seed)
     embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
     tables = []
     with Progress(f"{title}: sample", len(stages)) as progress:
@@ -94,7 +94,7 @@ def _sample(
             last = done == len(stages)
             count = wanted.prompts if last else wanted.curve_prompts
             tables.append(
-                _draw(settings, policy, batch[:count], embeddings, seed, iteration, output)
+                _draw(settings, policy, batch[:count], embeddings, run.seed, iteration, output)
             )
             progress.step(done)
     write_table(pd.concat(tables, ignore_index=True), output / "index.parquet")

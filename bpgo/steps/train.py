@@ -110,18 +110,18 @@ def build_trainer(
 ) -> Trainer:
     """The trainer of one run, with the base policy, the rewards and the prompts it needs."""
     group = group or Processes()
-    chosen = settings.experiments[run.experiment]
+    chosen, own = settings.experiments[run.experiment], settings.of_arm(run.arm)
     with group.together():
-        batch = read_prompts(prompts, settings.rollout.prompts_per_iteration)
+        batch = read_prompts(prompts, own.rollout.prompts_per_iteration)
         anchor = Calibration.load(calibration)
-        policy = loading.load_policy(settings, device, run.seed)
+        policy = loading.load_policy(own, device, run.seed)
         names = [chosen.training_reward, *chosen.diagnostics]
         rewards = loading.load_rewards(settings, names, device, anchor)
         embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
         trainer = Trainer(
-            settings.model_copy(update={"training": settings.training.of(run.arm)}),
+            own,
             policy,
-            loading.load_arm(settings, run.arm),
+            loading.load_arm(own, run.arm),
             rewards[chosen.training_reward],
             {name: rewards[name] for name in chosen.diagnostics},
             batch,

@@ -77,8 +77,9 @@ CAPTIONS = {
     "premise": "Does the premise hold? By how much the update of a group of base-policy samples on"
     " each reward raises the oracle (without one: the mean of the other rewards), by the prompt's"
     " ambiguity (left) and by the group's mean reward (right). Bars: intervals over groups.",
-    "sweep": "Scaling magnitude: paired difference to the reference arm at the end of training, by"
-    " reward. Bars: intervals that hold for all arms at once; grey: the recommended value.",
+    "sweep": "Settings over their values (α: scaling magnitude): paired difference to the reference"
+    " arm at the end of training, by reward. Bars: intervals that hold for all arms at once; grey:"
+    " the arm's own value.",
 }
 
 

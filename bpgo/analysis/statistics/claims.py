@@ -311,8 +311,9 @@ def _alpha(settings: Settings, experiment: str, frame: pd.DataFrame) -> Iterator
         own = roles.own_value(settings, sweep.arm, sweep.setting)
         if sweep.experiment != experiment or not roles.is_alpha(sweep.setting) or own is None:
             continue
-        lower = [value for value in sweep.values if value < own]
-        higher = [value for value in sweep.values if value > own]
+        numbers = [value for value in sweep.values if not isinstance(value, str)]
+        lower = [value for value in numbers if value < own]
+        higher = [value for value in numbers if value > own]
         if not lower or not higher:
             continue
         for end in (min(lower), max(higher)):

@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from bpgo.analysis import roles
 from bpgo.analysis.roles import arm_title
 from bpgo.analysis.statistics.convergence import PASSES
 from bpgo.analysis.tables.format import Block, Cell, Table, number
@@ -25,7 +26,7 @@ def cost(settings: Settings, frame: pd.DataFrame, lost: str) -> Table:
         reference = _passes(mine[mine["arm"] == settings.analysis.reference_arm])
         rows = [
             _row(settings, experiment, arm, mine[mine["arm"] == arm], reference)
-            for arm in entry.arms
+            for arm in (*entry.arms, *roles.own_sized(settings, experiment))
             if (mine["arm"] == arm).any()
         ]
         header = [*HEADER, f"All passes / {arm_title(settings, settings.analysis.reference_arm)}"]
@@ -46,11 +47,12 @@ def _row(
     settings: Settings, experiment: str, arm: str, runs: pd.DataFrame, reference: float
 ) -> list[Cell]:
     iterations = float(runs["iterations"].mean())
-    samples = iterations * settings.rollout.prompts_per_iteration * settings.rollout.group_size
+    own = settings.of_arm(arm)
+    samples = iterations * own.rollout.prompts_per_iteration * own.rollout.group_size
     reward = settings.rewards[settings.experiments[experiment].training_reward]
     models = len(getattr(reward, "parts", None) or (reward,))
     counts = [
-        *(iterations, iterations * settings.training.optimizer_steps, samples, models * samples),
+        *(iterations, iterations * own.training.optimizer_steps, samples, models * samples),
         *(float(runs[name].mean()) for name in PASSES),
     ]
     ratio = _passes(runs) / reference if reference else math.nan

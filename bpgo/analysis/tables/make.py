@@ -35,6 +35,7 @@ from bpgo.analysis.tables.premise import premise
 from bpgo.analysis.tables.training import convergence
 from bpgo.config.paper import PAPER_TASKS
 from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.config.variants import value_text
 
 Frames = dict[str, pd.DataFrame]
 
@@ -218,8 +219,9 @@ def _parts(settings: Settings, frames: Frames, lost: str) -> Table:
 def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
     blocks, data, beside = [], [], []
     for sweep in settings.sweeps.values():
-        arms = roles.sweep_values(settings, sweep.experiment, sweep.arm, sweep.setting)
-        labels = {arm: f"{value:g}" for value, arm in arms}
+        arms = roles.swept_arms(settings, sweep.experiment, sweep.arm, sweep.setting)
+        values = {arm: value for value, arm in arms.items()}
+        labels = {arm: value_text(value) for arm, value in values.items()}
         if labels:
             shown = "α" if roles.is_alpha(sweep.setting) else sweep.word
             block = _score_block(settings, frames, sweep.experiment, labels, shown)
@@ -232,18 +234,21 @@ def _sweep(settings: Settings, frames: Frames, lost: str) -> Table:
             blocks.append(Block(title, block.header, block.rows))
             part = _tidy(settings, frames)
             part = part[(part["experiment"] == sweep.experiment) & part["arm"].isin(labels)]
-            data.append(part.assign(value=part["arm"].map(labels).astype(float)))
+            data.append(part.assign(value=part["arm"].map(values)))
     if not blocks:
         blocks = [Block("No sweep in this configuration", [], [])]
     if not beside:
         blocks.append(paper_block("table4", "α"))
+    others = any(sweep.block for sweep in settings.sweeps.values())
     note = (
         f"α = 0 is {arm_title(settings, settings.analysis.reference_arm)}; the arm's own value"
-        f" comes from its file. {how_intervals(settings)}. {_mark_note(settings)}"
-        f"{NOTE if beside else ''}{lost}"
+        f" comes from its file{', or from the configuration' if others else ''}."
+        f" {how_intervals(settings)}. {_mark_note(settings)}{NOTE if beside else ''}{lost}"
     )
     joined = pd.concat(data, ignore_index=True) if data else pd.DataFrame(columns=["value"])
-    return Table("sweep", "Scaling magnitude", note, blocks, joined)
+    alone = all(roles.is_alpha(sweep.setting) for sweep in settings.sweeps.values())
+    title = "Scaling magnitude" if alone else "Settings over their values"
+    return Table("sweep", title, note, blocks, joined)
 
 
 def _paper() -> Table:

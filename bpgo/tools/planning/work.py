@@ -215,9 +215,10 @@ def _by_arm(runs: list[Run]) -> Counter[tuple[str, str]]:
 
 
 def _train(settings: Settings, experiment: str, arm: str, name: str, seeds: int) -> Jobs:
-    rollout, training = settings.rollout, settings.training
+    own = settings.of_arm(arm)
+    rollout, training = own.rollout, own.training
     images = training.iterations * rollout.prompts_per_iteration * rollout.group_size
-    forwards, updates = arm_work(settings, arm)
+    forwards, updates = arm_work(own, arm)
     entry = settings.experiments[experiment]
     rewards = settings.models_of([entry.training_reward, *entry.diagnostics])
     return Jobs(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
+from bpgo.config.variants import SweepSettings
 from bpgo.errors import RunInterruptedError, UserError
 from bpgo.records import Samples
 from bpgo.run.progress import read_lines
@@ -289,3 +290,21 @@ def test_inputs_that_are_missing(settings: Settings, root: Path, tmp_path: Path)
         with pytest.raises(UserError, match=message):
             training.train(settings, Run("tiny", "grpo", 1), *files, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_arm_of_a_sweep_trains_with_its_own_sizes(
+    settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    sweep = {"experiment": "tiny", "arm": "grpo", "setting": "rollout.group_size", "values": [2, 6]}
+    names = ("grpo_group_size_2", "grpo_group_size_6")
+    values = {"size": SweepSettings.model_validate(sweep)}
+    arms = settings.arms | dict.fromkeys(names, settings.arms["grpo"])
+    swept = settings.model_copy(update={"sweeps": values, "arms": arms})
+    for name, size in zip(names, (2, 6), strict=True):
+        output = train(swept, root, name)
+        rows = pd.read_parquet(output / "rollouts.parquet")
+        assert set(rows.groupby(["iteration", "prompt_id"]).size()) == {size}
+        sample_run(
+            swept, Run("tiny", name, 1), root / "prompts" / "evaluation.jsonl", output, tmp_path
+        )
+        assert len(pd.read_parquet(tmp_path / "index.parquet")) == 2 + 4  # as of every other arm

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from bpgo.analysis import TABLES
+from bpgo.analysis import TABLES, roles
 from bpgo.analysis.statistics.differences import primary
 from bpgo.analysis.tables.format import (
     Block,
@@ -22,6 +22,7 @@ from bpgo.analysis.tables.format import (
 )
 from bpgo.analysis.tables.make import build_tables, make_tables
 from bpgo.analysis.tables.paper import paper_block, paper_table
+from bpgo.config.variants import SweepSettings, value_text
 from bpgo.errors import UserError
 
 
@@ -254,3 +255,36 @@ def test_a_world_without_sweeps_oracle_or_partners(settings, frames, account):
     tables = {t.name: t for t in build_tables(plain, {**frames, **empty}, account)}
     assert "(no data)" in to_markdown(tables["premise"])
     assert "No sweep" in tables["sweep"].blocks[0].title
+
+
+@pytest.mark.parametrize(
+    ("setting", "swept", "labels", "title"),
+    [
+        ("training.learning_rate", [3e-5, 1e-3], ["3e-05", "0.0003", "0.001"], "learning_rate"),
+        ("training.split", ["groups", "steps"], ["groups", "steps", "samples"], "split"),
+    ],
+)
+def test_a_sweep_over_a_setting_of_the_configuration(
+    settings, frames, account, setting, swept, labels, title
+):
+    """The made-up runs of alpha 0.1 and 0.9, as if they were of other settings."""
+    entry = {"experiment": "ambiguous", "arm": "bpgo_ras", "setting": setting, "values": swept}
+    sweep = SweepSettings.model_validate(entry)
+    old = [settings.sweeps["alpha"].arm_at(value) for value in (0.1, 0.9)]
+    names = dict(zip(old, map(sweep.arm_at, swept), strict=True))
+    arms = {names.get(name, name): arm for name, arm in settings.arms.items()}
+    changed = settings.model_copy(update={"sweeps": {"other": sweep}, "arms": arms})
+    renamed = {
+        name: frame.replace({"arm": names, "reference": names}) for name, frame in frames.items()
+    }
+    before = {table.name: table for table in build_tables(settings, frames, account)}["sweep"]
+    found = {table.name: table for table in build_tables(changed, renamed, account)}["sweep"]
+    block = found.blocks[0]
+    assert (found.title, block.header[0]) == ("Settings over their values", title)
+    assert [row[0].text for row in block.rows] == labels
+    scores = {row[0].text: row[2].text for row in before.blocks[0].rows}
+    known = dict(zip([*map(value_text, swept)], (scores["0.1"], scores["0.9"]), strict=True))
+    assert {row[0].text: row[2].text for row in block.rows}.items() >= known.items()
+    assert (found.data["value"].isin([float(v) if title != "split" else v for v in labels])).all()
+    assert not roles.is_alpha("model.lora.alpha")
+    assert bool(roles.sweep_values(changed, "ambiguous", "bpgo_ras", setting)) == (title != "split")

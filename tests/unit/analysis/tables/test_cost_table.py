@@ -9,6 +9,7 @@ import pytest
 from bpgo.analysis.statistics.convergence import cost as cost_of
 from bpgo.analysis.statistics.data import Collected
 from bpgo.analysis.tables.cost import cost
+from bpgo.config.variants import SweepSettings
 
 
 def metrics(arm, seed, trained, others=0.0):
@@ -55,3 +56,15 @@ def test_runs_of_earlier_versions_have_no_counts(settings):
 def test_without_runs_there_are_no_rows(settings, arm):
     frame = frame_of(metrics(arm, 1, 50.0))
     assert not cost(settings, frame[frame["arm"] == "none"], "").blocks[0].rows
+
+
+def test_arms_of_a_sweep_are_counted_with_their_own_sizes(settings):
+    entry = {"experiment": "ambiguous", "arm": "grpo", "setting": "rollout.group_size"}
+    sweep = SweepSettings.model_validate({**entry, "values": [24]})
+    arms = settings.arms | {"grpo_group_size_24": settings.arms["bpgo"]}
+    swept = settings.model_copy(update={"sweeps": {"size": sweep}, "arms": arms})
+    frame = frame_of(metrics("grpo", 1, 50.0) + metrics("grpo_group_size_24", 1, 100.0))
+    own, other = cost(swept, frame, "").blocks[0].rows
+    samples = 2 * settings.rollout.prompts_per_iteration
+    assert own[4].text == f"{samples * settings.rollout.group_size:,}"
+    assert other[4].text == f"{samples * 24:,}"
