@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bpgo.analysis.cut_prompts import Counts, count_cut
 from bpgo.analysis.roles import oracle_of
 from bpgo.analysis.same_code import other_code, refuse_mixed
 from bpgo.analysis.statistics.bootstrap import Floats, standardized
@@ -61,7 +62,8 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
     output.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
         write_compact(frame, output / f"{name}.parquet")
-    write_json(output / "runs.json", _provenance(settings, manifests, missing, allow_mixed))
+    cut = count_cut(settings, root)
+    write_json(output / "runs.json", _provenance(settings, manifests, missing, allow_mixed, cut))
 
 
 def write_compact(frame: pd.DataFrame, path: Path) -> None:
@@ -274,6 +276,7 @@ def _provenance(
     manifests: dict[Run, dict[str, Any]],
     missing: list[dict[str, Any]],
     allow_mixed: bool,
+    cut: Counts,
 ) -> dict[str, Any]:
     """What was joined and from where, as plain JSON."""
     runs = [
@@ -288,6 +291,7 @@ def _provenance(
         "expected_runs": len(settings.runs()),
         "runs": runs,
         "missing": _merged(missing),
+        "cut_prompts": cut,
     }
 
 

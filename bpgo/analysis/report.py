@@ -9,6 +9,7 @@ import pandas as pd
 
 from bpgo.analysis import roles
 from bpgo.analysis.agree import compared
+from bpgo.analysis.cut_prompts import say_cut
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.agreement import CAPTION
 from bpgo.analysis.harm_words import harm_sentences
@@ -263,6 +264,7 @@ def limits(
             "The control with shuffled RAS weights was not run: a gain of RAS may come from the"
             " spread of its weights alone."
         )
+    said += say_cut(settings, account.get("cut_prompts", {}))
     if account.get("allow_mixed"):
         said.append("Runs of different configurations or code were allowed (--allow-mixed).")
     return said

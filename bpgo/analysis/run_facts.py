@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bpgo.analysis import roles
+from bpgo.analysis.cut_prompts import say_cut
 from bpgo.analysis.roles import arm_title, reward_title
 from bpgo.analysis.tables.format import how_differences, how_intervals
 from bpgo.config.settings import Settings
@@ -48,6 +49,10 @@ def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> di
         "Configuration digest": settings.digest(),
         "Code digest": ", ".join(codes) or "unknown",
     }
+    if account.get("cut_prompts"):
+        found["Prompts read in part"] = (
+            " ".join(say_cut(settings, account["cut_prompts"])) or "none"
+        )
     collected = account.get("config_digest", settings.digest())
     if collected != settings.digest():
         found["Collected under"] = f"configuration digest {collected}, before this one"

@@ -108,6 +108,17 @@ class RewardSettings(Published):
         """Whether the prompt counts, beside the sample."""
         return True
 
+    def longest_prompt(self) -> int | None:
+        """The most tokens of a prompt that it reads; None: it reads every prompt whole, or none."""
+        return None
+
+    def count_tokens(self, texts: list[str]) -> list[int]:  # noqa: ARG002 (for those with an end)
+        """How many tokens its tokenizer makes of each text; only where `longest_prompt` is one.
+
+        `UserError` where the tokenizer is not on this machine.
+        """
+        return []
+
     @property
     def needs_calibration(self) -> bool:
         """Whether it can be computed only where the base policy's rewards are known."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bpgo.config.fields import Positive
 from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings
+from bpgo.rewards.shared.tokens import CLIP_TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,17 @@ class ClipScoreSettings(PublishedRewardSettings):
     kind: Literal["clip_score"] = "clip_score"
     scale: Positive = 1.0  # of the cosine; 1: itself; 100: torchmetrics; 2.5: CLIPScore
     clip_at_zero: bool = False  # no score below 0, as in torchmetrics and CLIPScore
+
+    def longest_prompt(self) -> int:
+        """CLIP's longest text."""
+        return CLIP_TOKENS
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """See `RewardSettings.count_tokens`."""
+        from bpgo.rewards.shared.tokens import transformers_tokens
+
+        what = f"reward '{self.title}'"
+        return transformers_tokens(self.path, self.revision, what, texts)
 
 
 class ClipScore(CosineReward):

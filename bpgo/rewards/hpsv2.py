@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo.errors import UserError
 from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings, Sha256
+from bpgo.rewards.shared.tokens import CLIP_TOKENS
 from bpgo.storage import hub
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ class HPSv2Settings(PublishedRewardSettings):
     # How images get smaller: filtered, as hpsv2 does with torchvision 0.17 or newer, or not, as it
     # did before.
     antialias: bool = True
+
+    def longest_prompt(self) -> int:
+        """CLIP's longest text."""
+        return CLIP_TOKENS
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """See `RewardSettings.count_tokens`."""
+        from bpgo.rewards.shared.tokens import open_clip_tokens
+
+        return open_clip_tokens(texts, f"reward '{self.title}'")
 
 
 class HPSv2(CosineReward):

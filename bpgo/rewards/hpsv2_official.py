@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo.errors import UserError
 from bpgo.rewards.shared.published import PublishedReward, PublishedRewardSettings, Sha256
+from bpgo.rewards.shared.tokens import CLIP_TOKENS
 from bpgo.storage import hub
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ class HPSv2OfficialSettings(PublishedRewardSettings):
     sha256: Sha256 | None = None  # of the checkpoint
     dtype: Literal["float32"] = "float32"  # of the weights; on a GPU the package runs in float16
     architecture: str = "ViT-H-14"  # as for the kind `hpsv2`
+
+    def longest_prompt(self) -> int:
+        """CLIP's longest text."""
+        return CLIP_TOKENS
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """See `RewardSettings.count_tokens`."""
+        from bpgo.rewards.shared.tokens import open_clip_tokens
+
+        return open_clip_tokens(texts, f"reward '{self.title}'")
 
 
 class HPSv2Official(PublishedReward):

@@ -93,6 +93,17 @@ class ImageRewardFiles(PublishedRewardSettings):
             raise UserError(f"{what}: there is no vocab.txt in {folder}")
         return folder
 
+    def longest_prompt(self) -> int:
+        """What the published code reads of a prompt."""
+        return PROMPT_TOKENS
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """See `RewardSettings.count_tokens`."""
+        from bpgo.rewards.shared.tokens import transformers_tokens
+
+        place = (self.tokenizer, self.tokenizer_revision)
+        return transformers_tokens(*place, self.what, texts, "BertTokenizer")
+
 
 class ImageRewardSettings(ImageRewardFiles):
     """Keys of an `image_reward` reward."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bpgo.config.fields import Positive
 from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings
+from bpgo.rewards.shared.tokens import CLIP_TOKENS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,17 @@ class PickScoreSettings(PublishedRewardSettings):
     processor: str  # folder or repository of the tokenizer: the model card takes LAION's ViT-H-14
     processor_revision: str | None = None  # its commit on the hub
     divisor: Positive = 100.0  # 100: the paper's numbers; 1: the model card's; 26: Flow-GRPO's
+
+    def longest_prompt(self) -> int:
+        """CLIP's longest text."""
+        return CLIP_TOKENS
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """See `RewardSettings.count_tokens`."""
+        from bpgo.rewards.shared.tokens import transformers_tokens
+
+        what = f"reward '{self.title}'"
+        return transformers_tokens(self.processor, self.processor_revision, what, texts)
 
 
 class PickScore(CosineReward):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bpgo.records import Samples
 
 VIDEO, TEXT = "vision_model.vision_encoder.", "text_model."
+LONGEST = 248  # tokens of a prompt
 UNUSED = ("vision_model.temp", "text_model.logit_scale")  # temperatures of the training
 
 
@@ -42,6 +43,16 @@ class VideoClipXLSettings(PublishedVideoSettings):
     kind: Literal["videoclip_xl"] = "videoclip_xl"
     sha256: Sha256 | None = None  # of the checkpoint
     scale: Positive = 10.0  # what the cosine is multiplied by; 100: the authors' demo
+
+    def longest_prompt(self) -> int:
+        """Long-CLIP's longest text."""
+        return LONGEST
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        """See `RewardSettings.count_tokens`."""
+        from bpgo.rewards.shared.tokens import open_clip_tokens
+
+        return open_clip_tokens(texts, f"reward '{self.title}'")
 
 
 class VideoClipXL(CosineReward):

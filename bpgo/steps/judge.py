@@ -8,6 +8,7 @@ from pathlib import Path
 from bpgo.config.jobs import draw_digest
 from bpgo.config.settings import MAIN, Settings
 from bpgo.records import Calibration
+from bpgo.rewards.shared.tokens import cut_texts
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
 from bpgo.steps.draw_scores import Scores, read_scores, scales, score_draws, score_table
@@ -28,10 +29,11 @@ def judge(
 ) -> None:
     """Complete the scores of the base policy's samples; nothing is trained on what this writes.
 
-    Writes `samples.parquet` (prompt_id, ambiguity, sample, reward, score) with the scores of every
-    reward of the main environment, sums included, and, last, `scales.json`, a calibration with the
-    scale of every part of their sums. Scores that `calibrate` left beside `calibration` are taken,
-    if they are by a reward as it is now; the samples are decoded for the others alone.
+    Writes `samples.parquet` (prompt_id, ambiguity, sample, reward, score, cut) with the scores of
+    every reward of the main environment, sums included, and, last, `scales.json`, a calibration
+    with the scale of every part of their sums. `cut`: the prompt is longer than the reward reads.
+    Scores that `calibrate` left beside `calibration` are taken, if they are by a reward as it is
+    now; the samples are decoded for the others alone.
 
     Raises:
         UserError: for an unknown experiment, and files that are missing, damaged or others'.
@@ -49,6 +51,12 @@ def judge(
     if missing := [name for name in models if name not in known]:
         known |= _scored(settings, experiment, missing, samples, threads)
     table = score_table(samples, models, known)
+    cut = {
+        (name, prompt): each
+        for name in models
+        for prompt, each in zip(batch.ids, cut_texts(settings, name, batch.texts), strict=True)
+    }
+    table["cut"] = [cut[key] for key in zip(table.reward, table.prompt_id, strict=True)]
     anchor = replace(anchor, parts=anchor.parts | scales(settings, names, table))
     table = with_sums(settings, names, table, anchor)
     write_table(table, output / "samples.parquet")

@@ -18,6 +18,7 @@ from bpgo.core.rollout import chunks
 from bpgo.core.scoring import HELD, decoded_shape, samples_for
 from bpgo.errors import NonFiniteError, RunError, UserError
 from bpgo.records import Calibration, PromptBatch
+from bpgo.rewards.shared.tokens import cut_texts
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
 from bpgo.steps.finished_scores import FinishedScores
@@ -37,7 +38,9 @@ def score_run(
     threads: int = 1,
     calibration: Path | None = None,
 ) -> None:
-    """Write one row per (sample, reward): experiment, arm, seed, `KEYS`, reward, score.
+    """Write one row per (sample, reward): experiment, arm, seed, `KEYS`, reward, score, cut.
+
+    `cut`: the prompt is longer than the reward reads.
 
     The rewards are loaded and called one after the other. Where one fails, the others go on, and
     their scores wait beside `output` for the next try; `output` holds all rewards or is not there.
@@ -55,7 +58,7 @@ def score_run(
         raise UserError(f"--environment: no reward runs in '{environment}'. Known: {known}")
     index = _read_index(samples)
     if index.empty:  # the run failed
-        columns = [*asdict(run), *KEYS, "reward", "score"]
+        columns = [*asdict(run), *KEYS, "reward", "score", "cut"]
         write_table(pd.DataFrame(columns=columns), output)
         return
     anchor = None
@@ -80,7 +83,11 @@ def score_run(
                 failures[name] = _explained(name, error)
     if failures:
         raise _joined(failures, [name for name in models if name in finished])
-    frames = [index[KEYS].assign(reward=name, score=finished[name]) for name in models]
+    texts = index.text.tolist()
+    frames = [
+        index[KEYS].assign(reward=name, score=finished[name], cut=cut_texts(settings, name, texts))
+        for name in models
+    ]
     table = with_sums(settings, names, pd.concat(frames, ignore_index=True), anchor)
     for place, (name, value) in enumerate(asdict(run).items()):
         table.insert(place, name, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from bpgo.config.settings import Settings
@@ -28,5 +29,8 @@ def with_sums(
             scores = {part: torch.tensor(rows.score.to_numpy()) for part, rows in parts.items()}
             total = weighted_sum(entry, scores, calibration)
             rows, given = next(iter(parts.values())), next(iter(scores.values()))
-            frames.append(rows.assign(reward=name, score=total.to(given.dtype).numpy()))
+            rows = rows.assign(reward=name, score=total.to(given.dtype).numpy())
+            if "cut" in rows:  # where one of the parts reads not all of the prompt
+                rows["cut"] = np.any([part.cut for part in parts.values()], axis=0)
+            frames.append(rows)
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else table

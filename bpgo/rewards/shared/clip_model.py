@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpgo.errors import UserError
+from bpgo.rewards.shared.tokens import CLIP_TOKENS
 from bpgo.storage import hub
 from bpgo.storage.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOKENS = 77  # CLIP's longest text
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # the one or the other
 
 
@@ -57,7 +57,9 @@ class ClipModel:
 
     def embed_text(self, text: str) -> Tensor:
         """One text, cut after 77 tokens, to its embedding [1, D] of any length."""
-        tokens = self.tokenizer([text], truncation=True, max_length=TOKENS, return_tensors="pt")
+        tokens = self.tokenizer(
+            [text], truncation=True, max_length=CLIP_TOKENS, return_tensors="pt"
+        )
         found = self.model.get_text_features(
             input_ids=tokens.input_ids.to(self.device),
             attention_mask=tokens.attention_mask.to(self.device),

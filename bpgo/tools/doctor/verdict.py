@@ -10,6 +10,7 @@ from bpgo.config.overlays import Files, files_of
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.run.machine import Machine
+from bpgo.tools.doctor.prompts import cut_notes
 from bpgo.tools.doctor.published import PublishedFile, published_files
 from bpgo.tools.doctor.software import Environment, Package
 from bpgo.tools.planning.cost import disk_of
@@ -83,6 +84,8 @@ def judge(
     _packages(found, settings, packages)
     _environments(found, settings, machine, environments)
     _files(found, machine, token)
+    here = all(file.whole for file in found.files if file.what.startswith("prompts "))
+    found.notes += cut_notes(settings, here)
     try:
         size = model_size(settings)
     except UserError as error:

@@ -9,6 +9,7 @@ import synthetic
 from scipy import stats
 
 from bpgo.analysis.collect import collect
+from bpgo.analysis.cut_prompts import say_cut
 from bpgo.analysis.statistics.compute import compute_statistics
 from bpgo.analysis.statistics.data import load_collected
 from bpgo.config.runs import Run
@@ -91,6 +92,27 @@ def test_runs_of_one_code_may_use_different_files(tiny):
         collect(settings, folder, folder / "collected")
     collect(settings, folder, folder / "collected", allow_mixed=True)
     assert read_json(folder / "collected" / "runs.json")["mixed_code"] is True
+
+
+def test_prompts_that_a_reward_read_in_part_are_counted(tiny, monkeypatch):
+    settings, folder = tiny
+    oracle = type(settings.rewards["oracle"])
+    collect(settings, folder, folder / "collected")  # no reward here cuts a prompt
+    assert read_json(folder / "collected" / "runs.json")["cut_prompts"] == {}
+    monkeypatch.setattr(oracle, "longest_prompt", lambda _: 35)
+    path = folder / "scores" / "ambiguous" / "base" / "seed_1" / "main.parquet"
+    scores = pd.read_parquet(path)
+    ids = sorted(scores["prompt_id"].unique())
+    scores.assign(cut=scores["prompt_id"].isin(ids[:3])).to_parquet(path)
+    path = folder / "calibration" / "ambiguous" / "samples.parquet"
+    known = pd.read_parquet(path)
+    known.assign(cut=False).to_parquet(path)
+    collect(settings, folder, folder / "collected")
+    found = read_json(folder / "collected" / "runs.json")["cut_prompts"]
+    counts = {"evaluation": [3, len(ids)], "training": [0, known["prompt_id"].nunique()]}
+    assert found["ambiguous"]["oracle"] == counts
+    [sentence] = [line for line in say_cut(settings, found) if line.startswith("Oracle reads")]
+    assert f"at most 35 tokens of a prompt: of 3 of {len(ids)} evaluation prompts" in sentence
 
 
 def test_a_score_that_is_not_finite_is_named(tiny):

@@ -39,7 +39,7 @@ def calibrated(settings: Settings, root: Path, name: str) -> pd.DataFrame:
 
 def test_every_sample_of_every_reward(root: Path) -> None:
     table = pd.read_parquet(root / "first" / "samples.parquet")
-    assert list(table.columns) == ["prompt_id", "ambiguity", "sample", "reward", "score"]
+    assert list(table.columns) == ["prompt_id", "ambiguity", "sample", "reward", "score", "cut"]
     prompts = read_prompts(root / "prompts" / "train.jsonl")[:3]
     expected = {
         (prompt, sample, reward)

@@ -37,6 +37,7 @@ COLUMNS = {
     "sample",
     "reward",
     "score",
+    "cut",
 }
 
 
@@ -82,6 +83,24 @@ def test_every_sample_by_every_reward(settings: Settings, samples: Path, tmp_pat
         assert part["sample"].tolist() == index["sample"].tolist()
         assert reward in ("oracle", "oracle_strict")
     assert set(zip(table.experiment, table.arm, table.seed, strict=True)) == {("tiny", "base", 1)}
+
+
+def test_prompts_that_a_reward_reads_in_part_are_marked(
+    settings: Settings, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not scored(settings, samples, tmp_path / "scores.parquet").cut.any()
+    oracle = type(settings.rewards["oracle"])
+
+    def tokens(_self: Any, texts: list[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    monkeypatch.setattr(oracle, "count_tokens", tokens)
+    monkeypatch.setattr(oracle, "longest_prompt", lambda _: 20)
+    table = scored(settings, samples, tmp_path / "scores.parquet")
+    index = pd.read_parquet(samples / "index.parquet")
+    longer = [len(text) > 20 for text in index.text]
+    assert table[table.reward == "oracle"].cut.tolist() == longer
+    assert 0 < sum(longer) < len(longer)
 
 
 def test_scores_are_the_rewards_of_the_files(
