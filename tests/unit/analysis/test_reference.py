@@ -12,9 +12,10 @@ from bpgo.storage.files import read_json, repository_root
 
 REFERENCE = repository_root() / "results" / "reference"
 PARTS = [
-    "/".join(filter(None, (run, second))) or "."
-    for run in ("", "scenes_t2v", "scenes_i2v")
-    for second in ("", "second_seeds")
+    part.relative_to(REFERENCE).as_posix()
+    for run in (".", "scenes_t2v", "scenes_i2v")
+    for part in (REFERENCE / run, REFERENCE / run / "second_seeds")
+    if (part / "config.yaml").exists()
 ]
 
 
