@@ -63,7 +63,8 @@ def first_line(file: Path) -> str:
     parts = Path(file).parts
     if len(parts) == 1:
         return f"{SCHEMA_LINE}{FOLDER.name}/{'instrument' if parts[0] == SEARCH else 'config'}.json"
-    return f"{SCHEMA_LINE}../{FOLDER.name}/{'overlay' if parts[0] == 'overlays' else parts[0]}.json"
+    kind = {"overlays": "overlay", "searches": "instrument"}.get(parts[0], parts[0])
+    return f"{SCHEMA_LINE}../{FOLDER.name}/{kind}.json"
 
 
 def schemas(folder: Path | None = None) -> dict[str, Node]:
