@@ -1,4 +1,7 @@
-"""`python -m bpgo agree`: two results folders of one configuration, compared."""
+"""`python -m bpgo agree` and `paired`: two results folders, compared.
+
+Of one configuration with other seeds, or of two configurations with the same seeds.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,16 @@ from matplotlib.figure import Figure
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.agreement import agreement as draw
 from bpgo.analysis.statistics.agreement import agreement
-from bpgo.analysis.statistics.folders import all_differences, check_comparable, load_results
+from bpgo.analysis.statistics.folders import (
+    all_differences,
+    check_comparable,
+    load_results,
+    settings_between,
+)
+from bpgo.analysis.statistics.paired import paired
 from bpgo.analysis.tables.agreement import agreement_table
 from bpgo.analysis.tables.format import Table, save_table, to_markdown
+from bpgo.analysis.tables.paired import paired_table
 from bpgo.config.settings import Settings
 
 
@@ -49,3 +59,20 @@ def compared(
     with style.look():
         figure = draw(settings, rows, names)
     return agreement_table(settings, rows, names), figure
+
+
+def paired_command(first: Path, second: Path, output: Path) -> str:
+    """Write `output`/paired.csv, .md and .tex; gives the Markdown.
+
+    The first folder's analysis settings judge both.
+
+    Raises:
+        UserError: a folder without results, scores that do not compare, or no run in common.
+    """
+    names = (str(first), str(second))
+    (settings, one), (others, two) = load_results(first), load_results(second)
+    differing = settings_between(settings, others, names)
+    table = paired_table(settings, paired(settings, one, two, names), names, differing)
+    output.mkdir(parents=True, exist_ok=True)
+    save_table(table, output)
+    return to_markdown(table)

@@ -42,6 +42,18 @@ def agree(
 
 
 @app.command()
+def paired(
+    first: Annotated[Path, typer.Argument(help="Results folder, with `collected`.")],
+    second: Annotated[Path, typer.Argument(help="Another, with runs of the same seeds.")],
+    output: Output,
+) -> None:
+    """What do two configurations make of each arm? Paired by seed, prompt and noise: a table."""
+    from bpgo.analysis.agree import paired_command
+
+    typer.echo(paired_command(first, second, output))
+
+
+@app.command()
 def simulate(
     output: Output,
     tables: Annotated[

@@ -41,7 +41,7 @@ def check_setting(name: str, sweep: SweepSettings, file: str) -> None:
     if why:
         raise UserError(
             f"{place} cannot differ between arms: {why}. Make two configurations, and compare their"
-            " results"
+            " results: python -m bpgo paired"
         )
     if sweep.block and (sweep.setting in IDLE or sweep.word in NO_RESULT):
         raise UserError(f"{place} changes no result, so there is nothing to compare")

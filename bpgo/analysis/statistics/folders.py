@@ -11,11 +11,13 @@ import pandas as pd
 from bpgo.analysis.statistics.bootstrap import Bootstrap
 from bpgo.analysis.statistics.data import Collected, load_collected
 from bpgo.analysis.statistics.differences import differences
-from bpgo.config.digests import NO_RESULT
+from bpgo.config.digests import JUDGING, MEASURED, NO_RESULT
 from bpgo.config.resolve import load_resolved
 from bpgo.config.settings import Settings
-from bpgo.errors import UserError
+from bpgo.errors import UserError, shown
 from bpgo.storage.files import read_json
+
+PARTS = ("arms.", "rewards.", "experiments.", "sweeps.")  # what one of two folders may lack
 
 
 def load_results(folder: Path) -> tuple[Settings, Collected]:
@@ -60,6 +62,42 @@ def check_comparable(first: Settings, second: Settings, names: tuple[str, str]) 
             f"{names[0]} and {names[1]} are not runs of one configuration: {key} is {one!r} there"
             f" and {two!r} here; only seeds may differ"
         )
+
+
+def settings_between(first: Settings, second: Settings, names: tuple[str, str]) -> list[str]:
+    """The settings in which two folders differ, for a reader: `training.iterations: 100 / 200`.
+
+    Arms, rewards and experiments that one of them lacks are left out, and so are seeds.
+
+    Raises:
+        UserError: they judge by other samplers, prompts or rewards, so their scores do not compare.
+    """
+    judged: list[dict[str, Any]] = [
+        {
+            "evaluation": each.evaluation.model_dump(mode="json", exclude=set(MEASURED))
+            | {"guidance_scale": each.judging_guidance},
+            "model": each.model.model_dump(mode="json", include=set(JUDGING)),
+            "prompts": each.prompts.decides("evaluation"),
+            "rewards": {
+                name: reward.model_dump(mode="json")
+                for name, reward in each.rewards.items()
+                if name in first.rewards and name in second.rewards
+            },
+        }
+        for each in (first, second)
+    ]
+    for key, one, two in _differing(judged[0], judged[1]):
+        raise UserError(
+            f"{names[0]} and {names[1]} are judged otherwise, so their scores do not compare: {key}"
+            f" is {shown(one)} there and {shown(two)} here"
+        )
+    found = _differing(_plain(first), _plain(second))
+    return [
+        f"{key}: {shown(one)} / {shown(two)}"
+        for key, one, two in found
+        if not (None in (one, two) and key.count(".") == 1 and key.startswith(PARTS))
+        and not key.endswith(".arms")
+    ]
 
 
 def _plain(settings: Settings) -> dict[str, Any]:

@@ -51,7 +51,8 @@ WORK = {
 
 # Given by hand, only by `snakemake trust`, or started as `sample` is.
 NOT_TIMED = (
-    *("groups", "rules", "track", "power", "agree", "simulate", "worlds", "instrument"),
+    *("groups", "rules", "track", "power", "agree", "paired", "simulate", "worlds"),
+    "instrument",
     *("harm", "harm-base", "tune"),
 )
 
