@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from bpgo import cli_harm, cli_instrument, cli_plan, cli_trust
+from bpgo import cli_harm, cli_help, cli_instrument, cli_plan, cli_trust
 from bpgo.analysis import commands
 from bpgo.cli_options import (
     Arm,
@@ -32,11 +32,11 @@ from bpgo.storage.files import told
 from bpgo.tools.bench.command import bench
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Train and compare GRPO variants and BPGO. Snakemake calls these commands in order.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.callback(help=cli_help.HELP)(cli_help.options)
 
 app.add_typer(commands.app)
 
@@ -322,7 +322,8 @@ for further in (cli_plan, cli_trust, cli_harm, cli_instrument):
 @cache
 def all_commands() -> Callable[[], None]:
     """The commands with their options; the server of warm jobs has them made before it forks."""
-    return typer.main.get_command(app)
+    commands: Callable[[], None] = cli_help.arrange(typer.main.get_command(app))
+    return commands
 
 
 def main() -> None:

@@ -55,10 +55,21 @@ def plan(
     show_plan(files_or_default(configfile, overlays), scale, gpu, devices, as_json)
 
 
+def _kinds() -> list[tuple[str, str]]:
+    """What a shell completes."""
+    from bpgo.tools.schema.files import KINDS
+
+    return list(KINDS.items())
+
+
 def schema(
     of: Annotated[
         str | None,
-        typer.Option("--of", help="Of which files: config, overlay, arms, trust and others."),
+        typer.Option(
+            "--of",
+            help="Of which files: config, overlay, arms, trust and others.",
+            autocompletion=_kinds,
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", help="Else it is printed.")] = None,
     everything: Annotated[
