@@ -15,7 +15,7 @@ HELP = (
 # Every command stands in one group; a test compares.
 GROUPS = {
     "Before anything runs": ["doctor", "plan", "resolve", "schema", "fetch-prompts"],
-    "On results that are there": ["agree", "power", "simulate", "worlds"],
+    "On results that are there": ["agree", "paired", "power", "simulate", "worlds"],
     "Further measurements": ["bench", "groups", "rules", "track", "instrument", "tune", "pretrain"],
     "Steps of the workflow: training": ["prompts", "draw", "calibrate", "judge", "train"],
     "Steps of the workflow: judging": ["sample", "sample-base", "score", "harm", "harm-base"],

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from documented_columns import check_all
 from harness import Workspace, digests, workspace_in
 
 from bpgo.config.resolve import load_resolved
@@ -62,6 +63,10 @@ def test_it_makes_the_report_tables_and_figures(finished: Workspace) -> None:
     for kind in ("pdf", "png"):
         assert list((root / "figures").glob(f"*.{kind}"))
     assert list((root / "grids").glob("*.png"))
+
+
+def test_every_column_is_documented(finished: Workspace) -> None:
+    assert check_all(finished.path(ROOT)) > 30
 
 
 def test_each_run_has_a_manifest_of_this_configuration(finished: Workspace) -> None:

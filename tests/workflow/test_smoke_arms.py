@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from documented_columns import check_all
 from harness import REPOSITORY, Workspace
 
 from bpgo.storage.files import read_json
@@ -43,4 +44,5 @@ def test_every_arm_trains(workspace: Workspace) -> None:
             assert len(metrics) == 2
             assert (metrics["ratio_deviation"] == 0).all(), name
             assert (metrics["gradient_norm"] > 0).all(), name
+        check_all(workspace.path(root))
     assert "Nothing to be done" in workspace.snakemake("--dry-run", "smoke_arms").text
