@@ -333,11 +333,11 @@ def main() -> None:
     gc.set_threshold(100_000, 50, 100)
     try:
         all_commands()()
-    except (UserError, OSError) as error:
-        print(f"error: {told(error)}", file=sys.stderr)
-        sys.exit(2)
     except StoppedElsewhereError as error:  # the process that failed says why
         sys.exit(error.exit_code)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        print(f"error: {told(error)}", file=sys.stderr)
+        sys.exit(2)

@@ -11,6 +11,7 @@ from bpgo import registry
 from bpgo.config.library import Library, mapping, merge, registered, validate
 from bpgo.config.messages import join
 from bpgo.config.published import FeatureSettings
+from bpgo.config.published_files import check_places
 from bpgo.config.settings import BASE_ARM, ExperimentSettings
 from bpgo.config.variants import SweepSettings, set_at, value_text
 from bpgo.errors import UserError, shown, suggest
@@ -78,6 +79,7 @@ def named_arm(name: str, files: Library, file: str, key: str) -> BaseModel:
     if isinstance(values.get("features"), str):
         label, found = files.read("features", values["features"], path, "features")
         chosen = validate(feature_settings(found, label), found, label)
+        check_places(chosen, label)
         values = {**values, "features": chosen.model_dump(mode="json")}
     return arm_settings(values, path)
 

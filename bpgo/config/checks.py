@@ -19,6 +19,42 @@ COLUMNS = (
 )
 
 
+# Of the embedded worlds: the only samples that their rewards read (frames, pixels along a side).
+EMBEDDED = {
+    "scenes_preference": (1, 24),
+    "scenes_oracle": (1, 24),
+    "scenes_video_preference": (5, 32),
+    "scenes_video_oracle": (5, 32),
+}
+EMBEDDED_MODELS = "bpgo/scenes/weights/"
+MOST_CAPTIONS = 100_000  # of their grammars
+
+
+def check_embedded(settings: Settings, file: str) -> None:
+    """Rewards of an embedded world see samples of its size, and its grammar has an end."""
+    model = settings.model
+    ours = model.content is not None or model.path.startswith(EMBEDDED_MODELS)
+    for name, reward in settings.rewards.items() if ours else ():
+        frames, pixels = EMBEDDED.get(reward.kind, (model.frames, model.resolution))
+        for key, wanted, found in (
+            ("frames", frames, model.frames),
+            ("resolution", pixels, model.resolution),
+            ("width", pixels if reward.kind in EMBEDDED else model.columns, model.columns),
+        ):
+            if wanted != found:
+                raise UserError(
+                    f"{file}: model: {key}: {found} is not allowed: the reward '{name}' of the"
+                    f" embedded world reads {wanted} alone"
+                )
+    for split in ("train", "evaluation"):
+        count = getattr(settings.prompts, split)
+        if settings.prompts.kind.startswith("scenes") and count > MOST_CAPTIONS:
+            raise UserError(
+                f"{file}: prompts: {split}: {count} is not allowed: the embedded world has"
+                f" {MOST_CAPTIONS} captions at most"
+            )
+
+
 def check_sizes(settings: Settings, file: str) -> None:
     """Numbers that bound each other, and a main metric that scores something."""
     rollout, training = settings.rollout, settings.training

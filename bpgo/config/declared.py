@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bpgo.config.fields import Count, Name, NonNegative, Number, Seed, Strict
+from bpgo.config.fields import Count, Many, Name, NonNegative, Number, Seed, Strict
 
 
 class PrimaryContrast(Strict):
@@ -36,6 +36,6 @@ class AnalysisSettings(Strict):
         default="auto", exclude_if=lambda families: families == "auto"
     )
     second_run: str | None = None  # another results folder, whose agreement the report shows
-    bootstrap_samples: Count = 2000  # how often runs and prompts are drawn again
+    bootstrap_samples: Many = 2000  # how often runs and prompts are drawn again
     confidence: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95  # of every interval
     seed: Seed = 0  # of these draws

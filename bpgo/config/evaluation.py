@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bpgo.config.fields import Count, Guidance, Strict
+from bpgo.config.fields import Count, Few, Guidance, Strict
 
 
 class EvaluationSettings(Strict):
@@ -15,8 +15,8 @@ class EvaluationSettings(Strict):
     prompts: Count  # how many, the first of the evaluation split
     # The first ones, on which every snapshot is scored; left out: all.
     curve_prompts: Count
-    samples_per_prompt: Count = 1  # with noise that all policies of a seed share
-    steps: Count  # of the evaluation sampler
+    samples_per_prompt: Few = 1  # with noise that all policies of a seed share
+    steps: Few  # of the evaluation sampler
     guidance_scale: Guidance | None = None  # of the evaluation sampler; None: as in training
     batch_size: Count = 96  # samples in one forward pass
     # Of the clips' files: high plays everywhere; lossless lets judges see what the policy made.
@@ -26,7 +26,7 @@ class EvaluationSettings(Strict):
     divergence_prompts: Annotated[int, Field(ge=0)] = 0
     # Diversity within a prompt of the final and the base policy, on the first prompts; 0: off.
     diversity_prompts: Annotated[int, Field(ge=0)] = 0
-    diversity_samples: Annotated[int, Field(ge=2)] = 8  # of each of those prompts
+    diversity_samples: Annotated[Few, Field(ge=2)] = 8  # of each of those prompts
 
     @model_validator(mode="before")
     @classmethod

@@ -63,6 +63,10 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Few = Annotated[int, Field(ge=1, le=10_000)]  # of what is held or gone through at once
+Many = Annotated[int, Field(ge=1, le=1_000_000)]  # of what is listed
+Steps = Annotated[int, Field(ge=2, le=1000)]  # of a sampler: noise levels were trained for 1000
+Pixels = Annotated[int, Field(ge=1, le=2**14)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 Name = Annotated[str, Field(pattern=NAME, max_length=NAME_LENGTH)]
 Task = Literal["t2i", "t2v", "i2v"]  # text to image, text to video, image to video

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from bpgo.config.fields import Count, Seed, Strict, each_once
+from bpgo.config.fields import Many, Seed, Strict, each_once
 
 
 class GroupSettings(Strict):
@@ -16,4 +16,4 @@ class GroupSettings(Strict):
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(each_once)] = Field(
         default=[1, 2]
     )
-    iterations: Count = 64  # of each seed; prompts and group size are those of `rollout`
+    iterations: Many = 64  # of each seed; prompts and group size are those of `rollout`

@@ -6,14 +6,25 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from bpgo.config.fields import Count, Number, Positive, Schedule, Strict, Task, Title, each_once
+from bpgo.config.fields import (
+    Count,
+    Few,
+    Number,
+    Pixels,
+    Positive,
+    Schedule,
+    Strict,
+    Task,
+    Title,
+    each_once,
+)
 from bpgo.config.published import Published
 
 
 class LoraSettings(Strict):
     """Low-rank adapters (peft)."""
 
-    rank: Count = 32  # of each adapter
+    rank: Few = 32  # of each adapter
     alpha: Positive = 64.0  # an adapter is scaled by alpha / rank
     # Ends of the names of the layers that get one.
     targets: Annotated[list[str], Field(min_length=1), AfterValidator(each_once)] = Field(
@@ -31,9 +42,9 @@ class ModelSettings(Published):
     dtype: Literal["float32", "bfloat16"] = "float32"
     vae_dtype: Literal["float32", "bfloat16"] = "float32"  # the codec computes in
     task: Task = "t2i"  # text to image, text to video, image to video
-    resolution: Count  # height of a sample in pixels
-    width: Count | None = None  # of a sample in pixels; None: as the height
-    frames: Count = 1  # of a clip; 1: images
+    resolution: Pixels  # height of a sample in pixels
+    width: Pixels | None = None  # of a sample in pixels; None: as the height
+    frames: Few = 1  # of a clip; 1: images
     frames_per_second: Positive = 16.0  # of a clip's file
     # Noise levels of training (see bpgo.models.schedules).
     schedule: Schedule = "pipeline"
@@ -44,7 +55,7 @@ class ModelSettings(Published):
     guidance_gradient: Literal["both", "conditional"] = "both"
     # Noise level at which the first of two experts hands over; None: the pipeline's own.
     boundary: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    prompt_tokens: Count  # length to which prompts are padded
+    prompt_tokens: Few  # length to which prompts are padded
     negative_prompt: str = ""  # of classifier-free guidance, where the model has it (Wan)
     gradient_checkpointing: bool = False  # less memory, about a third more time in the update
     # How many are decoded at a time: one image of 1024 x 1024, four of 512 x 512.

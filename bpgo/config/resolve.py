@@ -31,8 +31,10 @@ from bpgo.config.library import (
 from bpgo.config.messages import unknown_key
 from bpgo.config.model import ModelSettings
 from bpgo.config.overlays import Files, files_of, lay_over, read_files
+from bpgo.config.pipelines import check_model
 from bpgo.config.places import located
 from bpgo.config.published import FeatureSettings
+from bpgo.config.published_files import check_environment, check_places
 from bpgo.config.settings import ExperimentSettings, PromptSettings, RewardSettings, Settings
 from bpgo.config.sweep_checks import check_setting, check_sweeps
 from bpgo.config.variants import SweepSettings
@@ -132,11 +134,12 @@ def resolve(
     if tune is not None:
         values["training"] = tuning.add_candidates(tune, experiments, arms, values, file)
     rewards = _resolve_rewards(experiments, files, file)
+    model_file, model = _resolve_model(_text(values, "model", file), files, file)
     resolved = {
         **values,
         "tune": tune,
         "scale": scale,
-        "model": _resolve_model(_text(values, "model", file), files, file),
+        "model": model,
         "prompts": _resolve_prompts(_text(values, "prompts", file), files, file),
         "features": _resolve_features(values, files, file),
         "experiments": experiments,
@@ -155,6 +158,8 @@ def resolve(
     check_sweeps(settings, file)
     config_checks.check_kernels(settings, file)
     config_checks.check_guidance(settings, file)
+    check_model(settings.model, model_file)
+    config_checks.check_embedded(settings, file)
     if whole:  # at smoke scale fewer arms are run: what is overridden for all may be for others
         own = (
             overrides
@@ -281,7 +286,10 @@ def _add_reward(
 
 def _reward(name: str, files: Library, file: str, key: str) -> tuple[str, RewardSettings]:
     path, values = files.read("rewards", name, file, key)
-    return path, validate(_reward_settings(values, path), values, path)
+    reward = validate(_reward_settings(values, path), values, path)
+    check_places(reward, path)
+    check_environment(reward, path)
+    return path, reward
 
 
 def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:
@@ -289,18 +297,21 @@ def _reward_settings(values: dict[str, Any], file: str) -> type[RewardSettings]:
     return registry.load_reward_class(kind).Settings
 
 
-def _resolve_model(name: str, files: Library, file: str) -> ModelSettings:
+def _resolve_model(name: str, files: Library, file: str) -> tuple[str, ModelSettings]:
     path, values = files.read("models", name, file, "model")
     model = validate(ModelSettings, values, path)
     registered(values, "kind", registry.MODELS, "a registered model", path)
-    return model
+    check_places(model, path)
+    return path, model
 
 
 def _resolve_features(values: dict[str, Any], files: Library, file: str) -> FeatureSettings | None:
     if values.get("features") is None:
         return None
     path, found = files.read("features", _text(values, "features", file), file, "features")
-    return validate(feature_settings(found, path), found, path)
+    features = validate(feature_settings(found, path), found, path)
+    check_places(features, path)
+    return features
 
 
 def _resolve_prompts(name: str, files: Library, file: str) -> PromptSettings:

@@ -18,12 +18,15 @@ from bpgo.config.digests import JUDGING, digest_of
 from bpgo.config.evaluation import EvaluationSettings
 from bpgo.config.fields import (
     Count,
+    Few,
     Guidance,
+    Many,
     Name,
     NonNegative,
     Positive,
     Seed,
     Share,
+    Steps,
     Strict,
     Title,
     each_once,
@@ -128,9 +131,9 @@ class RewardSettings(Published):
 class RolloutSettings(Strict):
     """How samples are drawn for training; equal for all arms but for those of sweeps."""
 
-    prompts_per_iteration: Count  # P, groups in an iteration
-    group_size: Annotated[int, Field(ge=2)]  # G, samples of each prompt
-    steps: Annotated[int, Field(ge=2)]  # T, of the sampler in training
+    prompts_per_iteration: Few  # P, groups in an iteration
+    group_size: Annotated[Few, Field(ge=2)]  # G, samples of each prompt
+    steps: Steps  # T, of the sampler in training
     deterministic_tail: Annotated[int, Field(ge=1)] = 1  # last steps without noise, never trained
     guidance_scale: Guidance = 1.0  # of classifier-free guidance; 1: none
     # Samples in one forward pass, in rollout and update alike; auto: what the GPU's memory takes,
@@ -141,7 +144,7 @@ class RolloutSettings(Strict):
 class TrainingSettings(Strict):
     """The optimizer and its surroundings; equal for all arms but for those of sweeps."""
 
-    iterations: Count  # each draws samples and updates on them
+    iterations: Many  # each draws samples and updates on them
     optimizer_steps: Count  # in each iteration
     # What is trained: all weights, or adapters (the model's `lora`).
     parameters: Literal["full", "lora"] = "full"
@@ -190,7 +193,7 @@ class CalibrationSettings(Strict):
 
     prompts: Count  # how many training prompts, the first ones
     # Of the base policy, under the training sampler.
-    samples_per_prompt: Annotated[int, Field(ge=2)]
+    samples_per_prompt: Annotated[Few, Field(ge=2)]
     # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
     # of the reward, as published weights are, and all arms and seeds share its samples.
     seed: Seed = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,14 @@ def prompt_embeddings(policy: Policy, prompts: PromptBatch, cache: Path) -> Prom
 
 @contextmanager
 def _one_process(cache: Path) -> Iterator[None]:
-    """One process at a time loads text encoders; the operating system lets go when it ends."""
+    """One process at a time loads text encoders; the operating system lets go when it ends.
+
+    On a file system without locks several may: each writes the same entry, whole.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

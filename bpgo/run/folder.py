@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import signal
@@ -20,11 +18,15 @@ from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
 from bpgo.run.progress import MetricsLog, Progress, reopen, whole_iterations
 from bpgo.storage.files import disk_explained, remove_parts
+from bpgo.storage.locks import take
 
 # A terminal sends SIGINT (Ctrl-C) and, when it is closed, SIGHUP.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 METRICS, ROWS = "metrics.jsonl", "rollouts.jsonl"
-HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # what `flock` says of another's lock
+NO_LOCKS = (
+    ", so two processes could train one run: put the results on a file system with flock (Lustre:"
+    " mount it with -o flock)"
+)
 
 
 @contextmanager
@@ -38,15 +40,8 @@ def lock(folder: Path) -> Iterator[None]:
     """
     path = folder / ".lock"
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in HELD:
-                raise UserError(f"{folder} is being trained by another process") from None
-            raise UserError(
-                f"{path} cannot be locked ({error.strerror}), so two processes could train one run:"
-                " put the results on a file system with flock (Lustre: mount it with -o flock)"
-            ) from None
+        if not take(file, NO_LOCKS):
+            raise UserError(f"{folder} is being trained by another process")
         file.write(str(os.getpid()))
         file.flush()
         for place in (folder, folder / "state", folder / "snapshots"):

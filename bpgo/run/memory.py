@@ -12,10 +12,10 @@ import torch
 from bpgo.errors import OutOfMemoryError
 from bpgo.interfaces import Guidance, Policy, PromptEmbeddings
 from bpgo.run.processes import Processes
+from bpgo.storage.files import MEMORY_SIGNS
 
 AUTO_WITHOUT_GPU = 96  # what `rollout.batch_size: auto` means where no memory can be measured
 USED = 0.9  # share of the free memory that is planned with; the rest is for fragments
-CPU_SIGNS = ("can't allocate memory", "not enough memory")
 
 
 @dataclass
@@ -159,7 +159,7 @@ def explained(
     except (torch.OutOfMemoryError, MemoryError) as error:
         reason = _one_line(error)
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in CPU_SIGNS):
+        if not any(sign in str(error) for sign in MEMORY_SIGNS):
             raise
         reason = _one_line(error)
     # Outside of `except`, so that the failed pass's tensors are freed before the trial.

@@ -10,7 +10,6 @@ GPUs it asked for.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -23,8 +22,13 @@ from pathlib import Path
 from typing import TextIO
 
 from bpgo.errors import UserError
+from bpgo.storage.locks import take
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NO_LOCKS = (
+    ", so two jobs could take one GPU: set TMPDIR to a folder on a file system with flock, such as"
+    " one of this machine's own"
+)
 POLL = 0.2  # seconds between looks for a free slot
 # torch's launcher kills its processes 30 seconds after a signal, in the middle of an iteration;
 # and SIGUSR1, by which clusters announce the end of a job's time, would kill the launcher itself.
@@ -53,7 +57,7 @@ def taken(count: int, gpus: list[str], folder: Path) -> Iterator[list[str]]:
     Jobs are served in turn: one that waits for several GPUs is not overtaken.
 
     Raises:
-        UserError: if there are fewer GPUs than asked for.
+        UserError: if there are fewer GPUs than asked for, or the file system knows no locks.
     """
     if count > len(gpus):
         raise UserError(
@@ -64,7 +68,7 @@ def taken(count: int, gpus: list[str], folder: Path) -> Iterator[list[str]]:
     held: dict[str, TextIO] = {}
     try:
         with (folder / "turn.lock").open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+            take(turn, NO_LOCKS, wait=True)
             while len(held) < count:
                 for gpu in gpus:
                     if gpu not in held and len(held) < count:
@@ -79,9 +83,7 @@ def taken(count: int, gpus: list[str], folder: Path) -> Iterator[list[str]]:
 
 def _try(path: Path, gpu: str, held: dict[str, TextIO]) -> None:
     file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not take(file, NO_LOCKS):
         file.close()
         return
     os.set_inheritable(file.fileno(), True)  # the lock goes on while the command runs

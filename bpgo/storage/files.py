@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bpgo.errors import UserError
+from bpgo.errors import UserError, shortened
 
 PART = re.compile(r"\..+\.\d+\.part(\.\w+)?")  # the names of what is not whole yet
 
@@ -28,6 +28,10 @@ REMEDIES = {
     errno.EIO: "the disk fails; put the results on another one",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), or the file system's",
 }
+
+
+# What torch says of memory that it cannot have.
+MEMORY_SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def repository_root() -> Path:
@@ -93,15 +97,22 @@ def disk_explained(path: Path) -> Iterator[None]:
 
 
 def told(error: Exception) -> str:
-    """The message of a user's mistake, or of a disk that is full, closed or broken.
+    """The message of a user's mistake, of a disk that is full, closed or broken, of full memory.
 
     Any other error is raised again.
     """
     if isinstance(error, UserError):
         return str(error)
-    if (reason := _disk_problem(error)) is None:
-        raise error
-    return f"{getattr(error, 'filename', None) or 'a file'}: {reason}"
+    if (reason := _disk_problem(error)) is not None:
+        return f"{getattr(error, 'filename', None) or 'a file'}: {reason}"
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in MEMORY_SIGNS):
+        return (
+            "the memory is full: lower what is held at once (rollout.group_size,"
+            " rollout.batch_size, evaluation.batch_size, the model's resolution and prompt_tokens),"
+            " and give the same command again. Finished work is kept."
+            f" ({shortened(error or 'out of memory')})"
+        )
+    raise error
 
 
 def _disk_problem(error: Exception) -> str | None:

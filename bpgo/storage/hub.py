@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from bpgo.errors import UserError
+from bpgo.errors import UserError, shortened, shown
 from bpgo.storage.files import repository_root, sha256
 
 RepositoryType = Literal["model", "dataset"]
@@ -116,19 +116,34 @@ def present(
 
 def local_path(path: str) -> Path | None:
     """The local file or folder that a `path` names, absolute or relative to the clone's root."""
-    place = Path(path).expanduser()
-    place = place if place.is_absolute() else repository_root() / place
-    return place if place.exists() else None
+    try:
+        place = Path(path).expanduser()
+        place = place if place.is_absolute() else repository_root() / place
+        return place if place.exists() else None
+    except (OSError, ValueError, RuntimeError):  # no path at all: too long, of nobody's home
+        return None
+
+
+def problem(path: str, revision: str | None, pinned: bool = True) -> str | None:
+    """Why a path leads nowhere, whatever the hub has; None where it may lead somewhere.
+
+    Unless it must be `pinned`, a place on the hub may have no revision yet.
+    """
+    if local_path(path) is not None:
+        return None
+    if path.startswith(("/", "~", ".")) or not HUB_NAME.fullmatch(path):
+        return f"there is no file or folder '{shortened(path)}'"
+    if not COMMIT.fullmatch(revision or "") and (pinned or revision is not None):
+        return (
+            f"there is no local file or folder '{shortened(path)}', and as a place on the hub it"
+            f" needs a pinned revision (a commit of 40 hexadecimal digits), not {shown(revision)}"
+        )
+    return None
 
 
 def _check_hub_name(path: str, revision: str | None, what: str) -> None:
-    if path.startswith(("/", "~", ".")) or not HUB_NAME.fullmatch(path):
-        raise UserError(f"{what}: there is no file or folder '{path}'")
-    if revision is None or not COMMIT.fullmatch(revision):
-        raise UserError(
-            f"{what}: there is no local file or folder '{path}', and as a place on the hub it needs"
-            f" a pinned revision (a commit of 40 hexadecimal digits), not {revision!r}"
-        )
+    if wrong := problem(path, revision):
+        raise UserError(f"{what}: {wrong}")
 
 
 def _fetched(fetch: Callable[[], str], path: str, what: str) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from bpgo.config.settings import RewardSettings
+from bpgo.errors import UserError
 from bpgo.scenes.weights import reward_name
 from bpgo.scenes.worlds import MEMBERS, Pool, WorldName, world_of
 
@@ -62,11 +63,21 @@ class ScenesPreference:
         self.model = load_reward(settings.world, settings.pool, device, folder, settings.member)
 
     def __call__(self, samples: Samples) -> Tensor:
-        """Score images [B, 3, 24, 24]: [B] float32, higher is better."""
+        """Score images [B, 3, 24, 24]: [B] float32, higher is better.
+
+        Raises:
+            UserError: images of another size.
+        """
         import torch
 
+        from bpgo.scenes.image.render import IMAGE_SIZE
         from bpgo.scenes.text import encode_texts
 
+        if (size := samples.pixels.shape[-1]) != IMAGE_SIZE:
+            raise UserError(
+                f"reward '{self.settings.title}': it reads images of {IMAGE_SIZE} pixels, not"
+                f" {size}: set the model's resolution to {IMAGE_SIZE}, or take other rewards"
+            )
         ids = encode_texts(samples.texts).to(self.device)
         with torch.no_grad():
             return self.model.score(samples.pixels.to(self.device, torch.float32), ids)

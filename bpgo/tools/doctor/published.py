@@ -10,12 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from bpgo.config.published import Published
+from bpgo.config.published_files import places
 from bpgo.config.settings import Settings
 from bpgo.storage import hub
 from bpgo.storage.files import read_json
-
-SUFFIX = "_revision"  # `processor_revision` belongs to the path `processor`
-WITH_THE_FIRST = ("config",)  # paths that share `revision`
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def published_files(settings: Settings) -> list[PublishedFile]:
     """All files of others that a configuration names, each once."""
     files: dict[str, PublishedFile] = {}
     for what, entry in _entries(settings):
-        for index, (path, revision) in enumerate(_places(entry)):
+        for index, (_, path, revision) in enumerate(places(entry)):
             if path not in files:
                 files[path] = _look(what, entry, path, revision, first=index == 0)
     return list(files.values())
@@ -69,19 +67,6 @@ def _inside(value: Any, name: str = "") -> Iterator[tuple[str, Published]]:
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield from _inside(inner, str(key))
-
-
-def _places(entry: Published) -> list[tuple[str, str | None]]:
-    """Paths and their revisions: `path`, then any other that the entry's class has."""
-    found = []
-    for name in ("path", *WITH_THE_FIRST):
-        if isinstance(path := getattr(entry, name, None), str):
-            found.append((path, entry.revision))
-    for field in type(entry).model_fields:
-        name = field.removesuffix(SUFFIX)
-        if name != field and isinstance(path := getattr(entry, name, None), str):
-            found.append((path, getattr(entry, field)))
-    return found
 
 
 def _look(

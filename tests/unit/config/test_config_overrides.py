@@ -17,13 +17,13 @@ def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> 
     values["overrides"] = {}
     values["experiments"]["ambiguous"]["arms"].append("dance_grpo")
     changes = {
-        "models": {"scenes": {"path": "/elsewhere"}},
+        "models": {"scenes": {"path": str(folder)}},
         "rewards": {"oracle": {"output": "strict"}},
         "arms": {"dance_grpo": {"advantage": {"clip": 4.0}}},
     }
     plain = config.resolve(values, folder)
     changed = config.resolve({**values, "overrides": changes}, folder)
-    elsewhere = {"path": "/elsewhere", "content": None}  # no folder of ours
+    elsewhere = {"path": str(folder), "content": None}  # no folder of ours
     assert changed.model == plain.model.model_copy(update=elsewhere)
     assert changed.rewards["oracle"].model_dump()["output"] == "strict"
     advantage = changed.arms["dance_grpo"].model_dump()["advantage"]
@@ -49,10 +49,10 @@ def test_noise_in_the_first_steps_is_for_arms_that_have_the_key(
 
 
 def test_overrides_at_smoke_scale_only(values: dict[str, Any], folder: Path) -> None:
-    smoke = {**values["smoke"], "overrides": {"models": {"scenes": {"resolution": 16}}}}
+    smoke = {**values["smoke"], "overrides": {"models": {"scenes": {"decode_pixels": 16}}}}
     values = {**values, "smoke": smoke}
-    assert config.resolve(values, folder).model.resolution == 24
-    assert config.resolve(values, folder, scale="smoke").model.resolution == 16
+    assert config.resolve(values, folder).model.decode_pixels == 2**20
+    assert config.resolve(values, folder, scale="smoke").model.decode_pixels == 16
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -227,6 +228,20 @@ def test_of_two_at_once_one_encodes(
         ]
         assert_equal(*(result.result() for result in results))
     assert sum(policy.runs for policy in policies) == 1
+
+
+def test_a_file_system_without_locks_has_entries_too(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lustre, some NFS: who comes second makes the same entry again."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    policy = tiny_policy(tiny_folder)
+    wanted = prompt_embeddings(policy, batch(CAPTIONS), tmp_path / "with")
+    monkeypatch.setattr(embeddings.fcntl, "flock", refuse)
+    assert_equal(prompt_embeddings(policy, batch(CAPTIONS), tmp_path / "without"), wanted)
 
 
 @pytest.mark.parametrize("kind", ["flux", "stable_diffusion_3", "wan t2v", "wan i2v"])

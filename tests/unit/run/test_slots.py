@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -191,3 +192,21 @@ def test_slots_are_given_back_at_the_end_of_the_block(tmp_path: Path) -> None:
         assert own == ["0"]
     with pytest.raises(UserError, match="needs 3 GPUs"), slots.taken(3, ["0"], tmp_path):
         pass
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slots would look taken for ever."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError) as caught, slots.taken(1, ["0", "1"], tmp_path / "locks"):
+        pass
+    assert str(caught.value) == (
+        f"{tmp_path / 'locks' / 'turn.lock'} cannot be locked (Function not implemented), so two"
+        " jobs could take one GPU: set TMPDIR to a folder on a file system with flock, such as one"
+        " of this machine's own"
+    )

@@ -76,7 +76,7 @@ def test_weights_to_fetch(large: Path) -> None:
     assert "accept the licence" not in "\n".join(verdict(large, GPU, token=True).todo)
 
 
-@pytest.mark.parametrize("index", ["{", '{"_class_name": "X", "vae": ["d", "V"]}', "[]"])
+@pytest.mark.parametrize("index", ["{", '{"_class_name": "FluxPipeline", "vae": ["d", "V"]}', "[]"])
 def test_a_model_in_part(index: str, tmp_path: Path) -> None:
     """What is broken or unknown is said; nothing fails."""
     folder = tmp_path / "pipeline"
@@ -176,18 +176,18 @@ _SCENES: dict[str, Any] = {
 
 
 def test_an_environment_of_its_own(tmp_path: Path) -> None:
-    file = with_environment(tmp_path, "apart")
-    assert verdict(file).summary == "needs the environment 'apart'"
-    unmade = [*OURS, Environment("apart", Path("apart.yaml"), made=False)]
+    file = with_environment(tmp_path, "hpsv2")
+    assert verdict(file).summary == "needs the environment 'hpsv2'"
+    unmade = [*OURS, Environment("hpsv2", Path("hpsv2.yaml"), made=False)]
     found = verdict(file, known=unmade)
     assert found.summary == "needs conda for oracle_strict"
     assert "--use-conda" in found.todo[0]
     with_conda = verdict(file, replace(SMALL, conda="/opt/conda/bin/conda"), known=unmade)
     assert with_conda.ready
-    assert "makes the environment 'apart' at its first use" in with_conda.notes[0]
-    made = [*OURS, Environment("apart", Path("apart.yaml"), made=True)]
+    assert "makes the environment 'hpsv2' at its first use" in with_conda.notes[0]
+    made = [*OURS, Environment("hpsv2", Path("hpsv2.yaml"), made=True)]
     assert verdict(file, known=made).ready
-    here = [*OURS, Environment("apart", Path("apart.yaml"), made=False, here=True)]
+    here = [*OURS, Environment("hpsv2", Path("hpsv2.yaml"), made=False, here=True)]
     found = verdict(file, known=here)
     assert found.ready
     assert "are installed here" in found.notes[0]

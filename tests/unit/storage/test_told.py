@@ -1,0 +1,44 @@
+"""What ends a command is told in one line, or is a fault of ours and keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import torch
+
+from bpgo.errors import UserError
+from bpgo.storage.files import told
+
+
+def no_memory() -> None:
+    torch.zeros(2**50)
+
+
+def no_number() -> None:
+    [0] * 2**60
+
+
+@pytest.mark.parametrize("fill", [no_memory, no_number])
+def test_a_full_memory(fill: object) -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        fill()  # type: ignore[operator]
+    message = told(caught.value)
+    assert message.startswith("the memory is full: lower what is held at once")
+    assert "rollout.batch_size" in message
+    assert len(message.splitlines()) == 1
+    assert len(message) < 700
+
+
+def test_a_full_disk_is_named_with_its_file() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "results/x.parquet")
+    assert told(error).startswith("results/x.parquet: No space left on device: free some space")
+
+
+def test_a_mistake_is_its_message() -> None:
+    assert told(UserError("mine.yaml: x: unknown key")) == "mine.yaml: x: unknown key"
+
+
+def test_a_fault_of_ours_is_raised_again() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        told(RuntimeError("shapes differ"))
