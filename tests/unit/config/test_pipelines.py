@@ -106,9 +106,9 @@ def test_clips_that_the_embedded_rewards_cannot_read(folder: Path) -> None:
     values = config.read_yaml(folder / "scenes_t2v.yaml")
     values = {key: value for key, value in values.items() if key not in config.WORKFLOW_OPTIONS}
     for key, value in {"resolution": 64, "frames": 9}.items():
-        change = {"models": {"scenes_t2v": {key: value}}}
+        change = {"scenes_t2v": {key: value}}
         assert f"model: {key}: {value} is not allowed: the reward" in refusal(
-            spoil(values, "overrides", change), folder
+            spoil(values, "overrides.models", change), folder
         )
 
 
