@@ -78,11 +78,12 @@ def load(
     Several files are laid over each other (`bpgo.config.overlays`); the first one's folder has the
     files that they name. `given` is what Snakemake's `--config` says beside them.
     """
-    first = files_of(configfile)[0]
+    first, *others = files_of(configfile)
     try:
         values = read_files(configfile, given)
         values = {key: value for key, value in values.items() if key not in WORKFLOW_OPTIONS}
-        return resolve(values, Path(first).parent, str(first), scale)
+        last = read_files(others[-1], given) if others else None
+        return resolve(values, Path(first).parent, str(first), scale, last=last)
     except UserError as error:
         raise located(error, configfile, scale, given) from None
 
@@ -93,13 +94,15 @@ def resolve(
     file: str = "config",
     scale: str = "full",
     whole: bool = True,
+    last: dict[str, Any] | None = None,
 ) -> Settings:
     """Check `values` and inline what they name from `folder`/{arms,models,rewards,prompts}.
 
     With `scale="smoke"` the values under the key `smoke` are laid over the others, as a further
     file would be. `overrides.{kind}.{name}` does the same to one named file, such as
     `overrides: {models: {flux1_dev: {path: /data/FLUX.1-dev}}}`; what is overridden in a file that
-    nothing uses is refused, but where `values` are not a `whole` configuration.
+    nothing uses is refused, but where `values` are not a `whole` configuration. Of files that are
+    laid over each other only what the `last` one overrides: it may leave out arms of those before.
 
     Raises:
         UserError: naming the key, the value, what is allowed and the file.
@@ -117,18 +120,11 @@ def resolve(
         name: _experiment(entry, arm_files, file, f"experiments.{name}")
         for name, entry in named(values.get("experiments"), "experiments", file).items()
     }
-    sweeps = {
-        name: validate(SweepSettings, entry, file, f"sweeps.{name}")
-        for name, entry in named(
-            optional(values.get("sweeps"), "sweeps", file), "sweeps", file
-        ).items()
-    }
+    sweeps = _sweeps(values, file)
     files = library(folder, overrides, file)
     for name in files.overrides.get("trust", {}):  # whether an arm has the rule or not
         rule = rule_values(name, files, file, f"overrides.trust.{name}")
         rule_settings(rule, f"{file}: overrides.trust.{name}", "")
-    for name, sweep in sweeps.items():
-        check_setting(name, sweep, file)
     arms = resolve_arms(experiments, sweeps, files, file)
     tune = tuning.checked(values.get("tune"), experiments, arms, folder, file)
     if tune is not None:
@@ -148,6 +144,30 @@ def resolve(
         "rewards": rewards,
     }
     settings = with_world_weights(validate(Settings, resolved, file), file)
+    check_model(settings.model, model_file)
+    _check(settings, arm_files, file)
+    if whole:  # at smoke scale fewer arms are run: what is overridden for all may be for others
+        if scale == "smoke":
+            overrides = optional(smoke.get("overrides"), "smoke.overrides", file)
+            last = None if last is None else last.get("smoke") or {}
+        files.check_used(_of_last(overrides, last), settings.training.learning_rates)
+    return settings
+
+
+def _sweeps(values: dict[str, Any], file: str) -> dict[str, SweepSettings]:
+    """The sweeps, each over a setting that an arm may have for itself."""
+    entries = named(optional(values.get("sweeps"), "sweeps", file), "sweeps", file)
+    found = {
+        name: validate(SweepSettings, entry, file, f"sweeps.{name}")
+        for name, entry in entries.items()
+    }
+    for name, sweep in found.items():
+        check_setting(name, sweep, file)
+    return found
+
+
+def _check(settings: Settings, arm_files: list[str], file: str) -> None:
+    """Rules that join several keys or files."""
     config_checks.check_sizes(settings, file)
     config_checks.check_analysis(settings, arm_files, file)
     config_checks.check_learning_rates(settings, arm_files, file)
@@ -158,16 +178,22 @@ def resolve(
     check_sweeps(settings, file)
     config_checks.check_kernels(settings, file)
     config_checks.check_guidance(settings, file)
-    check_model(settings.model, model_file)
     config_checks.check_embedded(settings, file)
-    if whole:  # at smoke scale fewer arms are run: what is overridden for all may be for others
-        own = (
-            overrides
-            if scale == "full"
-            else optional(smoke.get("overrides"), "smoke.overrides", file)
-        )
-        files.check_used(own, settings.training.learning_rates)
-    return settings
+
+
+def _of_last(overrides: dict[str, Any], last: dict[str, Any] | None) -> dict[str, Any]:
+    """The overrides, or of several files' those that the last one says and that stay."""
+    if last is None:
+        return overrides
+    said = last.get("overrides") or {}
+    return {
+        kind: {
+            name: change
+            for name, change in (said.get(kind) or {}).items()
+            if name in entries and isinstance(change, dict)
+        }
+        for kind, entries in overrides.items()
+    }
 
 
 def load_prompts(name: str, folder: Path) -> PromptSettings:

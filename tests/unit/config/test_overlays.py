@@ -193,3 +193,20 @@ def test_rules_and_the_search_follow_overlays(tmp_path: Path) -> None:
     assert load_rules(FILE)["bpgo"].k != 2.5
     found = load_search(FOLDER / "instrument.yaml", [FILE, mine]).settings.values()
     assert {settings.training.weight_decay for settings in found} == {0.5}
+
+
+def test_what_an_overlay_leaves_out_may_be_overridden_before_it(tmp_path: Path) -> None:
+    """SD3.5's file changes the arm flow_grpo, which a part need not run."""
+    base = FOLDER / "sd35_t2i.yaml"
+    part = "experiments: {pickscore: {arms: [grpo, bpgo], seeds: [1]}}\n"
+    for scale in ("full", "smoke"):
+        assert load([base, overlay(tmp_path, part)], scale).runs()
+    with pytest.raises(UserError) as caught:  # but what it says itself must act
+        load([base, overlay(tmp_path, part + "overrides: {arms: {flow_grpo: {clip_range: 1}}}\n")])
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'mine.yaml'}, line 2: overrides.arms.flow_grpo"), (
+        message
+    )
+    assert "cannot act" in message
+    taken = part + "overrides: {arms: {flow_grpo: null}}\n"
+    assert load([base, overlay(tmp_path, taken)]).arms.keys() == {"grpo", "bpgo"}
