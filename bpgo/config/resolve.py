@@ -116,15 +116,12 @@ def resolve(
         values = lay_over(values, smoke, file)
     overrides = optional(values.pop("overrides", None), "overrides", file)
     arm_files = sorted(path.stem for path in (folder / "arms").glob("*.yaml"))
+    entries = named(values.get("experiments"), "experiments", file).items()
     experiments = {
-        name: _experiment(entry, arm_files, file, f"experiments.{name}")
-        for name, entry in named(values.get("experiments"), "experiments", file).items()
+        name: _experiment(entry, arm_files, file, f"experiments.{name}") for name, entry in entries
     }
     sweeps = _sweeps(values, file)
-    files = library(folder, overrides, file)
-    for name in files.overrides.get("trust", {}):  # whether an arm has the rule or not
-        rule = rule_values(name, files, file, f"overrides.trust.{name}")
-        rule_settings(rule, f"{file}: overrides.trust.{name}", "")
+    files = _library(folder, overrides, file)
     arms = resolve_arms(experiments, sweeps, files, file)
     tune = tuning.checked(values.get("tune"), experiments, arms, folder, file)
     if tune is not None:
@@ -152,6 +149,15 @@ def resolve(
             last = None if last is None else last.get("smoke") or {}
         files.check_used(_of_last(overrides, last), settings.training.learning_rates)
     return settings
+
+
+def _library(folder: Path, overrides: dict[str, Any], file: str) -> Library:
+    """The named files; overridden trust rules are checked, whether an arm has them or not."""
+    files = library(folder, overrides, file)
+    for name in files.overrides.get("trust", {}):
+        rule = rule_values(name, files, file, f"overrides.trust.{name}")
+        rule_settings(rule, f"{file}: overrides.trust.{name}", "")
+    return files
 
 
 def _sweeps(values: dict[str, Any], file: str) -> dict[str, SweepSettings]:
