@@ -7,7 +7,6 @@ from pathlib import Path
 from bpgo.analysis.roles import reward_title
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
-from bpgo.rewards.shared.tokens import longest_prompt
 from bpgo.storage.tables import read_table
 
 Counts = dict[str, dict[str, dict[str, list[int]]]]  # experiment, reward, split: cut, all
@@ -30,7 +29,7 @@ def count_cut(settings: Settings, root: Path) -> Counts:
                 prompts = table.drop_duplicates(["reward", "prompt_id"])
                 for reward, rows in prompts.groupby("reward") if "cut" in prompts else ():
                     known = str(reward) in settings.rewards_of(name)
-                    if known and longest_prompt(settings, str(reward)) is not None:
+                    if known and settings.longest_prompt(str(reward)) is not None:
                         counts = found.setdefault(name, {}).setdefault(str(reward), {})
                         counts[split] = [int(rows["cut"].sum()), len(rows)]
     return found
@@ -47,7 +46,7 @@ def say_cut(settings: Settings, counts: Counts) -> list[str]:
                 )
                 said.append(
                     f"{reward_title(settings, reward)} reads at most"
-                    f" {longest_prompt(settings, reward)} tokens of a prompt: of {many} it read"
+                    f" {settings.longest_prompt(reward)} tokens of a prompt: of {many} it read"
                     " only the beginning."
                 )
     return list(dict.fromkeys(said))

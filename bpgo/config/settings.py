@@ -355,6 +355,11 @@ class Settings(Strict):
         inner = [name for model in models for name in self.rewards[model].inner_names()]
         return {name: self.rewards[name] for name in [*models, *inner]}
 
+    def longest_prompt(self, name: str) -> int | None:
+        """The most tokens that reward `name`, its parts and inner rewards read; None: no bound."""
+        limits = [entry.longest_prompt() for entry in self.settings_of([name]).values()]
+        return min((most for most in limits if most is not None), default=None)
+
     def digest(self) -> str:
         """Digest of the whole configuration."""
         return text_digest(self.canonical())

@@ -15,13 +15,6 @@ from bpgo.storage import hub
 CLIP_TOKENS = 77  # CLIP's longest text
 
 
-def longest_prompt(settings: Settings, name: str) -> int | None:
-    """The most tokens that the reward `name`, its parts and inner rewards read; None: no bound."""
-    entries = settings.settings_of([name]).values()
-    limits = [most for entry in entries if (most := entry.longest_prompt()) is not None]
-    return min(limits, default=None)
-
-
 def cut_texts(settings: Settings, name: str, texts: list[str]) -> list[bool]:
     """Whether the reward `name`, a part or an inner reward of it reads each text only in part.
 

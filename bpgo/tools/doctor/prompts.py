@@ -5,7 +5,7 @@ from __future__ import annotations
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.prompts.sets import load_prompt_set
-from bpgo.rewards.shared.tokens import cut_texts, longest_prompt
+from bpgo.rewards.shared.tokens import cut_texts
 
 
 def cut_notes(settings: Settings, prompts_here: bool) -> list[str]:
@@ -16,7 +16,7 @@ def cut_notes(settings: Settings, prompts_here: bool) -> list[str]:
         prompts_here: whether the prompts are on this machine; nothing is fetched for this.
     """
     rewards = [name for entry in settings.experiments for name in settings.rewards_of(entry)]
-    limits = {name: longest_prompt(settings, name) for name in settings.models_of(rewards)}
+    limits = {name: settings.longest_prompt(name) for name in settings.models_of(rewards)}
     limited = {name: most for name, most in limits.items() if most is not None}
     if not limited:
         return []

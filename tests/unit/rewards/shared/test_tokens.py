@@ -16,7 +16,7 @@ from bpgo.config.settings import RewardSettings, Settings
 from bpgo.errors import UserError
 from bpgo.records import Samples
 from bpgo.rewards import load_reward
-from bpgo.rewards.shared.tokens import cut_texts, longest_prompt
+from bpgo.rewards.shared.tokens import cut_texts
 from bpgo.rewards.weighted_sum import WeightedSumSettings
 from bpgo.tools.doctor.prompts import cut_notes
 
@@ -70,10 +70,10 @@ def test_what_lies_behind_the_end_is_not_read(name: str, settings: Settings) -> 
 
 def test_of_a_sum_the_shortest_counts(settings: Settings) -> None:
     texts = ["a " * 34, "a " * 33]
-    assert longest_prompt(settings, "both") == 35
+    assert settings.longest_prompt("both") == 35
     assert cut_texts(settings, "both", texts) == [True, False]
     assert cut_texts(settings, "clip_score", texts) == [False, False]
-    assert longest_prompt(settings, "aesthetic") is None
+    assert settings.longest_prompt("aesthetic") is None
     assert cut_texts(settings, "aesthetic", texts) == [False, False]
 
 
