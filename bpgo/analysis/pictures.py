@@ -11,7 +11,7 @@ from PIL import Image
 
 from bpgo.analysis import FIGURES
 from bpgo.analysis.figures import style
-from bpgo.analysis.figures.make import CAPTIONS, DATA
+from bpgo.analysis.figures.make import DATA, caption_of
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 
@@ -55,7 +55,7 @@ def drawn_figures(
             continue
         parts = {part: drawn if part == "differences" else frames[part] for part in DATA[name]}
         data = tuple((f"{part}.csv", csv_uri(frame)) for part, frame in parts.items())
-        pictures.append(Picture(name, CAPTIONS[name], file_uri(path), data))
+        pictures.append(Picture(name, caption_of(name, frames), file_uri(path), data))
     return pictures, empty
 
 

@@ -46,8 +46,8 @@ DATA = {
 
 # What each figure shows, for the report; workflow/report/*.rst says the same to `--report`.
 CAPTIONS = {
-    "training_reward": "Training reward against iteration. Left: on the training rollouts, relative"
-    " to the base policy on the same prompts (thick: running mean; thin: each iteration, of"
+    "training_reward": "Training reward against iteration. Left: on the training rollouts,"
+    " {rollouts} (thick: running mean; thin: each iteration, of"
     " the reference arm and BPGO). Right: the same reward on fixed held-out prompts and noise."
     " Mean over seeds, band: interval. Grey: arms of other families.",
     "curves": "Scores that train nothing, against iteration, on fixed held-out prompts: paired gain"
@@ -81,6 +81,21 @@ CAPTIONS = {
     " arm at the end of training, by reward. Bars: intervals that hold for all arms at once; grey:"
     " the arm's own value.",
 }
+
+
+# The base of curves on rollouts: where the calibration knows every training prompt, and where not.
+ROLLOUTS = {
+    True: "relative to the base policy on the same prompts",
+    False: "relative to the base policy's mean over the prompts that the calibration knows; these"
+    " are not all, so the curves hold the chance of which prompts an iteration drew",
+}
+
+
+def caption_of(name: str, frames: dict[str, pd.DataFrame]) -> str:
+    """What a figure of these statistics shows."""
+    training = frames["training"]
+    adjusted = bool(len(training) and training["adjusted"].all())
+    return CAPTIONS[name].format(rollouts=ROLLOUTS[adjusted])
 
 
 def make_figures(

@@ -47,6 +47,10 @@ class Interval(NamedTuple):
     low: Floats
     high: Floats
 
+    def within(self, least: float, most: float) -> Interval:
+        """The same for a number that cannot lie outside these bounds; nor can the limits then."""
+        return Interval(self.mean, *(np.clip(end, least, most) for end in self[1:]))
+
 
 def check_finite(values: Floats, what: str) -> None:
     """Raise `UserError` naming `what` if any value is NaN or infinite."""

@@ -41,6 +41,8 @@ MEASURES = {
     "seconds": ("Time per iteration", "s", False),
 }
 
+NO_LESS = ("oscillation", "seconds")  # than zero
+
 
 def training_curves(settings: Settings, data: Collected) -> pd.DataFrame:
     """Per (experiment, arm, seed, iteration): `gain` of the training reward, `smooth`, `adjusted`.
@@ -218,7 +220,8 @@ def summarize(settings: Settings, runs: pd.DataFrame, bootstrap: Bootstrap) -> p
 
     `difference` is arm minus reference over shared seeds, by repeated measures; for `seconds` it is
     the ratio, by their logarithms. `difference_low` and `_high` hold for one difference,
-    `simultaneous_low` and `_high` for all arms of an experiment at once.
+    `simultaneous_low` and `_high` for all arms of an experiment at once. No limit lies where its
+    number cannot: below zero, or beyond the last iteration.
     """
     rows = []
     reference = settings.analysis.reference_arm
@@ -230,6 +233,7 @@ def summarize(settings: Settings, runs: pd.DataFrame, bootstrap: Bootstrap) -> p
         for arm in arms:
             own = table[arm].dropna()
             level = bootstrap.mean(own.to_numpy()[:, None], f"{measure} of {arm}")
+            level = level.within(*_bounds(settings, str(measure)))
             row = {
                 "experiment": experiment,
                 "arm": arm,
@@ -249,12 +253,22 @@ def summarize(settings: Settings, runs: pd.DataFrame, bootstrap: Bootstrap) -> p
                     gap.interval(settings.analysis.confidence, k) for k in (1, number)
                 )
                 values = [*alone, *together[1:]]
+                if measure == "steps_to_threshold":
+                    last = settings.training.iterations
+                    values = [np.clip(value, -last, last) for value in values]
                 if measure == "seconds":
                     values = [np.exp(value) for value in values]
                 names = ("difference", *LIMITS)
                 row |= dict(zip(names, map(float, values), strict=True)) | {"df": gap.df}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _bounds(settings: Settings, measure: str) -> tuple[float, float]:
+    """Where a level of a measure can lie."""
+    if measure == "steps_to_threshold":
+        return 0.0, float(settings.training.iterations)
+    return (0.0 if measure in NO_LESS else -np.inf), np.inf
 
 
 def _repeated(settings: Settings, table: pd.DataFrame, measure: str) -> RepeatedMeasures:

@@ -48,7 +48,7 @@ def differences(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd.
                 pairs.append((first, second))
         checks = bootstrap.means([change.mean(axis=2) for change in changes])
         better = [((change > 0) + 0.5 * (change == 0)).mean(axis=2) for change in changes]
-        odds = bootstrap.means(better)
+        odds = [share.within(0.0, 1.0) for share in bootstrap.means(better)]
         for pair, change, check, share in zip(pairs, changes, checks, odds, strict=True):
             contrast = measures.contrast(*pair)
             rows += _both_directions(settings, scores, reward, pair, contrast, change, check, share)

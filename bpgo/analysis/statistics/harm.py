@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from bpgo.analysis.roles import main_metric
-from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats, Interval
+from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats
 from bpgo.analysis.statistics.convergence import SHARE_OF_GAIN, first_reach
 from bpgo.analysis.statistics.courses import Course, courses_of
 from bpgo.analysis.statistics.data import Scores
@@ -123,8 +123,7 @@ def _rows(
     for (arm, own), level in zip(runs.items(), levels, strict=True):
         row: Row = {"experiment": experiment, "arm": arm, "measure": name}
         row |= {"n_seeds": len(own), "n_runs": found.of.get(arm, len(own))}
-        ends = np.clip([level.low, level.high], *MEASURES[name].bounds)
-        row |= named("", "mean", Interval(level.mean, *ends))
+        row |= named("", "mean", level.within(*MEASURES[name].bounds))
         for label, other in (
             ("reference", settings.analysis.reference_arm),
             ("base", BASE_ARM),

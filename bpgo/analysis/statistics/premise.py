@@ -209,7 +209,7 @@ def _correlations(
         ]
         known = np.array([value for value in found if np.isfinite(value)])
         if len(known):
-            interval = bootstrap.mean(known[:, None], f"{measure} with {name}")
+            interval = bootstrap.mean(known[:, None], f"{measure} with {name}").within(-1.0, 1.0)
             counts = {"n_seeds": len(known), "n_groups": len(groups)}
             rows.append({"reads": name, **counts, **_plain(interval)})
     return rows
@@ -222,6 +222,8 @@ def _by_weight(groups: pd.DataFrame, measure: str, bootstrap: Bootstrap) -> list
     rows = []
     for index, part in per_seed.groupby(level=0):
         interval = bootstrap.mean(part[measure].to_numpy()[:, None], "trust")
+        if measure == "gamma":  # a correlation
+            interval = interval.within(-1.0, 1.0)
         rows.append(
             {
                 "bin": index,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bpgo.analysis import FIGURES, grids
 from bpgo.analysis.figures import style
-from bpgo.analysis.figures.make import CAPTIONS, DRAW, make_figures
+from bpgo.analysis.figures.make import CAPTIONS, DRAW, caption_of, make_figures
 from bpgo.analysis.grids import choose_prompts, make_grids
 from bpgo.analysis.report import make_report
 from bpgo.analysis.run_facts import facts
@@ -171,6 +171,19 @@ def test_every_figure_has_both_forms_and_a_caption(figures):
     expected = {f"{name}.{suffix}" for name in FIGURES for suffix in ("pdf", "png")}
     assert {path.name for path in figures.iterdir()} == expected
     assert set(CAPTIONS) == set(DRAW) == set(FIGURES)
+
+
+def test_the_caption_says_what_rollouts_are_relative_to():
+    """In the default the calibration knows half of the training prompts."""
+    frames = {"training": pd.DataFrame({"adjusted": [True, True]})}
+    assert "relative to the base policy on the same prompts" in caption_of(
+        "training_reward", frames
+    )
+    frames = {"training": pd.DataFrame({"adjusted": [True, False]})}
+    said = caption_of("training_reward", frames)
+    assert "on the same prompts" not in said
+    assert "the curves hold the chance of which prompts an iteration drew" in said
+    assert caption_of("curves", frames) == CAPTIONS["curves"]
 
 
 def test_figures_are_equal_when_made_twice(settings, frames, figures, tmp_path):
