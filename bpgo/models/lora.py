@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,17 +82,40 @@ def trainable(transformer: Any) -> dict[str, Tensor]:
 
 
 def save_lora(transformer: Any, folder: Path, pipeline: str) -> None:
-    """Write the adapter as `pipeline`, a class of diffusers, reads it."""
+    """Write the adapter as `pipeline`, a class of diffusers, reads it.
+
+    Equal weights give equal bytes, in any process.
+    """
     import diffusers
     from peft.utils import get_peft_model_state_dict
 
     folder.mkdir(parents=True, exist_ok=True)
-    # Without its configuration the file would be read with alpha = rank.
+    # Without its configuration the file would be read with alpha = rank. In it peft has sets, whose
+    # order differs from process to process.
+    values = transformer.peft_config["default"].to_dict()
+    values = {name: sorted(v) if isinstance(v, set) else v for name, v in values.items()}
     getattr(diffusers, pipeline).save_lora_weights(
         folder,
         transformer_lora_layers=get_peft_model_state_dict(transformer),
-        transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
+        transformer_lora_adapter_metadata=values,
     )
+    _sort_metadata(folder / LORA_WEIGHTS)
+
+
+def _sort_metadata(file: Path) -> None:
+    """Put the texts in a safetensors file's header, which it writes in any order, into theirs.
+
+    The header is JSON after 8 bytes with its length (the format's description in the repository
+    huggingface/safetensors); blanks at its end count.
+    """
+    with file.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+        header = {"__metadata__": dict(sorted(header.pop("__metadata__", {}).items())), **header}
+        content = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(content) <= length:
+            opened.seek(8)
+            opened.write(content.ljust(length))
 
 
 def save_full(transformer: Any, folder: Path) -> None:
