@@ -36,7 +36,8 @@ class PromptFileSettings(Published):
     ambiguity_column: str | None = None  # of a field from 0 (specified) to 1 (open)
     # Image to video: a field with the path of an image, from the file's own folder or absolute.
     first_frame_column: str | None = None
-    images: str | None = Field(default=None, exclude_if=lambda each: each is None)  # their digest
+    # Digest of the first frames; `resolve` reads it.
+    images: str | None = Field(default=None, exclude_if=lambda each: each is None)
 
     def locate(self, what: str) -> Path:
         """The file on this machine, fetched if need be, its digest checked (`UserError`)."""
