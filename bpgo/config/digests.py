@@ -15,6 +15,9 @@ NO_RESULT = ("title", "source", "batch_size", "gradient_checkpointing", "offload
 JUDGING = ("evaluation_schedule", "evaluation_flow_shift")
 # Keys of `evaluation` that decide no sample that is scored.
 MEASURED = ("divergence_prompts", "diversity_prompts", "diversity_samples")
+REMEMBERED = 1000  # records, of which `_PLAIN` holds the plain form
+# With the record itself, so that no other one gets its place in memory.
+_PLAIN: dict[tuple[int, tuple[str, ...]], tuple[BaseModel, Any]] = {}
 
 
 def digest_of(*parts: Any, without: tuple[str, ...] = ()) -> str:
@@ -23,9 +26,17 @@ def digest_of(*parts: Any, without: tuple[str, ...] = ()) -> str:
 
 
 def _plain(value: Any, without: tuple[str, ...]) -> Any:
-    """Plain JSON without some keys."""
+    """Plain JSON without some keys.
+
+    Records are frozen and stand in the digests of many jobs: each is made plain once.
+    """
     if isinstance(value, BaseModel):
-        return _plain(value.model_dump(mode="json"), without)
+        key = (id(value), without)
+        if key not in _PLAIN:
+            if len(_PLAIN) >= REMEMBERED:
+                _PLAIN.clear()
+            _PLAIN[key] = value, _plain(value.model_dump(mode="json"), without)
+        return _PLAIN[key][1]
     if isinstance(value, dict):
         return {k: _plain(v, without) for k, v in value.items() if k not in without}
     return [_plain(v, without) for v in value] if isinstance(value, (list, tuple)) else value

@@ -141,6 +141,7 @@ shell.prefix(
 )
 
 
+@cache
 def settings_path(root):
     """Where the resolved settings of `root` lie: named by their digest, never overwritten."""
     if root in REBUILT:

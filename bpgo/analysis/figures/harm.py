@@ -75,6 +75,8 @@ def _courses(
 
 def _mark_turns(axes: Axes, part: pd.DataFrame, turning: pd.DataFrame, row: Shown) -> None:
     """A ring where the main metric of an arm turns, if it does."""
+    if turning.empty:  # the main metric is a training reward, or no arm was followed
+        return
     turned = turning[(turning["experiment"] == row.experiment) & turning["turned"]]
     for arm, iteration in zip(turned["arm"], turned["iteration"], strict=True):
         point = part[(part["arm"] == arm) & (part["iteration"] == iteration)]

@@ -9,6 +9,8 @@ from shipped_arms import NAMES
 
 from bpgo.config import jobs
 from bpgo.config import resolve as config
+from bpgo.config.digests import REMEMBERED, digest_of
+from bpgo.config.model import LoraSettings
 from bpgo.config.runs import Run, Sampler
 from bpgo.config.settings import MAIN, Settings
 from bpgo.registry import load_arm_class, load_prompts_class
@@ -149,3 +151,15 @@ def test_the_base_policys_samples_are_no_experiments() -> None:
         assert jobs.sample_digest(settings, first) == jobs.sample_digest(settings, second)
     other = Run("ambiguous", "base", 2)
     assert jobs.sample_digest(settings, BASE) != jobs.sample_digest(settings, other)
+
+
+def test_a_digest_hears_of_a_record_at_the_place_of_another() -> None:
+    """What is remembered of records is of these records, also where memory is used again."""
+
+    def digest(alpha: float) -> str:
+        return digest_of(LoraSettings(alpha=alpha))
+
+    values = [1.0 + number / 10_000 for number in range(2 * REMEMBERED)]
+    first = [digest(value) for value in values]
+    assert len(set(first)) == len(values)
+    assert [digest(value) for value in values[:50]] == first[:50]

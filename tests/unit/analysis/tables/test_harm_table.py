@@ -105,6 +105,14 @@ def test_what_stored_scores_lack_is_left_out(settings, collected, tmp_path):
     ]
 
 
+def test_a_main_metric_without_turning_points_has_its_figure(settings, measured):
+    """As where it is the training reward itself."""
+    frames = dict(measured[0])
+    frames["turning"] = frames["turning"].iloc[:0, :0]
+    figure = DRAW["path"](settings, frames)
+    assert len(figure.axes) == 2
+
+
 def test_figures_have_a_panel_a_measure(settings, measured):
     figure = DRAW["path"](settings, measured[0])
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
