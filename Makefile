@@ -16,6 +16,10 @@ export BPGO_CONDA_TOOLS ?= $(abspath $(wildcard ../shared/tools/conda))
 # Targets stand first: --configfile takes every word that follows it. At its end Snakemake names the
 # report and what was drawn, in the folder that its configuration says.
 snakemake = $(BIN)/snakemake $(1) --cores $(CORES) $(SNAKEMAKE_OPTIONS)
+# Snakemake makes a cache below the home folder; without one that can be written, it gets this one.
+ifneq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo yes),yes)
+export XDG_CACHE_HOME ?= $(abspath .snakemake/cache)
+endif
 results smoke video: export BPGO_MAKE = $@  # so that messages say how the call goes on
 PINS := pyproject.toml constraints.txt
 

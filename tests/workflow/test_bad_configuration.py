@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Workspace
+from harness import REPOSITORY, Workspace, run_forked
 
 Values = dict[str, Any]
 
@@ -101,6 +102,15 @@ def test_one_mistake_leaves_existing_results_alone(workspace: Workspace) -> None
     workspace.edit(unknown_key)
     assert workspace.snakemake().code != 0
     assert kept.read_text() == "kept"
+
+
+def test_a_clone_whose_path_snakemake_takes_for_wildcards(tmp_path: Path) -> None:
+    place = tmp_path / "a{root}{0}"
+    place.symlink_to(REPOSITORY, target_is_directory=True)
+    words = ["--snakefile", str(place / "Snakefile"), "--directory", str(tmp_path)]
+    outcome = run_forked("snakemake", [*words, "--cores", "1", "--dry-run"])
+    assert outcome.code != 0
+    assert_one_error(outcome.text, [f"the clone's path, '{place}', holds a brace"])
 
 
 def assert_one_error(text: str, expected: list[str]) -> None:

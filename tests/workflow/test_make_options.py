@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 
@@ -29,6 +30,26 @@ def test_a_configuration_does_not_swallow_the_target(target: str) -> None:
     words = called(target, "--configfile a.yaml b.yaml")
     assert words[0] == target
     assert words[words.index("--configfile") + 1 :] == ["a.yaml", "b.yaml"]
+
+
+@pytest.mark.parametrize("home", ["/nowhere/at/all", "/dev/null", None])
+def test_without_a_home_folder_snakemake_has_a_cache(home: str | None) -> None:
+    """It makes one below the home folder, before it reads the workflow."""
+    place = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
+    place.pop("HOME")
+    words = ["make", "-s", "--eval", "shown: ; @echo $$XDG_CACHE_HOME", "shown"]
+    found = {
+        here: subprocess.run(
+            words,
+            cwd=REPOSITORY,
+            env=place | ({} if here is None else {"HOME": here}),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for here in (home, str(REPOSITORY))
+    }
+    assert found == {home: str(REPOSITORY / ".snakemake" / "cache"), str(REPOSITORY): ""}
 
 
 def test_results_has_no_target() -> None:

@@ -62,7 +62,12 @@ def fail(message):
 
 
 def check_options():
-    """The workflow's own options."""
+    """The workflow's own options, and where it lies."""
+    if re.search("[{}]", str(workflow.basedir)):
+        fail(
+            f"the clone's path, '{workflow.basedir}', holds a brace, which Snakemake takes for a"
+            " wildcard: rename that folder, or put the clone elsewhere"
+        )
     if not re.fullmatch(r"results(/(?!reference)[a-z0-9_]+)*", ROOT):
         fail(f"root: '{ROOT}' is not allowed: it must be results or a folder of your own below it")
     for name, value in {"allow_mixed": ALLOW_MIXED, "warm": WARM}.items():

@@ -50,7 +50,11 @@ def examine(configfile: Files = ()) -> Examination:
     """Ask this machine. `configfile`: of one configuration; by default all in config/."""
     from huggingface_hub import constants, get_token
 
-    root, token = repository_root(), get_token() is not None
+    root = repository_root()
+    try:
+        token = get_token() is not None
+    except OSError:  # no home folder in which one could be
+        token = False
     machine = this_machine(Path("results"), Path(constants.HF_HUB_CACHE))
     installed, known = packages(machine.torch), environments(root)
     default = config.default_configfile()
