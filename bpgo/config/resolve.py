@@ -107,9 +107,7 @@ def resolve(
     Raises:
         UserError: naming the key, the value, what is allowed and the file.
     """
-    for key in values:
-        if key not in KEYS:
-            raise UserError(unknown_key(file, str(key), str(key), [*KEYS, *WORKFLOW_OPTIONS]))
+    _check_keys(values, file)
     values = dict(values)
     smoke = optional(values.pop("smoke", None), "smoke", file)
     if scale == "smoke":
@@ -149,6 +147,12 @@ def resolve(
             last = None if last is None else last.get("smoke") or {}
         files.check_used(_of_last(overrides, last), settings.training.learning_rates)
     return settings
+
+
+def _check_keys(values: dict[str, Any], file: str) -> None:
+    for key in values:
+        if key not in KEYS:
+            raise UserError(unknown_key(file, str(key), str(key), [*KEYS, *WORKFLOW_OPTIONS]))
 
 
 def _library(folder: Path, overrides: dict[str, Any], file: str) -> Library:
