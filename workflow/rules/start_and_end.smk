@@ -1,12 +1,18 @@
 """What a call of Snakemake does before its first job and after its last."""
 
 import signal
+from collections import Counter
 
 from bpgo.analysis.same_code import refuse_mixed
 from bpgo.run.code import code_of, digest_of_code
+from bpgo.run.run_results import result_of, seconds_before, share_of
 from bpgo.run.warm import folder as warm_folder
+from bpgo.run.watch import TimeLeft, Watch
 from bpgo.run.workflow_lock import hold, let_go, remove_stale_locks
 from bpgo.storage.files import read_json
+from snakemake.logging import logger as snakemake_logger
+
+WATCH = []  # what shows this call, while its jobs run
 
 
 def missing_runs():
@@ -66,6 +72,34 @@ def start_warm():
         print(f"no warm start, each job imports all by itself: {error}", file=sys.stderr)
 
 
+def watched():
+    """What `make` shows of this call: what runs now, the time left, each finished run's result.
+
+    None where Snakemake was called by hand, or asked to say more.
+    """
+    quiet = not os.getenv("BPGO_MAKE") or workflow.output_settings.verbose or workflow.touch
+    if quiet or not workflow.is_main_process:
+        return None
+    roots = set(OWN) & roots_of_jobs()
+    before = [seconds_before(root) for root in roots]
+    rules = {rule for each in before for rule in each}
+    times = {rule: [s for each in before for s in each.get(rule, [])] for rule in rules}
+    planned = Counter(job.rule.name for job in workflow.dag.needrun_jobs())
+    watch = Watch(
+        TimeLeft(planned, times),
+        lambda rule, words: result_of(rule, words, settings_of),
+        lambda rule, words: share_of(rule, words, settings_of),
+    )
+    watch.follow(snakemake_logger)
+    return watch
+
+
+def end_watch():
+    """Before the last lines of the call."""
+    if WATCH:
+        WATCH.pop().end()
+
+
 # A closed terminal ends Snakemake as Ctrl-C does: it waits for its jobs and takes its lock away.
 if workflow.is_main_process and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
     signal.signal(signal.SIGHUP, signal.default_int_handler)
@@ -83,14 +117,18 @@ onstart:
     if ALLOCATOR_PROBLEM and workflow.is_main_process:
         print(ALLOCATOR_PROBLEM, file=sys.stderr)
     start_warm()
+    if watch := watched():
+        WATCH.append(watch)
 
 
 onerror:
+    end_watch()
     let_go(Path(".snakemake"))
     warm_folder.close_folder()
 
 
 onsuccess:
+    end_watch()
     let_go(Path(".snakemake"))
     warm_folder.close_folder()
     for root in sorted({*OWN, *REBUILT} & roots_of_jobs()):
