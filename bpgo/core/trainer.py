@@ -31,6 +31,7 @@ from bpgo.run.folder import RowLog, RunLogs, lock, logged_iterations, on_stop_si
 from bpgo.run.optimizer import make_optimizer
 from bpgo.run.processes import Processes, check_parts
 from bpgo.run.sharding import ShardedModel, local_size
+from bpgo.run.shown import ShownSamples
 from bpgo.storage.files import atomic_directory
 
 
@@ -107,6 +108,7 @@ class Trainer:
             self.sharded is not None,
         )
         self.wall_seconds = 0.0
+        self.shown: ShownSamples | None = None  # of the iteration, where some are looked at
         self.clock: Callable[[], float] = self._wall_clock  # the benchmark sets another
         self._stop_requested = False
 
@@ -138,7 +140,7 @@ class Trainer:
                     entry = self.iterate(iteration, logs.rows if logs else None)
                 with self.processes.together():
                     if logs:
-                        logs.write(entry)
+                        logs.write(entry, self.shown)
                 self._keep(iteration, logs)
 
     def iterate(self, iteration: int, rows: RowLog | None = None) -> dict[str, Any]:
@@ -299,9 +301,16 @@ class Trainer:
         return nullcontext() if name is None else self.averages[name].swapped()
 
     def _score(self, iteration: int, batch: Rollout, chosen: PromptBatch) -> Scored:
+        looked_at = self.processes.main and iteration in (1, *self.settings.training.stages())
+        group = self.settings.rollout.group_size
+        self.shown = ShownSamples(chosen.texts, group) if looked_at else None
+
         def decode(latents: Tensor) -> Tensor:
             with self._memory(f"decoding in iteration {iteration}", gradient=False):
-                return self.policy.decode(latents)
+                pixels = self.policy.decode(latents)
+            if self.shown is not None:
+                self.shown.see(pixels)
+            return pixels
 
         try:
             found = score_batch(

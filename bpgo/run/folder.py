@@ -17,6 +17,8 @@ from torch import Tensor
 from bpgo.errors import UserError
 from bpgo.records import AdvantageResult, PromptBatch, WeightedAdvantage
 from bpgo.run.progress import MetricsLog, Progress, reopen, whole_iterations
+from bpgo.run.shown import ShownSamples
+from bpgo.run.wandb_log import wandb_log
 from bpgo.storage.files import disk_explained, remove_parts
 from bpgo.storage.locks import take
 
@@ -123,6 +125,7 @@ class RunLogs:
         self.metrics = MetricsLog(folder, done)
         self.rows = RowLog(folder / ROWS, done)
         self.progress = Progress(title, total, done)
+        self.wandb = wandb_log(title, folder, self.progress.say)
         self._notes = notes
 
     def __enter__(self) -> Self:
@@ -135,15 +138,20 @@ class RunLogs:
         self.progress.__exit__(*error)
         self.metrics.close()
         self.rows.close()
+        if self.wandb is not None:
+            self.wandb.close()
 
     def sync(self) -> None:
         """Have all lines on the disk, before a checkpoint counts on them."""
         self.metrics.sync()
         self.rows.sync()
 
-    def write(self, entry: dict[str, Any]) -> None:
-        """One finished iteration."""
-        self.metrics.write(entry)
+    def write(self, entry: dict[str, Any], shown: ShownSamples | None = None) -> None:
+        """One finished iteration, and some of its samples."""
+        png = shown.png() if shown is not None and shown.kept else None
+        self.metrics.write(entry, png)
+        if self.wandb is not None:
+            self.wandb.write(entry, png)
         self.progress.step(entry["iteration"], f"reward {entry['reward_mean']:.3f}")
 
 

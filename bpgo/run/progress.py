@@ -28,14 +28,14 @@ class MetricsLog:
         self._file = reopen(self.path, finished)
         self._events = EventFileWriter(str(folder / "tensorboard"))
 
-    def write(self, entry: dict[str, Any]) -> None:
-        """Append one iteration."""
+    def write(self, entry: dict[str, Any], png: bytes | None = None) -> None:
+        """Append one iteration; `png` is a picture of its samples, for TensorBoard alone."""
         with disk_explained(self.path):
             self._file.write(json.dumps(entry) + "\n")
             self._file.flush()
-        self._write_event(entry)
+        self._write_event(entry, png)
 
-    def _write_event(self, entry: dict[str, Any]) -> None:
+    def _write_event(self, entry: dict[str, Any], png: bytes | None) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -44,6 +44,13 @@ class MetricsLog:
             for name, value in entry.items()
             if isinstance(value, (int, float)) and name != "iteration"
         ]
+        if png is not None:
+            # Width and height stand in a PNG's header, big-endian.
+            width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
+            picture = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=png
+            )
+            values.append(Summary.Value(tag="samples", image=picture))
         event = Event(wall_time=time.time(), step=entry["iteration"], summary=Summary(value=values))
         self._events.add_event(event)
 

@@ -105,6 +105,17 @@ def test_what_a_run_leaves(root: Path) -> None:
     assert (root / "embeddings").is_dir()
 
 
+def test_tensorboard_shows_samples_at_the_start_and_of_each_kept_policy(
+    root: Path, settings: Settings
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(root / "runs" / "bpgo" / "tensorboard"))
+    found.Reload()
+    steps = [image.step for image in found.Images("samples")]
+    assert steps == sorted({1, *settings.training.stages()})
+
+
 def test_metrics(root: Path) -> None:
     table = pd.read_parquet(root / "runs" / "bpgo" / "metrics.parquet")
     assert set(table.columns) >= METRICS
