@@ -169,4 +169,12 @@ def _read_index(samples: Path) -> pd.DataFrame:
     for column in [*KEYS, "text", "path"]:
         if column not in index:
             raise UserError(f"{path}: has no column '{column}'; run `sample` again")
+        if index[column].isna().any():
+            row = int(index[column].isna().to_numpy().argmax()) + 1
+            raise UserError(f"{path}: row {row} has no {column}; run `sample` again")
+    twice = index.duplicated(list(KEYS))
+    if twice.any():
+        first = index[twice].iloc[0]
+        what = ", ".join(f"{key} {first[key]}" for key in KEYS)
+        raise UserError(f"{path}: has {what} twice; run `sample` again")
     return index

@@ -30,6 +30,7 @@ REMEDIES = {
 }
 
 
+NOT_AS_MEANT = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 # What torch says of memory that it cannot have.
 MEMORY_SIGNS = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -99,12 +100,16 @@ def disk_explained(path: Path) -> Iterator[None]:
 def told(error: Exception) -> str:
     """The message of a user's mistake, of a disk that is full, closed or broken, of full memory.
 
+    So is that of a folder in the place of a file, and the other way round, or of nothing there.
+
     Any other error is raised again.
     """
     if isinstance(error, UserError):
         return str(error)
     if (reason := _disk_problem(error)) is not None:
         return f"{getattr(error, 'filename', None) or 'a file'}: {reason}"
+    if isinstance(error, NOT_AS_MEANT) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in MEMORY_SIGNS):
         return (
             "the memory is full: lower what is held at once (rollout.group_size,"

@@ -165,6 +165,21 @@ def test_images_of_several_sizes_are_scored_one_by_one(
     assert f"{spoilt / index.path[1]}: is 24 x 17 pixels" in message
 
 
+def test_an_index_whose_rows_are_damaged(settings: Settings, spoilt: Path, tmp_path: Path) -> None:
+    """Twice scored, a sample counts twice; without a text no reward reads it."""
+    path = spoilt / "index.parquet"
+    index = pd.read_parquet(path)
+    cases = {
+        "twice; run `sample` again": pd.concat([index, index[2:3]]),
+        "row 3 has no text": index.assign(text=index.text.where(index.index != 2)),
+    }
+    for wanted, damaged in cases.items():
+        damaged.to_parquet(path, index=False)
+        message = refusal(settings, spoilt, tmp_path)
+        assert wanted in message
+        assert str(path) in message
+
+
 def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path: Path) -> None:
     path = spoilt / "index.parquet"
     pd.read_parquet(path).drop(columns="path").to_parquet(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,6 +34,15 @@ def test_a_full_memory(fill: object) -> None:
 def test_a_full_disk_is_named_with_its_file() -> None:
     error = OSError(errno.ENOSPC, "No space left on device", "results/x.parquet")
     assert told(error).startswith("results/x.parquet: No space left on device: free some space")
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as caught:
+        tmp_path.read_text()
+    assert told(caught.value) == f"{tmp_path}: Is a directory"
+    with pytest.raises(FileNotFoundError) as lost:
+        (tmp_path / "x").read_text()
+    assert told(lost.value) == f"{tmp_path / 'x'}: No such file or directory"
 
 
 def test_a_mistake_is_its_message() -> None:
