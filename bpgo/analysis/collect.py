@@ -145,17 +145,17 @@ def _per_run(
             missing.append(_absent(run, f"no {name}"))
             continue
         frame = _read(path)
-        _check_iterations(frame, path)
+        _check_iterations(frame, settings.training.iterations, path)
         frames.append(frame.assign(**asdict(run)))
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN_COLUMNS)
     return joined[[*RUN_COLUMNS, *(name for name in joined if name not in RUN_COLUMNS)]]
 
 
-def _check_iterations(frame: pd.DataFrame, path: Path) -> None:
-    """A run's table has each iteration from the first on, each with as many rows as the others."""
-    found = sorted(frame["iteration"].unique()) if "iteration" in frame else []
-    if found != list(range(1, len(found) + 1)):
-        gap = next(at for at, number in enumerate(found, start=1) if number != at)
+def _check_iterations(frame: pd.DataFrame, iterations: int, path: Path) -> None:
+    """A finished run's table has every iteration, each with as many rows as the others."""
+    found = set(frame["iteration"]) if "iteration" in frame else set()
+    gap = next((number for number in range(1, iterations + 1) if number not in found), None)
+    if gap is not None:
         raise UserError(f"{path}: iteration {gap} is missing; remove the run and train it again")
     sizes = frame["iteration"].value_counts()
     odd = sizes[sizes != sizes.mode().min()] if len(sizes) else sizes

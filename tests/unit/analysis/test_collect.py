@@ -279,6 +279,10 @@ def test_a_run_with_a_gap_is_refused(tiny, name):
     settings, folder = tiny
     path = folder / "runs" / "ambiguous" / "grpo" / "seed_1" / f"{name}.parquet"
     table = pd.read_parquet(path)
+    last = table["iteration"].max()
+    table[table["iteration"] < last].to_parquet(path, index=False)
+    with pytest.raises(UserError, match=rf"seed_1/{name}.parquet: iteration {last} is missing"):
+        collect(settings, folder, folder / "collected")
     table[table["iteration"] != 2].to_parquet(path, index=False)
     with pytest.raises(UserError, match=rf"seed_1/{name}.parquet: iteration 2 is missing"):
         collect(settings, folder, folder / "collected")
