@@ -36,6 +36,8 @@ LAUNCHER = {
     "PET_SHUTDOWN_TIMEOUT": "600",
     "PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
 }
+# A user's settings of accelerate in the environment: they would change what the processes use.
+LAUNCHED = ("ACCELERATE_", "FSDP_")
 
 
 def visible_gpus() -> list[str]:
@@ -106,6 +108,8 @@ def main(arguments: list[str]) -> None:
     count, command = int(arguments[0]), arguments[1:]
     if count > 1:
         os.environ.update({name: os.environ.get(name, value) for name, value in LAUNCHER.items()})
+        for name in [name for name in os.environ if name.startswith(LAUNCHED)]:
+            del os.environ[name]
     gpus = visible_gpus()
     if not needs_slots(count, gpus):
         os.execvp(command[0], command)  # noqa: S606

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Outcome, Workspace
+from harness import REPOSITORY, Outcome, Workspace
 
 COMMANDS = (
     *("draw", "calibrate", "judge", "train", "sample-base", "sample", "score"),
@@ -50,6 +50,9 @@ def test_several_gpus_are_for_training(workspace: Workspace) -> None:
     (train,) = starts["train"]
     assert train.startswith("python -m bpgo.run.slots 4 python -m accelerate.commands.launch ")
     assert "--num_processes 4" in train
+    [own] = re.findall(r"--config_file (\S+)", train)
+    assert Path(own) == REPOSITORY / "workflow" / "accelerate.yaml"
+    assert Path(own).is_file()
     assert train.endswith(" -m bpgo")
     assert re.search(r"resources: .*gpu=4", plan.text)
 

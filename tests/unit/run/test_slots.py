@@ -173,6 +173,21 @@ def test_several_processes_have_time_to_save(environment: pytest.MonkeyPatch) ->
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
 
 
+def test_a_users_settings_of_accelerate_do_not_reach_the_processes(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    environment.setenv("ACCELERATE_USE_CPU", "true")
+    environment.setenv("FSDP_VERSION", "2")
+    with pytest.raises(ReplacedError):
+        slots.main(["1", "job"])
+    assert os.environ["ACCELERATE_USE_CPU"] == "true"  # one process asks nothing of accelerate
+    environment.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(ReplacedError):
+        slots.main(["2", "job"])
+    assert not {"ACCELERATE_USE_CPU", "FSDP_VERSION"} & set(os.environ)
+
+
 def test_gpus_are_found_by_nvidia_smi(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")

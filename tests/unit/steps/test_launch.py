@@ -18,19 +18,29 @@ from bpgo.config.runs import Run
 from bpgo.run.progress import read_lines
 from bpgo.steps import train as training
 from bpgo.steps.prompts import write_prompts
-from bpgo.storage.files import read_json
+from bpgo.storage.files import read_json, repository_root
 
 pytestmark = pytest.mark.slow
 
 LAUNCH = (
-    "-m bpgo.run.slots 2 {python} -m accelerate.commands.launch --multi_gpu --num_machines 1"
-    " --num_processes 2 --mixed_precision no --dynamo_backend no --main_process_port 0 -m bpgo"
+    "-m bpgo.run.slots 2 {python} -m accelerate.commands.launch --config_file {own} --multi_gpu"
+    " --num_machines 1 --num_processes 2 --mixed_precision no --dynamo_backend no"
+    " --main_process_port 0"
 )
+OWN = repository_root() / "workflow" / "accelerate.yaml"
+SHOW = """import os, pathlib, sys
+names = "RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU", "ACCELERATE_USE_FSDP"
+pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(str([os.getenv(n) for n in names]))
+"""
+
+
+def launch() -> list[str]:
+    return LAUNCH.format(python=sys.executable, own=OWN).split()
 
 
 def command(root: Path, config: Path, name: str) -> list[str]:
     """Train with two processes into `root/runs/name`."""
-    words = [sys.executable, *LAUNCH.format(python=sys.executable).split()]
+    words = [sys.executable, *launch(), "-m", "bpgo"]
     words += ["train", "--config", str(config), "--experiment", "tiny", "--arm", "grpo"]
     words += ["--seed", "1", "--prompts", str(root / "prompts" / "train.jsonl")]
     words += ["--calibration", str(root / "calibration" / "calibration.json")]
@@ -77,6 +87,31 @@ def test_two_processes_make_the_run_of_one(tiny_folder: Path, root: Path) -> Non
     columns = ["iteration", "reward_mean", "loss", "gradient_norm", "groups_dropped"]
     ours, theirs = (pd.read_parquet(each / "metrics.parquet")[columns] for each in (two, one))
     pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_users_own_configuration_of_accelerate_has_no_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its file (`accelerate config` writes it) nor its variables."""
+    theirs = tmp_path / "home" / "accelerate" / "default_config.yaml"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\ngpu_ids: 5,6\n"
+        "num_machines: 4\nmachine_rank: 3\nnum_processes: 16\nuse_cpu: true\n"
+        "fsdp_config: {fsdp_version: 2}\nmixed_precision: bf16\n"
+    )
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    script = tmp_path / "show.py"
+    script.write_text(SHOW)
+    words = [sys.executable, *launch(), str(script), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for rank in "01":
+        seen = [rank, "2", "", None, None]
+        assert (tmp_path / rank).read_text() == str(seen)
+    assert not (tmp_path / "2").exists()
 
 
 def test_a_signal_to_the_launcher_saves_the_state(root: Path) -> None:
