@@ -174,9 +174,12 @@ def say(axes: Axes, text: str) -> None:
 
 
 def legend_below(figure: Figure, handles: list[Any], labels: list[str], columns: int = 4) -> None:
-    """One legend for the whole figure, under it."""
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+    """One legend for the whole figure, under it; in fewer columns where it would be too wide."""
+    for count in range(min(columns, len(labels)), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=count)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
