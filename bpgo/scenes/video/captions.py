@@ -12,7 +12,9 @@ holds (image-to-video), which may hold more; a caption uses one way for all its 
 
 **Ambiguity** is the share of attributes a caption leaves open, four an object: size, colour,
 shape and motion ("moves" alone leaves the motion open, though it says something). So "a small red
-circle moves left" has ambiguity 0 and "a shape moves" 1. The definition is our choice.
+circle moves left" has ambiguity 0 and "a shape moves" 1. Where a first frame shows the looks
+("the"), the motion counts as much as the three together: "the shape moves left" has ambiguity 1/2.
+The definition is our choice.
 
 This module imports no torch.
 """
@@ -68,8 +70,8 @@ VOCABULARY: tuple[str, ...] = (
 )
 """Every word of the grammar, in a fixed order: the tokenizers' vocabulary."""
 
-ATTRIBUTES = 4
-"""Of each object: size, colour, shape, motion."""
+LOOKS = 3
+"""Of each object: size, colour, shape."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,9 @@ class Clause:
     phrase: Phrase
     motion: str | None = None
 
-    @property
-    def stated(self) -> int:
-        """How many of size, colour, shape and motion are settled, 0 to 4."""
-        return self.phrase.stated + (self.motion in MOTIONS)
+    def settled(self, motion_weight: int) -> int:
+        """How many of size, colour and shape are settled, and the motion, which counts more."""
+        return self.phrase.stated + motion_weight * (self.motion in MOTIONS)
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,9 @@ def parse(text: str) -> Caption:
     words = split_words(text, VOCABULARY, MAX_WORDS)
     reader = _ClauseReader(words)
     clauses = reader.clauses()
-    known = sum(clause.stated for clause in clauses)
-    ambiguity = 1.0 - known / (ATTRIBUTES * len(clauses))
+    weight = LOOKS if reader.definite else 1
+    known = sum(clause.settled(weight) for clause in clauses)
+    ambiguity = 1.0 - known / ((LOOKS + weight) * len(clauses))
     return Caption(" ".join(words), tuple(clauses), reader.definite, ambiguity)
 
 

@@ -49,10 +49,11 @@ def train_rewards(
     output: Path, policies: tuple[Policy, ...], steps: int | None = None
 ) -> dict[Pool, RewardModel]:
     """Train and save the three pools' reward models, which serve both tasks."""
-    pairs = reward_stage.preference_pairs(policies, SEED, 1.0 if steps is None else 0.001)
+    share = 1.0 if steps is None else 0.001
     fresh = reward_stage.mutated_pairs(500 if steps is None else 16, SEED + 1, "t2v", "held_out")
     models = {}
     for pool in POOLS:
+        pairs = reward_stage.preference_pairs(policies, pool, SEED, share)
         few = {} if steps is None else {"steps": steps}
         model = reward_stage.train_reward(pairs, pool, seed=SEED, **few)
         save_clip_reward(model, pool, output)

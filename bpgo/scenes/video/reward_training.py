@@ -2,8 +2,8 @@
 
 As in the image world (`bpgo.scenes.image.reward_training`): captions with clips that meet them, and
 pairs of policy samples, of mutated scenes, of clips that meet a caption equally well, and of
-artefacts.
-One set of models serves both tasks, so half of everything is of each.
+artefacts. One set of models serves both tasks, so half of everything is of each. Each pool is asked
+about pairs of its own.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from bpgo.scenes.worlds import Pool
 from bpgo.seeding import derive_seed, generator, numpy_generator
 
 STEPS = 600
-SAMPLED_PAIRS = 800
+SAMPLED_PAIRS = 1500
 MUTATED_PAIRS = 2000
 OPEN_PAIRS = 2500
 ARTEFACT_PAIRS = 250
 """Each of each task."""
 REAL_PAIRS = 8192
 """Of both tasks together."""
-NOISE_LEVEL = 0.6
-"""Sampled pairs are as spread as the groups of reinforcement learning (Dance kernel, eta 0.6)."""
+NOISE_LEVEL = 1.0
+"""Sampled pairs are about as spread as the groups of reinforcement learning (Dance kernel)."""
 _STORED = torch.float16
 """Of clips between rendering and training: thousands of them in half the memory."""
 
@@ -97,23 +97,25 @@ def artefact_pairs(clips: Tensor, texts: list[str], seed: int) -> Pairs:
     return Pairs(spoilt.to(_STORED), clips, texts, torch.ones(count, dtype=torch.bool))
 
 
-def preference_pairs(policies: Sequence[Policy], seed: int, share: float = 1.0) -> Pairs:
-    """All pairs that the pools are asked about; ``share`` scales their number for short tests."""
+def preference_pairs(
+    policies: Sequence[Policy], pool: Pool, seed: int, share: float = 1.0
+) -> Pairs:
+    """All pairs that one pool is asked about; ``share`` scales their number for short tests."""
     wanted = (SAMPLED_PAIRS, MUTATED_PAIRS, OPEN_PAIRS, ARTEFACT_PAIRS)
     sampled, mutated, free, spoilt = (max(8, int(share * number)) for number in wanted)
     parts = []
     for policy in policies:
         task = policy.task
-        samples = sampled_pairs(policy, sampled, derive_seed(seed, "sampled") % 2**31)
-        changed = mutated_pairs(mutated, derive_seed(seed, "mutated") % 2**31, task)
+        samples = sampled_pairs(policy, sampled, derive_seed(seed, "sampled", pool) % 2**31)
+        changed = mutated_pairs(mutated, derive_seed(seed, "mutated", pool) % 2**31, task)
         half = spoilt // 2
         clips = torch.cat((samples.first[:half], changed.first[:half]))
         texts = samples.texts[:half] + changed.texts[:half]
         parts += [
             samples,
             changed,
-            open_pairs(free, derive_seed(seed, "open") % 2**31, task),
-            artefact_pairs(clips, texts, derive_seed(seed, task)),
+            open_pairs(free, derive_seed(seed, "open", pool) % 2**31, task),
+            artefact_pairs(clips, texts, derive_seed(seed, task, pool)),
         ]
     return Pairs(
         torch.cat([part.first for part in parts]),

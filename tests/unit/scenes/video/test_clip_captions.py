@@ -23,7 +23,9 @@ from bpgo.scenes.video.captions import (
         ("a shape moves", [Clause(Phrase(), "moves")], 1.0),
         ("a big red circle moves left", [Clause(Phrase("large", "red", "circle"), "left")], 0.0),
         ("something red moves", [Clause(Phrase(None, "red"), "moves")], 3 / 4),
-        ("the yellow triangle", [Clause(Phrase(None, "yellow", "triangle"))], 1 / 2),
+        ("a yellow triangle", [Clause(Phrase(None, "yellow", "triangle"))], 1 / 2),
+        ("the yellow triangle", [Clause(Phrase(None, "yellow", "triangle"))], 2 / 3),
+        ("the shape moves left", [Clause(Phrase(), "left")], 1 / 2),
         (
             "a blue square moves up and a small green cross stays still",
             [
