@@ -51,9 +51,8 @@ class Scene:
 
 
 @cache
-def coverage(shape: str, size: str) -> NDArray[np.float32]:
-    """Share of each pixel that the shape covers, [d, d] in [0, 1], d the size's diameter."""
-    diameter = DIAMETER[size]
+def coverage(shape: str, diameter: int) -> NDArray[np.float32]:
+    """Share of each pixel that the shape covers, [diameter, diameter] in [0, 1]."""
     fine = (np.arange(diameter * _FINE) + 0.5) / (diameter * _FINE) * 2 - 1
     y, x = fine[:, None], fine[None, :]
     inside = {
@@ -74,13 +73,13 @@ def offsets(size: str) -> int:
 def draw(image: NDArray[np.float32], thing: SceneObject) -> None:
     """Blend one object into an image [3, H, W] in place; its cell counts from the top left."""
     top, left = thing.row * CELL + thing.top, thing.column * CELL + thing.left
-    blend(image, (thing.shape, thing.size, thing.colour), top, left)
+    blend(image, coverage(thing.shape, DIAMETER[thing.size]), thing.colour, top, left)
 
 
-def blend(image: NDArray[np.float32], look: tuple[str, str, str], top: int, left: int) -> None:
-    """Blend a (shape, size, colour) into an image [3, H, W] in place, at a pixel offset."""
-    shape, size, colour = look
-    alpha = coverage(shape, size)
+def blend(
+    image: NDArray[np.float32], alpha: NDArray[np.float32], colour: str, top: int, left: int
+) -> None:
+    """Blend a coloured coverage [d, d] into an image [3, H, W] in place, at a pixel offset."""
     patch = image[:, top : top + len(alpha), left : left + len(alpha)]
     patch += alpha * (np.array(RGB[colour], dtype=np.float32)[:, None, None] - patch)
 

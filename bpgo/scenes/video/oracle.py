@@ -22,7 +22,7 @@ from bpgo.scenes.captions import COLOURS, SHAPES, SIZES
 from bpgo.scenes.image.oracle import VALID_RESIDUAL
 from bpgo.scenes.image.render import BACKGROUND, RGB, coverage
 from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, STILL, parse
-from bpgo.scenes.video.render import CELL, GRID, check_clips
+from bpgo.scenes.video.render import CELL, DIAMETER, GRID, check_clips
 
 CELLS = GRID * GRID
 MOVED = 3
@@ -33,7 +33,7 @@ RESTED = 1
 """Pixels along either axis that an object at rest may go."""
 JUMP = 2
 """Pixels a frame along an axis from which on an object jumps rather than moves."""
-CLEAR = 0.00025
+CLEAR = 0.0005
 """Mean squared residual of a cell by which a reading is clearly worse than another: half of what
 tells the two closest looks apart."""
 HALF_DRAWN = VALID_RESIDUAL**2
@@ -107,7 +107,8 @@ class Judgement:
 @cache
 def _kernels(size: str) -> Tensor:
     """Coverage of the four shapes at one size, [4, 1, d, d]."""
-    return torch.stack([torch.from_numpy(coverage(shape, size)) for shape in SHAPES])[:, None]
+    diameter = DIAMETER[size]
+    return torch.stack([torch.from_numpy(coverage(shape, diameter)) for shape in SHAPES])[:, None]
 
 
 @cache

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bpgo.scenes.captions import COLOURS, SHAPES, SIZES, Phrase
-from bpgo.scenes.image.render import DIAMETER, blank, blend, other
+from bpgo.scenes.image.render import blank, blend, coverage, other
 from bpgo.scenes.video.captions import DIRECTIONS, MOTIONS, MOVES, STILL, Caption, Clause
 from bpgo.seeding import numpy_generator
 
@@ -23,8 +23,10 @@ GRID = 2
 CELL = 16
 CLIP_SIZE = GRID * CELL
 FRAMES = 5
-STARTS = 2
-"""Offsets along each axis at which an object may start."""
+DIAMETER = {"small": 6, "large": 8}
+"""Larger than in the image world, so that a codec of 8 x in space keeps their shapes."""
+FIRST_START = FRAMES - 1
+"""Lowest offset along each axis at which an object may start: it can go either way in its cell."""
 
 STEP: dict[str, tuple[int, int]] = {
     "left": (0, -1),
@@ -65,20 +67,20 @@ def check_clips(shape: tuple[int, ...], texts: int) -> None:
         raise ValueError(f"{shape[0]} clips but {texts} texts")
 
 
-def first_start(size: str) -> int:
-    """The lower of the offsets at which an object of this size may start, along each axis."""
-    return (CELL - DIAMETER[size]) // 2
+def starts(size: str) -> int:
+    """At how many offsets from FIRST_START an object may start, along each axis."""
+    return CELL - DIAMETER[size] - 2 * FIRST_START + 1
 
 
 def render(scene: Scene) -> NDArray[np.float32]:
     """Draw a scene: [5, 3, 32, 32] in [0, 1]."""
     clip = np.stack([blank(CLIP_SIZE, CLIP_SIZE)] * FRAMES)
     for thing in scene:
+        alpha = coverage(thing.shape, DIAMETER[thing.size])
         down, right = STEP[thing.motion]
         top, left = thing.row * CELL + thing.top, thing.column * CELL + thing.left
         for frame in range(FRAMES):
-            look = (thing.shape, thing.size, thing.colour)
-            blend(clip[frame], look, top + frame * down, left + frame * right)
+            blend(clip[frame], alpha, thing.colour, top + frame * down, left + frame * right)
     return clip
 
 
@@ -120,8 +122,8 @@ def _draw_object(
         size,
         motion,
         *cell,
-        first_start(size) + draws[4] % STARTS,
-        first_start(size) + draws[5] % STARTS,
+        FIRST_START + draws[4] % starts(size),
+        FIRST_START + draws[5] % starts(size),
     )
 
 
@@ -156,9 +158,9 @@ def mutate_scene(scene: Scene, changes: int, generator: np.random.Generator) -> 
             objects[index] = replace(thing, colour=other(COLOURS, thing.colour, generator))
         elif kind == 2:
             size = other(SIZES, thing.size, generator)
-            shift = first_start(size) - first_start(thing.size)
+            last = FIRST_START + starts(size) - 1
             objects[index] = replace(
-                thing, size=size, top=thing.top + shift, left=thing.left + shift
+                thing, size=size, top=min(thing.top, last), left=min(thing.left, last)
             )
         elif kind == 3 and len(objects) > 1:
             objects.pop(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from bpgo.scenes.video.captions import MOTIONS, parse, sample_captions
 from bpgo.scenes.video.oracle import judge, parse_clips
 from bpgo.scenes.video.render import (
     CELL,
+    FIRST_START,
     STEP,
     MovingObject,
     first_frame,
-    first_start,
     mutate_scene,
     render,
     render_batch,
@@ -105,9 +106,8 @@ def test_more_mutations_lower_the_score(scenes):
 def test_objects_stay_in_their_cells():
     for size in ("small", "large"):
         for motion in MOTIONS:
-            for top, left in ((0, 1), (1, 0)):
-                start = {"small": 5, "large": 4}[size]
-                thing = MovingObject("square", "red", size, motion, 1, 0, start + top, start + left)
+            for start in range(4, {"small": 7, "large": 5}[size]):
+                thing = MovingObject("square", "red", size, motion, 1, 0, start, start)
                 parsed = parse_clips(torch.from_numpy(render((thing,)))[None])
                 assert parsed.present[0].tolist() == [False, False, True, False]
                 path = parsed.places[0, 2]
@@ -220,14 +220,16 @@ def test_first_frames_follow_from_text_and_key():
 def test_first_frames_do_not_tell_the_motion():
     """Whatever an object will do, it starts at one of the same places of its cell."""
     for motion in ("moves left", "moves right", "moves up", "moves down", "stays still"):
-        caption = parse(f"the large red circle {motion}")
-        starts = set()
-        for key in range(40):
+        caption = parse(f"the red circle {motion}")
+        found = set()
+        for key in range(100):
             parsed = parse_clips(torch.from_numpy(first_frame(caption, key))[None, None])
             for cell in torch.nonzero(parsed.present[0]).flatten().tolist():
-                middle = first_start(SIZES[int(parsed.size[0, cell])])
-                starts.add(tuple((parsed.places[0, cell, 0] - middle).tolist()))
-        assert starts == {(0, 0), (0, 1), (1, 0), (1, 1)}
+                if SIZES[int(parsed.size[0, cell])] == "small":
+                    found.add(tuple((parsed.places[0, cell, 0] - FIRST_START).tolist()))
+                else:
+                    assert parsed.places[0, cell, 0].tolist() == [FIRST_START, FIRST_START]
+        assert found == set(product(range(3), repeat=2))
 
 
 def test_bad_input(scenes):
