@@ -25,7 +25,7 @@ from bpgo.scenes.video.policy import sample_clips as sample
 from bpgo.scenes.video.text import encode_texts
 from bpgo.seeding import derive_seed, generator
 
-STEPS = 1600
+STEPS = 3200
 IMAGE_STEPS = 500
 BATCH = 96
 LEARNING_RATE = 2e-3
