@@ -26,7 +26,7 @@ from bpgo.scenes.worlds import Pool
 
 # Foreground colour along red - cyan, green - blue and brightness, centre x and y, liveliness, and
 # drift x and y.
-_FEATURE_MEAN = torch.tensor([0.084, 0.088, 0.819, 0.0, 0.0, 0.268, 0.0, 0.0])
+_FEATURE_MEAN = torch.tensor([0.088, 0.084, 0.838, 0.0, 0.0, 0.249, 0.0, 0.0])
 _FEATURE_STD = torch.tensor([0.326, 0.269, 0.146, 0.414, 0.413, 0.116, 0.138, 0.138])
 """Of scenes of the train split, both tasks (scene_clips(2048, 0, task)); a test compares them."""
 
