@@ -74,10 +74,10 @@ constraints: $(VENV)/.dev  ## pin every package again
 
 # What the targets above make in minutes or hours. Other results stay, however long they took; they go
 # by name: make clean RESULTS=flux_t2i. Snakemake's notes on how results were made go with the last.
-MADE := agreement bench benchmarks calibration collected config draws embeddings figures grids harm \
-	instrument logs pretrain pretrain_parts prompts reference_rebuilt report runs samples scenes_hard \
-	scenes_i2v scenes_t2v scenes_worlds scores second_seeds smoke smoke_arms smoke_arms_t2v statistics \
-	tables trust
+MADE := agreement agreement_i2v agreement_t2v bench benchmarks calibration collected config draws \
+	embeddings figures grids harm instrument logs pretrain pretrain_parts prompts reference_rebuilt \
+	report runs samples scenes_hard scenes_i2v scenes_t2v scenes_worlds scores second_seeds \
+	second_seeds_i2v second_seeds_t2v smoke smoke_arms smoke_arms_t2v statistics tables trust
 RESULTS ?= $(MADE)
 clean:  ## remove what the targets above made, and caches; RESULTS=NAME removes other results
 	@for name in $(RESULTS); do case "$$name" in reference|.*|*/*|*[!a-z0-9_]*) \

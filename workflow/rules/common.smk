@@ -38,7 +38,8 @@ BESIDE = VIDEO | VIDEO_SMOKE | ARM_SMOKE | TUNING
 REFERENCE = "results/reference"  # our published runs; REBUILT: their tables and figures, made again
 REBUILT = {
     os.path.normpath(f"results/reference_rebuilt/{part}"): os.path.normpath(f"{REFERENCE}/{part}")
-    for part in (".", "second_seeds", "scenes_t2v", "scenes_i2v")
+    for run in (".", "scenes_t2v", "scenes_i2v")
+    for part in (run, os.path.join(run, "second_seeds"))
     if Path(REFERENCE, part, "config.yaml").exists()
 }
 OWN = (ROOT, SMOKE, *BESIDE)  # what this call's configurations make

@@ -5,7 +5,7 @@ from bpgo.config.search import SEARCH, load_search
 
 @cache
 def search():
-    """The search beside the configuration, checked before any job."""
+    """The configuration's search, checked before any job."""
     try:
         return load_search(search_file(), configfiles_of(ROOT))
     except UserError as error:
@@ -13,8 +13,10 @@ def search():
 
 
 def search_file():
-    """Where it is."""
-    return configfiles_of(ROOT)[0].parent / SEARCH
+    """Where it is: `searches` may have one of the configuration's own name."""
+    first = configfiles_of(ROOT)[0]
+    own = first.parent / "searches" / first.name
+    return own if own.is_file() else first.parent / SEARCH
 
 
 def candidate_digest(wildcards):

@@ -11,7 +11,11 @@ from bpgo.config.runs import Run
 from bpgo.storage.files import read_json, repository_root
 
 REFERENCE = repository_root() / "results" / "reference"
-PARTS = [".", "second_seeds", "scenes_t2v", "scenes_i2v"]
+PARTS = [
+    "/".join(filter(None, (run, second))) or "."
+    for run in ("", "scenes_t2v", "scenes_i2v")
+    for second in ("", "second_seeds")
+]
 
 
 @pytest.mark.parametrize("part", PARTS)
