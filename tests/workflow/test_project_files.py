@@ -210,7 +210,7 @@ def test_the_guide_to_configurations_has_every_key() -> None:
     guide = (REPOSITORY / "config" / "README.md").read_text()
     tables = guide.split("\n\n| ")
     words = [set(re.findall(r"^\| `(\w+)` \|", table, re.M)) for table in tables[1:]]
-    assert words == [set(KEYS), set(WORKFLOW_OPTIONS), {*NAMED, "overlays"}]
+    assert words == [set(KEYS), set(WORKFLOW_OPTIONS), {*NAMED, "overlays", "searches"}]
     for link in re.findall(r"\]\(([^)#]+)", guide):
         assert (REPOSITORY / "config" / link).exists(), link
     defaults = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", guide, re.M))
