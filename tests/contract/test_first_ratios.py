@@ -27,6 +27,8 @@ def with_arm(name: str) -> Settings:
         entry["training_reward"] = "scenes_ambiguous_ensemble"
     values["experiments"] = {EXPERIMENT: entry}
     values["sweeps"] = {}
+    if name != "grpo" and "base" not in config.read_yaml(CONFIG / "arms" / f"{name}.yaml"):
+        del values["overrides"]["arms"]  # it has nothing of grpo, whose values these are
     values["overrides"]["prompts"] = {"scenes": {"train": PROMPTS}}
     values["evaluation"]["divergence_prompts"] = 0  # some arms have no kernel to measure it with
     values["calibration"] |= {"prompts": PROMPTS}

@@ -23,7 +23,7 @@ from bpgo.run.ema import EMA
 
 Answers = dict[str, Any]
 FORWARD = {
-    "title": "",
+    "title": "A case",
     "shared_initial_noise": False,
     "skipped_levels": 0,
     "level_fraction": 1.0,

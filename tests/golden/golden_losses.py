@@ -19,7 +19,7 @@ from bpgo.run.ema import EMA, warmed_up
 
 Answers = dict[str, Any]
 SHARED = {
-    "title": "",
+    "title": "A case",
     "shared_initial_noise": False,
     "trained_fraction": 1.0,
     "kl_weight": 0.0,

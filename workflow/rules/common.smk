@@ -185,7 +185,14 @@ def program(wildcards, resources):
         return [*slots, "python", "-m", "bpgo"]
     # `accelerate launch`, without the imports of accelerate's other commands.
     own = Path(workflow.basedir) / "workflow" / "accelerate.yaml"
-    launch = ["python", "-m", "accelerate.commands.launch", "--config_file", str(own), "--multi_gpu"]
+    launch = [
+        "python",
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(own),
+        "--multi_gpu",
+    ]
     launch += ["--num_machines", "1", "--num_processes", str(resources.gpu)]
     # Weights have the types that the configuration says; port 0 is any that is free.
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]

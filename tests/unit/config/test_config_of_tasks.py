@@ -15,28 +15,34 @@ from bpgo.config.settings import Settings
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("changes", "words"),
     [
         (
-            {"models": {"scenes": {"task": "t2v", "frames": 9}}},
+            {"model": "scenes_t2v"},
             ["experiments.ambiguous: the reward 'scenes_ambiguous_a' scores images", "frame_mean"],
         ),
         (
-            {"models": {"scenes": {"task": "t2v", "resolution": 25}}},
-            ["evaluation.clip_quality: 'high' needs", "25 x 25", "Allowed here: lossless"],
+            {"model": "scenes_t2v", "overrides": {"models": {"scenes_t2v": {"resolution": 25}}}},
+            ["resolution: 25 is not allowed", "multiples of 16"],
         ),
-        ({"models": {"scenes": {"task": "i2v"}}}, ["prompts: they have no first frames", "i2v"]),
-        ({"models": {"scenes": {"frames": 9}}}, ["model: frames: 9 frames are for the tasks"]),
         (
-            {"arms": {"bpgo": {"trust": {"prior": "first_frame"}}}},
+            {"model": "scenes_i2v"},
+            ["prompts: they have no first frames", "i2v"],
+        ),
+        (
+            {"overrides": {"models": {"scenes": {"frames": 9}}}},
+            ["model: frames: 9 frames are for the tasks"],
+        ),
+        (
+            {"overrides": {"arms": {"bpgo": {"trust": {"prior": "first_frame"}}}}},
             ["arms.bpgo.trust.prior: 'first_frame' is for image to video", "task t2i"],
         ),
     ],
 )
 def test_what_does_not_fit_the_models_task(
-    overrides: Any, words: list[str], values: dict[str, Any], folder: Path
+    changes: Any, words: list[str], values: dict[str, Any], folder: Path
 ) -> None:
-    message = refusal({**values, "overrides": overrides}, folder)
+    message = refusal({**values, **changes}, folder)
     assert all(word in message for word in ["my.yaml", *words]), message
 
 

@@ -72,7 +72,8 @@ def library(tmp_path: Path) -> dict[str, Any]:
     values["experiments"]["ambiguous"].update(training_reward="mine", judges=["mine"])
     values["experiments"]["ambiguous"].update(diagnostics=[], arms=["grpo"])
     values["analysis"]["main_metric"] = "mine"
-    values["overrides"] = {"models": {"scenes": {"task": "t2v", "frames": 9}}}
+    values["model"] = "wan21_t2v_1_3b"
+    values["overrides"] = {"models": {"wan21_t2v_1_3b": {"frames": 9}}}
     values["features"] = None  # the scenes' are of images
     values["evaluation"]["diversity_prompts"] = 0
     return values

@@ -124,8 +124,8 @@ def test_scores_are_those_of_samples_that_never_were_in_a_file(
         for name, reward in rewards.items():
             for k, score in enumerate(reward(samples).tolist()):
                 key = (chosen.ids[k], chosen.ambiguities[k], k % GROUP)
-                rows.append((*key, name, score))
-    columns = ["prompt_id", "ambiguity", "sample", "reward", "score"]
+                rows.append((*key, name, score, False))
+    columns = ["prompt_id", "ambiguity", "sample", "reward", "score", "cut"]
     expected = pd.DataFrame(rows, columns=columns)
     pd.testing.assert_frame_equal(
         pd.read_parquet(root / "samples.parquet"), expected, check_exact=True

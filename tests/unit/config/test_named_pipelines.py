@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_the_layers_are_what_the_transformers_have(name: str, options: dict[str,
     import torch
 
     module, kind = load_model_class(name).TRANSFORMER.split(":")
-    transformer = getattr(__import__(module, fromlist=[kind]), kind)
+    transformer = getattr(import_module(module), kind)
     with torch.device("meta"):
         layers = [
             place
