@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.run.progress import read_lines, whole_iterations
@@ -17,8 +18,8 @@ SettingsOf = Callable[[str], Settings]  # by results folder
 
 def run_folder(kind: str, wildcards: Wildcards) -> Path:
     """Where a run's files of this kind (`runs`, `scores`) lie."""
-    words = wildcards
-    return Path(words["root"], kind, words["experiment"], words["arm"], f"seed_{words['seed']}")
+    run = Run(wildcards["experiment"], wildcards["arm"], int(wildcards["seed"]))
+    return Path(wildcards["root"], kind, run.folder)
 
 
 def result_of(rule: str, wildcards: Wildcards, settings_of: SettingsOf) -> str | None:

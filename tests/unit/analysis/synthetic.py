@@ -352,3 +352,17 @@ def _write_calibration(settings, root, experiment, random):
         )
         for name, score in columns.items()
     ).to_parquet(path)
+
+
+def swept_otherwise(settings, frames, setting, values):
+    """Settings and frames as if the made-up runs of alpha 0.1 and 0.9 were of another setting."""
+    entry = {"experiment": "ambiguous", "arm": "bpgo_ras", "setting": setting, "values": values}
+    sweep = SweepSettings.model_validate(entry)
+    old = [settings.sweeps["alpha"].arm_at(value) for value in (0.1, 0.9)]
+    names = dict(zip(old, map(sweep.arm_at, values), strict=True))
+    arms = {names.get(name, name): arm for name, arm in settings.arms.items()}
+    changed = settings.model_copy(update={"sweeps": {"other": sweep}, "arms": arms})
+    renamed = {
+        name: frame.replace({"arm": names, "reference": names}) for name, frame in frames.items()
+    }
+    return changed, renamed

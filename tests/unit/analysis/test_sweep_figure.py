@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import pytest
+import synthetic
 
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.make import DRAW
-from bpgo.config.variants import SweepSettings
 
 
 @pytest.mark.parametrize(
@@ -19,16 +19,7 @@ from bpgo.config.variants import SweepSettings
     ],
 )
 def test_a_sweep_over_a_setting_of_the_configuration(settings, frames, setting, swept, label):
-    """The made-up runs of alpha 0.1 and 0.9, as if they were of other settings."""
-    entry = {"experiment": "ambiguous", "arm": "bpgo_ras", "setting": setting, "values": swept}
-    sweep = SweepSettings.model_validate(entry)
-    old = [settings.sweeps["alpha"].arm_at(value) for value in (0.1, 0.9)]
-    names = dict(zip(old, map(sweep.arm_at, swept), strict=True))
-    arms = {names.get(name, name): arm for name, arm in settings.arms.items()}
-    changed = settings.model_copy(update={"sweeps": {"other": sweep}, "arms": arms})
-    renamed = {
-        name: frame.replace({"arm": names, "reference": names}) for name, frame in frames.items()
-    }
+    changed, renamed = synthetic.swept_otherwise(settings, frames, setting, swept)
     with style.look():
         figure = DRAW["sweep"](changed, renamed)
     panels = [axes for axes in figure.axes if axes.get_xlabel()]

@@ -22,7 +22,7 @@ from bpgo.analysis.tables.format import (
 )
 from bpgo.analysis.tables.make import build_tables, make_tables
 from bpgo.analysis.tables.paper import paper_block, paper_table
-from bpgo.config.variants import SweepSettings, value_text
+from bpgo.config.variants import value_text
 from bpgo.errors import UserError
 
 
@@ -267,16 +267,7 @@ def test_a_world_without_sweeps_oracle_or_partners(settings, frames, account):
 def test_a_sweep_over_a_setting_of_the_configuration(
     settings, frames, account, setting, swept, labels, title
 ):
-    """The made-up runs of alpha 0.1 and 0.9, as if they were of other settings."""
-    entry = {"experiment": "ambiguous", "arm": "bpgo_ras", "setting": setting, "values": swept}
-    sweep = SweepSettings.model_validate(entry)
-    old = [settings.sweeps["alpha"].arm_at(value) for value in (0.1, 0.9)]
-    names = dict(zip(old, map(sweep.arm_at, swept), strict=True))
-    arms = {names.get(name, name): arm for name, arm in settings.arms.items()}
-    changed = settings.model_copy(update={"sweeps": {"other": sweep}, "arms": arms})
-    renamed = {
-        name: frame.replace({"arm": names, "reference": names}) for name, frame in frames.items()
-    }
+    changed, renamed = synthetic.swept_otherwise(settings, frames, setting, swept)
     before = {table.name: table for table in build_tables(settings, frames, account)}["sweep"]
     found = {table.name: table for table in build_tables(changed, renamed, account)}["sweep"]
     block = found.blocks[0]
