@@ -24,7 +24,7 @@ def shrink(values: dict[str, Any]) -> None:
     values["evaluation"].update(prompts=8)
     values["calibration"].update(prompts=8, samples_per_prompt=4)
     ranges = values["tune"]["ranges"]
-    ranges["awm"]["kl_weight"] = {"choice": [1.0e38, 1.1e38]}
+    ranges["awm"]["kl_weight"] = {"choice": [9.0e29, 1.0e30]}
     values["tune"].update(candidates=2, ranges={arm: ranges[arm] for arm in ARMS})
 
 
