@@ -131,7 +131,7 @@ class Progress:
         now = time.monotonic()
         rate = (now - self._start) / max(done - self.started_at, 1)
         left = rate * (self.total - done)
-        text = f"{rate:.2f} s each, {note}, {_clock(left)} left" if note else f"{_clock(left)} left"
+        text = f"{rate:.2f} s each, {note}, {clock_text(left)} left" if note else f"{clock_text(left)} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=text)
         elif done == self.total or done == self.started_at + 1 or now - self._last > self.INTERVAL:
@@ -161,7 +161,8 @@ def _bar(title: str, total: int, done: int) -> tuple[Any, Any]:
     return bar, bar.add_task(title, total=total, completed=done, note="")
 
 
-def _clock(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
+    """A time in words of a clock: `0:07`, `41:07`, `1:41:07`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

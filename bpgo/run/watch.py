@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from bpgo.run.progress import clock_text
+
 # Snakemake's events that are only an account (`snakemake_interface_logger_plugins.LogEvent`).
 ROUTINE = (
     *("run_info", "shellcmd", "job_info", "job_started", "job_finished", "group_info"),
@@ -218,9 +220,3 @@ class Watch(logging.Handler):
     def _clear(self) -> None:
         if self.live:
             self.stream.write("\r\x1b[K")
-
-
-def clock_text(seconds: float) -> str:
-    """Hours, minutes and seconds: `0:41:07`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

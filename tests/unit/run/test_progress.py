@@ -114,7 +114,7 @@ def test_live_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00")]
 )
 def test_clock(seconds: float, text: str) -> None:
-    assert module._clock(seconds) == text
+    assert module.clock_text(seconds) == text
 
 
 def test_not_a_number_survives(tmp_path: Path) -> None:
