@@ -180,9 +180,10 @@ def _groups(settings: Settings, rollouts: pd.DataFrame) -> pd.DataFrame:
     and `bpgo.analysis.statistics.reliability`), NaN where there is no truth. `reward_std` has
     ddof 0.
     """
-    columns = [*GROUP_KEYS, "ambiguity", "reward_mean", "reward_std", "prior", "weight"]
     if rollouts.empty:
-        return pd.DataFrame(columns=[*columns, "gain", "gamma"])
+        numbers = ["ambiguity", "reward_mean", "reward_std", "prior", "weight", "gain", "gamma"]
+        found = pd.DataFrame(columns=[*GROUP_KEYS, *numbers])
+        return found.astype(dict.fromkeys(numbers, float))
     ordered = rollouts.sort_values([*GROUP_KEYS, "sample"], ignore_index=True)
     starts = np.flatnonzero(~ordered.duplicated(GROUP_KEYS))
     sizes = np.diff(np.append(starts, len(ordered)))

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bpgo.analysis import roles
+from bpgo.analysis import STATISTICS, roles
 from bpgo.analysis.roles import HELD_OUT, ORACLE, TRAINING, arm_title, reward_title
 from bpgo.analysis.statistics.critical import EQUIVALENT, UNRESOLVED, holm
 from bpgo.analysis.statistics.premise import FIXED
@@ -166,14 +166,7 @@ def judge_claims(settings: Settings, frames: dict[str, pd.DataFrame]) -> pd.Data
                 }
                 for test in tests
             ]
-    return pd.DataFrame(rows, columns=CLAIM_COLUMNS)
-
-
-CLAIM_COLUMNS = [
-    *("experiment", "claim", "statement", "quantity", "expected", "estimate", "low", "high"),
-    *("unit", "n_seeds", "n_groups", "any_of", "detectable", "verdict"),
-    *("claim_p", "claim_verdict"),
-]
+    return pd.DataFrame(rows, columns=STATISTICS["claims"])
 
 
 def _tests(settings: Settings, experiment: str, frames: dict[str, pd.DataFrame]) -> Iterator[Check]:

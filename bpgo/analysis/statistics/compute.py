@@ -67,15 +67,13 @@ def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[s
     measures = training.convergence(settings, data)
     bins, trends = premise.premise(settings, data, bootstrap)
     trust_bins, trust_trend = premise.trust(settings, data, bootstrap)
-    gaps = each(lambda scores: differences(settings, scores, bootstrap))
 
     def along(make: Callable[..., pd.DataFrame]) -> pd.DataFrame:
         return each(lambda s: make(settings, s, data.harm_of(s.experiment), bootstrap))
 
     frames = {
         "final": each(lambda scores: final_scores(settings, scores, bootstrap)),
-        "differences": gaps,
-        "primary": primary(settings, gaps),
+        "differences": each(lambda scores: differences(settings, scores, bootstrap)),
         "power": each(lambda scores: power(settings, scores)),
         "curves": each(lambda scores: curves(settings, scores, bootstrap)),
         "gains": each(lambda scores: gains(settings, scores)),
@@ -91,7 +89,14 @@ def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[s
         "courses": along(mean_courses),
         "turning": along(turning_points),
     }
-    return frames | {"claims": judge_claims(settings, frames)}
+    frames = {name: _whole(name, frame) for name, frame in frames.items()}
+    declared = primary(settings, frames["differences"])
+    return frames | {"primary": declared, "claims": judge_claims(settings, frames)}
+
+
+def _whole(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """A statistic that has its columns, also where it has no rows."""
+    return frame if len(frame) else pd.DataFrame(columns=STATISTICS[name])
 
 
 def _account(settings: Settings, data: Collected) -> dict[str, Any]:

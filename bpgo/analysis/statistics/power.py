@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bpgo.analysis import STATISTICS
 from bpgo.analysis.roles import reward_role
 from bpgo.analysis.statistics.critical import SHARED_REFERENCE, critical_value, detectable
 from bpgo.analysis.statistics.data import Scores
@@ -22,12 +23,6 @@ from bpgo.errors import UserError
 EFFECT = 0.15  # within-prompt base standard deviations; our choice
 MOST_SEEDS = 10_000
 CAUTION = 0.8  # the variance is below its upper limit with this probability
-
-POWER_COLUMNS = [
-    *("experiment", "reward", "role", "contrast", "n_seeds", "n_arms", "variance", "df"),
-    *("prompt_variance", "effect", "visible", "seeds", "seeds_cautious", "seeds_table"),
-    *("seeds_two_arms", "merit"),
-]
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ def power(settings: Settings, scores: Scores, effect: float = EFFECT) -> pd.Data
             }
             row = _row(settings, measures, pairs, base_sd(scores, reward), effect)
             rows += [labels | row] if row else []
-    return pd.DataFrame(rows, columns=POWER_COLUMNS)
+    return pd.DataFrame(rows, columns=STATISTICS["power"])
 
 
 def _kinds(settings: Settings, measures: RepeatedMeasures) -> dict[str, list[tuple[str, str]]]:

@@ -20,6 +20,7 @@ def test_columns_of_made_up_runs(root: Path, statistics: Path) -> None:
     assert check_all(root) > len(STATISTICS)
     for name, columns in found.items():
         assert columns == set(documented()[f"statistics/{name}.parquet"]), name
+        assert columns == set(STATISTICS[name]), name
 
 
 @pytest.mark.parametrize("part", [".", "second_seeds", "scenes_t2v", "scenes_i2v"])
