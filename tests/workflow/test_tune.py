@@ -46,6 +46,16 @@ def test_it_plans_every_candidate_of_every_arm_alike(workspace: Workspace) -> No
     assert "report" not in plan.jobs()
 
 
+def test_a_search_given_by_name_takes_overlays(workspace: Workspace) -> None:
+    smaller = workspace.path("smaller.yaml")
+    smaller.write_text("tune: {candidates: 1}\nexperiments: {ambiguous: {arms: [grpo, awm]}}\n")
+    plan = workspace.with_config("tune").snakemake("--dry-run", "tune", extra=[smaller])
+    assert plan.code == 0, plan.text
+    jobs = {(job["root"], job["arm"]) for job in plan.wildcards("train")}
+    assert jobs == {(ROOT, name) for name in ("grpo", "grpo_try_01", "awm", "awm_try_01")}
+    assert plan.jobs()["tune"] == 1
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     found = workspace_in(tmp_path_factory.mktemp("tune"))

@@ -31,9 +31,11 @@ VIDEO, ARM_SMOKE = (
     for names in (("scenes_t2v", "scenes_i2v"), ("smoke_arms", "smoke_arms_t2v"))
 )
 VIDEO_SMOKE = {f"{root}/smoke": file for root, file in VIDEO.items()}
-# Equal tuning: the file beside this call's configuration, or the shipped one.
+# Equal tuning: this call's configuration, if it has a search; else the file beside it, or the shipped one.
 TUNED, TUNE_FILE = f"{ROOT}/tuning", Path(workflow.configfiles[0]).parent / TUNE
 TUNING = {TUNED: TUNE_FILE if TUNE_FILE.is_file() else Path(workflow.basedir, "config", TUNE)}
+if config.get("tune"):
+    TUNED, TUNING = ROOT, {}
 BESIDE = VIDEO | VIDEO_SMOKE | ARM_SMOKE | TUNING
 REFERENCE = "results/reference"  # our published runs; REBUILT: their tables and figures, made again
 REBUILT = {
