@@ -131,7 +131,8 @@ class Progress:
         now = time.monotonic()
         rate = (now - self._start) / max(done - self.started_at, 1)
         left = rate * (self.total - done)
-        text = f"{rate:.2f} s each, {note}, {clock_text(left)} left" if note else f"{clock_text(left)} left"
+        remaining = f"{clock_text(left)} left"
+        text = f"{rate:.2f} s each, {note}, {remaining}" if note else remaining
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=text)
         elif done == self.total or done == self.started_at + 1 or now - self._last > self.INTERVAL:

@@ -29,7 +29,7 @@ SETTINGS = (
 )
 TABLES = ("pandas", "pyarrow.parquet", "pyarrow.dataset")
 POLICY = ("torch", "bpgo.core.trainer", *TABLES, LEAN)
-REWARDS = ("bpgo.scenes.image.reward_models", "bpgo.scenes.video.reward_models")
+REWARDS = ("safetensors.torch", "bpgo.scenes.image.level", "bpgo.scenes.video.reward_models")
 STATISTICS = (*TABLES, "bpgo.analysis.statistics.compute")
 COMMANDS = {
     "prompts": ("bpgo.steps.prompts",),

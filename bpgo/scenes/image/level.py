@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from bpgo.scenes.captions import parse
-from bpgo.scenes.image.reward_models import RewardModel, build_reward
-from bpgo.scenes.image.reward_training import score_images
+from bpgo.scenes.image.reward_models import RewardModel, build_reward, score_images
 from bpgo.scenes.text import WORDS
 from bpgo.scenes.worlds import Pool, World
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bpgo.scenes.image.render import IMAGE_SIZE
-from bpgo.scenes.text import PAD, WORDS, WordTokens
+from bpgo.scenes.text import PAD, WORDS, WordTokens, encode_texts
 from bpgo.scenes.worlds import MEMBERS, TRAINING_POOL, Pool
 
 WIDTH = 64
@@ -223,3 +223,11 @@ def build_reward(pool: Pool, member: int = 1) -> RewardModel:
     if pool != TRAINING_POOL or not 1 < member <= MEMBERS:
         raise ValueError(f"pool {pool} has no member {member}")
     return VitClip(**ENSEMBLE[member])
+
+
+@torch.no_grad()
+def score_images(model: RewardModel, images: Tensor, texts: list[str]) -> Tensor:
+    """Score images [B, 3, 24, 24] in [0, 1]: [B]."""
+    ids = encode_texts(texts)
+    parts = [model.score(i, t) for i, t in zip(images.split(256), ids.split(256), strict=True)]
+    return torch.cat(parts)

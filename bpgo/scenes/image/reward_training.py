@@ -30,7 +30,7 @@ from bpgo.scenes.image.codec import scene_images
 from bpgo.scenes.image.oracle import judge
 from bpgo.scenes.image.policy import Policy, sample_images
 from bpgo.scenes.image.render import mutate_scene, render_batch, sample_scene
-from bpgo.scenes.image.reward_models import RewardModel, build_reward
+from bpgo.scenes.image.reward_models import RewardModel, build_reward, score_images
 from bpgo.scenes.text import encode_texts
 from bpgo.scenes.worlds import Pool, World
 from bpgo.seeding import derive_seed, generator, numpy_generator
@@ -254,14 +254,6 @@ def fit(
 
     run_course(name, steps, optimizer, one_cycle(optimizer, LEARNING_RATE, steps), loss_of_batch)
     return model.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def score_images(model: RewardModel, images: Tensor, texts: list[str]) -> Tensor:
-    """Score images [B, 3, 24, 24] in [0, 1]: [B]."""
-    ids = encode_texts(texts)
-    parts = [model.score(i, t) for i, t in zip(images.split(256), ids.split(256), strict=True)]
-    return torch.cat(parts)
 
 
 def preference_accuracy(model: RewardModel, pairs: Pairs, world: World, pool: Pool) -> float:

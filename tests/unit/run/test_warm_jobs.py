@@ -195,6 +195,28 @@ def test_modules_of_commands_exist() -> None:
     assert not [name for name in names if find_spec(name) is None]
 
 
+def test_rewards_of_the_embedded_worlds_import_nothing_more() -> None:
+    """A job that scores would pay for it each time; diffusers alone takes seconds."""
+    script = """
+import sys
+from pathlib import Path
+from bpgo.run.warm import modules
+for module in modules.modules_of(["score"]):
+    modules.load(module, ())
+before = set(sys.modules)
+assert "diffusers" not in before
+from bpgo.config.resolve import load
+from bpgo.rewards import load_reward
+for file in ("config.yaml", "scenes_t2v.yaml", "scenes_i2v.yaml"):
+    for entry in load(Path("config", file)).rewards.values():
+        load_reward(entry)
+ours = {name for name in set(sys.modules) - before if not name.startswith("encodings")}
+assert not ours, sorted(ours)[:10]
+"""
+    found = subprocess.run([sys.executable, "-c", script], cwd=repository_root(), check=False)
+    assert found.returncode == 0
+
+
 @pytest.mark.slow
 def test_imports_leave_one_thread() -> None:
     """A thread would be missing in a forked process."""
