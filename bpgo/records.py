@@ -6,12 +6,12 @@ C H W channels, height, width. Samples are ordered group by group: row `p * G + 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bpgo.errors import UserError
-from bpgo.storage.files import read_json, write_json
+from bpgo.storage.seals import NUMBER, again, read_sealed, write_sealed
 
 if TYPE_CHECKING:
     import torch
@@ -174,19 +174,26 @@ class Calibration:
     parts: dict[str, dict[str, float]] = field(default_factory=dict)
     first_frames: dict[str, float] = field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
-        """Write as JSON."""
-        write_json(path, asdict(self))
+    def save(self, path: Path, of: str = "") -> None:
+        """Write as JSON, sealed; `of`: whose it is (`bpgo.config.contents`)."""
+        write_sealed(path, asdict(self), of)
 
     @classmethod
-    def load(cls, path: Path) -> Calibration:
-        """Read what `save` wrote; `UserError` if the file is missing or holds other keys."""
-        if not Path(path).exists():
-            raise UserError(f"calibration file '{path}' is missing: run `calibrate` first")
-        try:
-            return cls(**read_json(path))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"calibration file '{path}' is not a calibration: {error}") from None
+    def load(cls, path: Path, of: str = "") -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: if the file is missing, cut, changed, no calibration, or another's than `of`
+                (empty: anybody's).
+        """
+        remedy = again("calibrate")
+        numbers = dict.fromkeys(("mean", "std", "minimum"), NUMBER)
+        mappings = dict.fromkeys(("prompt_means", "parts", "first_frames"), dict)
+        found = read_sealed(path, remedy, of, numbers, mappings)
+        known = {each.name for each in fields(cls)}
+        if further := sorted(set(found) - known):
+            raise UserError(f"{path}: '{further[0]}' is no key of a calibration; {remedy}")
+        return cls(**found)
 
 
 @dataclass(frozen=True)

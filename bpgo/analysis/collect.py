@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ from bpgo.analysis.roles import oracle_of
 from bpgo.analysis.same_code import other_code, refuse_mixed
 from bpgo.analysis.statistics.bootstrap import Floats, standardized
 from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma, within_spread
+from bpgo.config import contents
 from bpgo.config.jobs import samples_folder
 from bpgo.config.runs import Run
-from bpgo.config.settings import Settings
+from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.storage.files import atomic_path, read_json, write_json
-from bpgo.storage.tables import read_table
+from bpgo.run.manifest import read_manifest
+from bpgo.storage.files import atomic_path, sha256
+from bpgo.storage.seals import write_sealed
+from bpgo.storage.tables import UnsealedError, read_table
 
 RUN_COLUMNS = ["experiment", "arm", "seed"]
 GROUP_KEYS = [*RUN_COLUMNS, "iteration", "prompt_id"]
+MIXED = "snakemake ... --config allow_mixed=true (of this command: --allow-mixed)"
 PROVENANCE = ("code_digest", "config_digest", "wall_seconds", "packages", "hardware", "python")
 
 
@@ -32,7 +37,8 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
     """Write `output`/{scores,metrics,groups,calibration,harm}.parquet and `output`/runs.json.
 
     A run of the configuration that is missing or has failed is listed with its reason under
-    `missing` in runs.json (and later in tables and report); it never vanishes silently.
+    `missing` in runs.json (and later in tables and report), and is said; it never vanishes
+    silently. A file that a finished job must have left is no such case: it was lost.
 
     Args:
         settings: the configuration whose runs are joined.
@@ -41,29 +47,35 @@ def collect(settings: Settings, root: Path, output: Path, allow_mixed: bool = Fa
         allow_mixed: take runs of another configuration or another version of the code.
 
     Raises:
-        UserError: a run was made with another configuration or code, or nothing is there at all.
+        UserError: a run was made with another configuration or code; a file was lost or changed,
+            or is another's; nothing is there at all.
     """
     root, output = Path(root), Path(output)
+    read = _Reader(settings, root, allow_mixed)
     missing: list[dict[str, Any]] = []
     manifests = _manifests(settings, root, missing)
     failed = {run for run, manifest in manifests.items() if "failed" in manifest}
     if not allow_mixed:
-        option = "snakemake ... --config allow_mixed=true (of this command: --allow-mixed)"
-        refuse_mixed(settings, root, manifests, option)
+        refuse_mixed(settings, root, manifests, MIXED)
     frames = {
-        "scores": _scores(settings, root, failed, missing),
-        "metrics": _per_run(settings, root, "metrics.parquet", failed, missing),
-        "groups": _groups(settings, _per_run(settings, root, "rollouts.parquet", failed, missing)),
-        "calibration": _calibration(settings, root, missing),
-        "harm": _harm(settings, root, failed, missing),
+        "scores": _scores(read, manifests, failed, missing),
+        "metrics": _per_run(read, "metrics", manifests, failed, missing),
+        "groups": _groups(settings, _per_run(read, "rollouts", manifests, failed, missing)),
+        "calibration": _calibration(read, missing),
+        "harm": _harm(read, failed, missing),
     }
     if frames["scores"].empty:
         raise UserError(f"{root}: there are no scores of this configuration to collect")
     output.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
         write_compact(frame, output / f"{name}.parquet")
-    cut = count_cut(settings, root)
-    write_json(output / "runs.json", _provenance(settings, manifests, missing, allow_mixed, cut))
+    account = _provenance(settings, manifests, missing, allow_mixed, count_cut(settings, root))
+    account["files"] = {f"{name}.parquet": sha256(output / f"{name}.parquet") for name in frames}
+    write_sealed(output / "runs.json", account)
+    for entry in account["missing"]:
+        seed = "" if entry["seed"] is None else f"/seed_{entry['seed']}"
+        place = f"{entry['experiment']}/{entry['arm']}{seed}"
+        print(f"missing: {place}: {entry['reason']}", file=sys.stderr)
 
 
 def write_compact(frame: pd.DataFrame, path: Path) -> None:
@@ -93,7 +105,7 @@ def _manifests(
     for run in settings.runs():
         path = root / "runs" / run.folder / "manifest.json"
         if path.is_file():
-            found[run] = read_json(path)
+            found[run] = read_manifest(path, "remove the run, and train it again")
             if "failed" in found[run]:
                 missing.append(_absent(run, f"training failed: {found[run]['failed']}"))
         else:
@@ -101,16 +113,43 @@ def _manifests(
     return found
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """Reads what the jobs of `settings` left below `root`, and refuses what they did not."""
+
+    settings: Settings
+    root: Path
+    allow_mixed: bool
+
+    def __call__(self, path: Path, of: str) -> pd.DataFrame:
+        """A table that holds what `of` says (`bpgo.config.contents`)."""
+        remedy = "remove it, and the same command makes it again"
+        if self.allow_mixed:
+            return read_table(path, remedy, sealed=False)
+        try:
+            return read_table(path, remedy, of=of)
+        except UnsealedError as error:
+            raise UserError(f"{error}. Or take files of earlier versions: {MIXED}") from None
+
+
 def _scores(
-    settings: Settings, root: Path, failed: set[Run], missing: list[dict[str, Any]]
+    read: _Reader,
+    manifests: dict[Run, dict[str, Any]],
+    failed: set[Run],
+    missing: list[dict[str, Any]],
 ) -> pd.DataFrame:
-    frames = []
+    settings, root, frames = read.settings, read.root, []
     for run in [*settings.base_runs(), *settings.runs()]:
         if run in failed:
             continue
         folder = root / "scores" / run.folder
         files = sorted(folder.glob("*.parquet"))
-        found = [_read(file) for file in files]
+        if files and run.arm != BASE_ARM and run not in manifests:
+            raise UserError(
+                f"{root / 'runs' / run.folder}/manifest.json: no such file, but the run has scores"
+                f" ({files[0]}); remove these, and train the run again"
+            )
+        found = [read(file, contents.scores(settings, run, file.stem)) for file in files]
         scored = {str(name) for frame in found for name in frame["reward"].unique()}
         wanted = settings.rewards_of(run.experiment)
         absent = [name for name in wanted if name not in scored]
@@ -134,17 +173,22 @@ def _scores(
 
 
 def _per_run(
-    settings: Settings, root: Path, name: str, failed: set[Run], missing: list[dict[str, Any]]
+    read: _Reader,
+    name: str,
+    manifests: dict[Run, dict[str, Any]],
+    failed: set[Run],
+    missing: list[dict[str, Any]],
 ) -> pd.DataFrame:
-    frames = []
+    """The tables `name` of all runs that are finished."""
+    settings, frames = read.settings, []
     for run in settings.runs():
         if run in failed:
             continue
-        path = root / "runs" / run.folder / name
-        if not path.is_file():
-            missing.append(_absent(run, f"no {name}"))
+        path = read.root / "runs" / run.folder / f"{name}.parquet"
+        if not path.is_file() and run not in manifests:
+            missing.append(_absent(run, f"no {path.name}"))
             continue
-        frame = _read(path)
+        frame = read(path, contents.training(settings, run, name))
         _check_iterations(frame, settings.training.iterations, path)
         frames.append(frame.assign(**asdict(run)))
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN_COLUMNS)
@@ -229,17 +273,19 @@ def _truth(settings: Settings, rollouts: pd.DataFrame) -> Floats:
     return truth
 
 
-def _calibration(settings: Settings, root: Path, missing: list[dict[str, Any]]) -> pd.DataFrame:
+def _calibration(read: _Reader, missing: list[dict[str, Any]]) -> pd.DataFrame:
+    settings = read.settings
     columns = ["experiment", "prompt_id", "ambiguity", "sample", "reward", "score"]
     frames = []
     for experiment in settings.experiments:
-        path = root / "calibration" / experiment / "samples.parquet"
-        if not path.is_file():
+        path = read.root / "calibration" / experiment / "samples.parquet"
+        # `judge` writes the scales last.
+        if not path.is_file() and not path.with_name("scales.json").is_file():
             missing.append(
                 {"experiment": experiment, "arm": "base", "seed": None, "reason": "no calibration"}
             )
             continue
-        frame = _read(path)
+        frame = read(path, contents.calibration_scores(settings, experiment))
         frame["experiment"] = experiment
         wanted = frame["reward"].isin(settings.rewards_of(experiment))
         frames.append(frame.loc[wanted, columns])
@@ -249,10 +295,9 @@ def _calibration(settings: Settings, root: Path, missing: list[dict[str, Any]]) 
     return pd.concat(frames, ignore_index=True).sort_values(order, ignore_index=True)
 
 
-def _harm(
-    settings: Settings, root: Path, failed: set[Run], missing: list[dict[str, Any]]
-) -> pd.DataFrame:
+def _harm(read: _Reader, failed: set[Run], missing: list[dict[str, Any]]) -> pd.DataFrame:
     """What was measured beside scores; the base policy's stands in every experiment."""
+    settings, root = read.settings, read.root
     columns = [*RUN_COLUMNS, "iteration", "measure", "prompt_id", "value"]
     runs = settings.runs() if settings.measures_harm else []
     if settings.draws_diversity:
@@ -263,7 +308,7 @@ def _harm(
             continue
         path = root / "harm" / f"{samples_folder(run)}.parquet"
         if path.is_file():
-            frames.append(_read(path).assign(**asdict(run)))
+            frames.append(read(path, contents.harm(settings, run)).assign(**asdict(run)))
         else:
             missing.append(_absent(run, f"not measured: no {path.relative_to(root)}"))
     if not frames:
@@ -310,7 +355,3 @@ def _merged(missing: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _absent(run: Run, reason: str) -> dict[str, Any]:
     return {**asdict(run), "reason": reason}
-
-
-def _read(path: Path) -> pd.DataFrame:
-    return read_table(path, "remove it, and the same command makes it again")

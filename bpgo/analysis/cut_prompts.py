@@ -25,7 +25,8 @@ def count_cut(settings: Settings, root: Path) -> Counts:
         splits["training"] = sorted((root / "calibration" / name).glob("samples.parquet"))
         for split, paths in splits.items():
             for path in paths:
-                table = read_table(path, "remove it, and the same command makes it again")
+                remedy = "remove it, and the same command makes it again"
+                table = read_table(path, remedy, sealed=False)  # `collect` has asked for seals
                 prompts = table.drop_duplicates(["reward", "prompt_id"])
                 for reward, rows in prompts.groupby("reward") if "cut" in prompts else ():
                     known = str(reward) in settings.rewards_of(name)

@@ -16,7 +16,8 @@ from bpgo.analysis.tables.format import interval_text, number, save_table
 from bpgo.analysis.tables.trust import trust_table
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.storage.files import read_json, write_text
+from bpgo.storage.files import write_text
+from bpgo.storage.seals import again, read_sealed
 from bpgo.storage.tables import read_table
 
 
@@ -70,10 +71,8 @@ def _read(folder: Path) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file; run `rules` first")
     file = folder / "judged.parquet"
-    try:
-        table = read_table(file, "run `rules` again", [*KEYS, "prompt_id", *COLUMNS])
-        notes: list[dict[str, Any]] = read_json(folder / "rules.json")
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: cannot be read: {reason}; run `rules` again") from None
+    table = read_table(file, again("rules"), [*KEYS, "prompt_id", *COLUMNS])
+    notes: list[dict[str, Any]] = read_sealed(
+        folder / "rules.json", again("rules"), needs={"notes": list}
+    )["notes"]
     return table, notes

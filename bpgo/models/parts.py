@@ -82,6 +82,8 @@ def read_config(folder: Path, part: str) -> dict[str, Any]:
         found: dict[str, Any] = read_json(folder / part / "config.json")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / part / 'config.json'}: cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{folder / part / 'config.json'}: is no JSON object")
     return found
 
 

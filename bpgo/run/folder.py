@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import signal
@@ -21,10 +23,12 @@ from bpgo.run.shown import ShownSamples
 from bpgo.run.wandb_log import wandb_log
 from bpgo.storage.files import disk_explained, remove_parts
 from bpgo.storage.locks import take
+from bpgo.storage.seals import read_sealed, write_sealed
 
 # A terminal sends SIGINT (Ctrl-C) and, when it is closed, SIGHUP.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 METRICS, ROWS = "metrics.jsonl", "rollouts.jsonl"
+NOTES, NOTED = "digests.json", 3  # beside the checkpoints; of so many of them
 NO_LOCKS = (
     ", so two processes could train one run: put the results on a file system with flock (Lustre:"
     " mount it with -o flock)"
@@ -71,8 +75,42 @@ def on_stop_signals(request: Callable[[], None]) -> Iterator[None]:
 
 
 def logged_iterations(folder: Path) -> int:
-    """How many iterations, from the first, the logs of a run hold without a gap."""
-    return min(whole_iterations(folder / name) for name in (METRICS, ROWS))
+    """How many iterations, from the first, the logs of a run hold without a gap.
+
+    No more than are as they were written: by the digests that were noted beside the checkpoints.
+    """
+    whole = min(whole_iterations(folder / name) for name in (METRICS, ROWS))
+    noted = {done: each for done, each in _noted(folder).items() if done <= whole}
+    same = [done for done, each in noted.items() if each == _digests(folder, done)]
+    return whole if not noted or max(noted) in same else max(same, default=0)
+
+
+def note_logs(folder: Path, done: int) -> None:
+    """Note the digests of the logs, which have `done` iterations now."""
+    noted = {**_noted(folder), done: _digests(folder, done)}
+    newest = {str(number): noted[number] for number in sorted(noted)[-NOTED:]}
+    write_sealed(folder / "state" / NOTES, newest)
+
+
+def _noted(folder: Path) -> dict[int, Any]:
+    """By number of iterations what `note_logs` noted; nothing where that cannot be read."""
+    try:
+        found = read_sealed(folder / "state" / NOTES, "")
+    except UserError:
+        return {}
+    return {int(done): each for done, each in found.items() if done.isdecimal()}
+
+
+def _digests(folder: Path, lines: int) -> list[str]:
+    """SHA-256 of the first lines of each log."""
+    found = []
+    for name in (METRICS, ROWS):
+        with (folder / name).open("rb") as file:
+            digest = hashlib.sha256()
+            for line in itertools.islice(file, lines):
+                digest.update(line)
+        found.append(digest.hexdigest())
+    return found
 
 
 class RowLog:
@@ -122,8 +160,11 @@ class RunLogs:
     def __init__(
         self, folder: Path, title: str, total: int, done: int, notes: Iterable[str]
     ) -> None:
+        self.folder, self._done = folder, done
         self.metrics = MetricsLog(folder, done)
         self.rows = RowLog(folder / ROWS, done)
+        if done:
+            note_logs(folder, done)
         self.progress = Progress(title, total, done)
         self.wandb = wandb_log(title, folder, self.progress.say)
         self._notes = notes
@@ -142,14 +183,16 @@ class RunLogs:
             self.wandb.close()
 
     def sync(self) -> None:
-        """Have all lines on the disk, before a checkpoint counts on them."""
+        """Have all lines on the disk, and their digests, before a checkpoint counts on them."""
         self.metrics.sync()
         self.rows.sync()
+        note_logs(self.folder, self._done)
 
     def write(self, entry: dict[str, Any], shown: ShownSamples | None = None) -> None:
         """One finished iteration, and some of its samples."""
         png = shown.png() if shown is not None and shown.kept else None
         self.metrics.write(entry, png)
+        self._done = entry["iteration"]
         if self.wandb is not None:
             self.wandb.write(entry, png)
         self.progress.step(entry["iteration"], f"reward {entry['reward_mean']:.3f}")

@@ -7,11 +7,14 @@ import os
 import platform
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from bpgo import __version__
+from bpgo.errors import UserError, shown
 from bpgo.run.machine import processor
 from bpgo.storage.files import repository_root
+from bpgo.storage.seals import NUMBER, Kinds, read_sealed
 
 # Analysis and commands read results; they do not change what a run computes.
 NOT_PART_OF_A_RUN = (
@@ -22,6 +25,17 @@ NOT_PART_OF_A_RUN = (
     "__main__.py",
     "pretrain.py",
 )
+# What readers take from a manifest, by type.
+KINDS: Kinds = {
+    "code_digest": str,
+    "code": dict,
+    "failed": str,
+    "files": dict,
+    "hardware": dict,
+    "packages": dict,
+    "python": str,
+    "wall_seconds": NUMBER,
+}
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy")
 
 
@@ -54,6 +68,22 @@ def manifest(**entries: Any) -> dict[str, Any]:
         },
         **entries,
     }
+
+
+def read_manifest(path: Path, remedy: str, of: str = "") -> dict[str, Any]:
+    """The manifest of a run; `of`: whose it must be (`bpgo.config.contents`; empty: anybody's).
+
+    Raises:
+        UserError: naming the file, and the key if one is of another type or missing; ends with
+            `remedy`.
+    """
+    found = read_sealed(path, remedy, of, {"config_digest": str}, KINDS)
+    for key in ("code", "files"):
+        odd = {name: each for name, each in found.get(key, {}).items() if not isinstance(each, str)}
+        if odd:
+            name, value = odd.popitem()
+            raise UserError(f"{path}: {key}.{name} is {shown(value)}, no digest; {remedy}")
+    return found
 
 
 def _version(package: str) -> str:

@@ -9,7 +9,7 @@ from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.run.progress import read_lines, whole_iterations
-from bpgo.storage.files import read_json
+from bpgo.storage.seals import read_object
 from bpgo.storage.tables import read_arrow
 
 Wildcards = Mapping[str, str]
@@ -62,7 +62,7 @@ def seconds_before(root: Path) -> dict[str, list[float]]:
 
 
 def _trained(folder: Path) -> str:
-    failed = read_json(folder / "manifest.json").get("failed")
+    failed = read_object(folder / "manifest.json", "train it again").get("failed")
     if failed:
         return f"failed: {failed}"
     entries = read_lines(folder / "metrics.jsonl")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bpgo.config import contents
 from bpgo.config.jobs import calibrated_rewards, draw_digest
 from bpgo.config.settings import MAIN, Settings
 from bpgo.core.rollout import chunks
@@ -63,7 +64,8 @@ def calibrate(
     rewards = loading.load_rewards(settings, models, device)
     with Progress(f"{experiment}: calibrate", wanted.prompts) as progress:
         table = score_table(samples, models, score_draws(policy, samples, rewards, progress))
-    save_scores(output / "scores.parquet", settings, drawn, table)
+    of = contents.calibration_scores(settings, experiment)
+    save_scores(output / "scores.parquet", settings, drawn, table, of)
     anchor = Calibration(0.0, 0.0, 0.0, parts=scales(settings, names, table))
     training = settings.experiments[experiment].training_reward
     table = with_sums(settings, [training], table, anchor)
@@ -73,7 +75,7 @@ def calibrate(
         stills = with_sums(settings, [training], stills, anchor)
         earned = summary(stills[stills.reward == training]).prompt_means
         found = replace(found, first_frames=earned)
-    found.save(output / "calibration.json")
+    found.save(output / "calibration.json", contents.calibration(settings, experiment))
 
 
 def _first_frames(

@@ -18,6 +18,7 @@ from bpgo.errors import NonFiniteError
 from bpgo.records import PromptBatch, Samples
 from bpgo.run.progress import Progress
 from bpgo.steps.draws import Draws
+from bpgo.storage.seals import again
 from bpgo.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -93,21 +94,27 @@ def scales(
     return found
 
 
-def save_scores(path: Path, settings: Settings, drawn: str, table: pd.DataFrame) -> None:
-    """Write a `score_table` with, in each row, what the score depends on (see `read_scores`)."""
+def save_scores(
+    path: Path, settings: Settings, drawn: str, table: pd.DataFrame, of: str = ""
+) -> None:
+    """Write a `score_table` with, in each row, what the score depends on (see `read_scores`).
+
+    `of`: whose scores they are (`bpgo.config.contents`).
+    """
     made = {name: _made_of(settings, drawn, str(name)) for name in table.reward.unique()}
-    write_table(table.assign(digest=table.reward.map(made)), path)
+    write_table(table.assign(digest=table.reward.map(made)), path, of)
 
 
-def read_scores(path: Path, settings: Settings, drawn: str, draws: Draws) -> Scores:
+def read_scores(path: Path, settings: Settings, drawn: str, draws: Draws, of: str = "") -> Scores:
     """Those scores in `path` that are of these samples, by a reward that is as it is now.
 
     `drawn` is the digest of the samples' settings (`bpgo.config.jobs.draw_digest`).
 
     Raises:
-        UserError: if the file is missing or cannot be read.
+        UserError: if the file is missing, cannot be read, or holds others than `of`.
     """
-    table = read_table(path, "run `calibrate` again", [*KEYS, "reward", "score", "digest"])
+    columns = [*KEYS, "reward", "score", "digest"]
+    table = read_table(path, again("calibrate"), columns, of)
     rows = [(name, sample) for name in draws.batch.ids for sample in range(draws.group)]
     found: Scores = {}
     for name, kept in table.groupby("reward", sort=False):

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bpgo.config import contents
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.divergence import path_kl
@@ -34,7 +35,7 @@ from bpgo.run.progress import Progress
 from bpgo.steps import loading
 from bpgo.steps.kept_policies import check_policies, failure_of, stages_of
 from bpgo.steps.prompts import read_prompts
-from bpgo.steps.stored_samples import StoredSamples
+from bpgo.steps.stored_samples import StoredSamples, digests_of
 from bpgo.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def harm_run(
     if run.arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy: `harm-base` measures it")
     if failure_of(trained) is not None:
-        _write([], output)
+        _write([], output, contents.harm(settings, run))
         return
     check_policies(settings, run, trained)
     device = loading.prepare_process(settings, threads)
@@ -80,15 +81,16 @@ def harm_run(
             rows += work.diversity(stages[-1][0])
     if settings.features is not None:
         features = loading.load_features(settings, device)
-        last = stages[-1][0]
-        rows.append((last, "kid", "", _distance(settings, features, samples, base, last)))
-    _write(rows, output)
+        distance = _distance(settings, run, features, samples, base)
+        rows.append((stages[-1][0], "kid", "", distance))
+    _write(rows, output, contents.harm(settings, run))
 
 
 def harm_base(settings: Settings, seed: int, prompts: Path, output: Path, threads: int = 1) -> None:
     """The diversity of the base policy, for every experiment."""
     device = loading.prepare_process(settings, threads)
-    _write(_Work(settings, seed, prompts, device).diversity(0), output)
+    rows = _Work(settings, seed, prompts, device).diversity(0)
+    _write(rows, output, contents.harm(settings, Run("", BASE_ARM, seed)))
 
 
 class _Work:
@@ -176,14 +178,12 @@ class _Work:
         return torch.cat(found).unflatten(0, (len(batch), group))
 
 
-def _distance(
-    settings: Settings, features: Features, samples: Path, base: Path, iteration: int
-) -> float:
+def _distance(settings: Settings, run: Run, features: Features, samples: Path, base: Path) -> float:
     """KID of the final policy's first sample of each prompt and the base policy's."""
-    sets = []
-    for folder, wanted in ((samples, iteration), (base, 0)):
-        path = folder / "index.parquet"
-        index = read_table(path, "run `sample` again")
+    sets, last = [], settings.training.stages()[-1]
+    for folder, mine, wanted in ((samples, run, last), (base, Run("", BASE_ARM, run.seed), 0)):
+        of = contents.samples(settings, mine)
+        index = read_table(folder / "index.parquet", "run `sample` again", of=of)
         index = index[(index["iteration"] == wanted) & (index["sample"] == 0)]
         index = index.sort_values("prompt_id", ignore_index=True)
         sets.append((folder, index))
@@ -195,8 +195,8 @@ def _distance(
 
 def _features(settings: Settings, features: Features, folder: Path, index: Any) -> Tensor:
     """`[N, D]` of the samples of an index."""
-    stored, size = StoredSamples(folder, index.path.tolist()), settings.evaluation.batch_size
-    texts = index.text.tolist()
+    stored = StoredSamples(folder, index.path.tolist(), digests=digests_of(index))
+    texts, size = index.text.tolist(), settings.evaluation.batch_size
     parts = [
         features(Samples(stored.read(rows).float() / 255, texts[rows])).float().cpu()
         for rows in chunks(len(index), size)
@@ -204,7 +204,7 @@ def _features(settings: Settings, features: Features, folder: Path, index: Any) 
     return torch.cat(parts)
 
 
-def _write(rows: Any, output: Path) -> None:
+def _write(rows: Any, output: Path, of: str) -> None:
     table = pd.DataFrame(rows, columns=["iteration", "measure", "prompt_id", "value"])
     bad = table[~np.isfinite(table["value"].astype(float))]
     if len(bad):
@@ -213,4 +213,4 @@ def _write(rows: Any, output: Path) -> None:
             f"{output}: {row['measure']} of prompt '{row['prompt_id']}' at iteration"
             f" {row['iteration']} is {row['value']}"
         )
-    write_table(table, output)
+    write_table(table, output, of)

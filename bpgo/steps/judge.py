@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from bpgo.config import contents
 from bpgo.config.jobs import draw_digest
 from bpgo.config.settings import MAIN, Settings
 from bpgo.records import Calibration
@@ -44,8 +45,9 @@ def judge(
     batch = read_prompts(prompts, wanted.prompts)[: wanted.prompts]
     drawn = draw_digest(settings, settings.sampler_of(experiment))
     samples = open_draws(draws, drawn, batch, wanted.samples_per_prompt)
-    anchor = Calibration.load(calibration)
-    known = read_scores(calibration.with_name("scores.parquet"), settings, drawn, samples)
+    anchor = Calibration.load(calibration, contents.calibration(settings, experiment))
+    of, place = contents.calibration_scores(settings, experiment), calibration.parent
+    known = read_scores(place / "scores.parquet", settings, drawn, samples, of)
     names = settings.in_environment(experiment, MAIN)
     models = settings.models_of(names)
     if missing := [name for name in models if name not in known]:
@@ -59,8 +61,8 @@ def judge(
     table["cut"] = [cut[key] for key in zip(table.reward, table.prompt_id, strict=True)]
     anchor = replace(anchor, parts=anchor.parts | scales(settings, names, table))
     table = with_sums(settings, names, table, anchor)
-    write_table(table, output / "samples.parquet")
-    anchor.save(output / "scales.json")
+    write_table(table, output / "samples.parquet", of)
+    anchor.save(output / "scales.json", contents.scales(settings, experiment))
 
 
 def _scored(

@@ -7,7 +7,8 @@ from pathlib import Path
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.storage.files import read_json, sha256
+from bpgo.run.manifest import read_manifest
+from bpgo.storage.files import sha256
 
 POLICY, SNAPSHOTS = "policy", "snapshots"
 AGAIN = "remove the run's folder, and the same command trains it again"
@@ -16,11 +17,7 @@ AGAIN = "remove the run's folder, and the same command trains it again"
 def failure_of(trained: Path) -> str | None:
     """Why a recorded run failed, by its manifest; None where it did not."""
     path = trained / "manifest.json"
-    try:
-        found = read_json(path).get("failed") if path.is_file() else None
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read as a manifest: {error!r}; {AGAIN}") from None
-    return None if found is None else str(found)
+    return read_manifest(path, AGAIN).get("failed") if path.is_file() else None
 
 
 def stages_of(settings: Settings, trained: Path) -> list[tuple[int, Path]]:
@@ -53,11 +50,8 @@ def check_policies(settings: Settings, run: Run, trained: Path) -> None:
     path = trained / "manifest.json"
     if not path.is_file():
         return
-    try:
-        manifest = read_json(path)
-        made_by, files = manifest["config_digest"], dict(manifest.get("files", {}))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read as a manifest: {error!r}; {AGAIN}") from None
+    manifest = read_manifest(path, AGAIN)
+    made_by, files = manifest["config_digest"], manifest.get("files", {})
     expected = settings.run_digest(run)
     if made_by != expected:
         raise UserError(

@@ -15,17 +15,20 @@ from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.prompts.sets import Prompt, PromptList, Split, load_prompt_set
 from bpgo.records import PromptBatch
-from bpgo.storage.files import atomic_path, write_json, write_text
+from bpgo.storage.files import atomic_path, sha256, write_text
+from bpgo.storage.seals import again, read_sealed, write_sealed
 
 SPLITS: tuple[Split, ...] = get_args(Split)
+WRITTEN = "written_sha256"  # in a manifest: of the prompts beside it
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # an id becomes part of a file's name
 
 
 def write_prompts(settings: Settings, split: str, output: Path) -> list[str]:
     """Write one split; splits share no prompt. Gives lines for a person to read.
 
-    Beside a set from files, `output` with the suffix `.manifest.json` says where each file is
-    from, its digest, its licence, and how many of its rows were left out and why.
+    Beside it, `output` with the suffix `.manifest.json` has its digest; of a set from files it says
+    where each file is from, its digest, its licence, and how many of its rows were left out and
+    why.
 
     Raises:
         UserError: for an unknown split, more prompts than there are, or a file that cannot be had
@@ -34,11 +37,14 @@ def write_prompts(settings: Settings, split: str, output: Path) -> list[str]:
     if split not in SPLITS:
         raise UserError(f"--split: '{split}' is unknown. Allowed: {', '.join(SPLITS)}")
     made = load_prompt_set(settings.prompts).split(split)
-    if made.manifest:
-        write_json(Path(output).with_suffix(".manifest.json"), made.manifest)
     entries = [_entry(prompt, Path(output).parent) for prompt in made.prompts]
     write_text(output, "".join(json.dumps(entry) + "\n" for entry in entries))
+    write_sealed(_manifest(output), {**made.manifest, WRITTEN: sha256(output)})
     return describe(made)
+
+
+def _manifest(prompts: Path) -> Path:
+    return Path(prompts).with_suffix(".manifest.json")
 
 
 def _entry(prompt: Prompt, folder: Path) -> dict[str, Any]:
@@ -112,7 +118,8 @@ def read_prompts(path: Path, needed: int = 1) -> PromptBatch:
     """Read a prompt set of at least `needed` prompts; `ambiguity` may be missing (NaN).
 
     Raises:
-        UserError: naming the file and line of what is missing, empty, malformed or given twice.
+        UserError: naming the file and line of what is missing, empty, malformed or given twice; the
+            file is not what `write_prompts` wrote, if its manifest lies beside it.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -130,6 +137,7 @@ def read_prompts(path: Path, needed: int = 1) -> PromptBatch:
         if identifier in found:
             raise UserError(f"{path}, line {number}: id '{identifier}' is given twice")
         found[identifier] = text, ambiguity, frame
+    _check_unchanged(path)
     if len(found) < needed:
         raise UserError(f"{path}: holds {len(found)} prompts, but {needed} are needed")
     texts, ambiguities, frames = (list(column) for column in zip(*found.values(), strict=True))
@@ -139,6 +147,18 @@ def read_prompts(path: Path, needed: int = 1) -> PromptBatch:
         missing = list(found)[frames.index(None)]
         raise UserError(f"{path}: prompt '{missing}' has no 'first_frame', but others have")
     return PromptBatch(list(found), texts, ambiguities)
+
+
+def _check_unchanged(path: Path) -> None:
+    manifest = _manifest(path)
+    if not manifest.is_file():  # prompts of the user's own
+        return
+    written = read_sealed(manifest, again("prompts"), may={WRITTEN: str}).get(WRITTEN)
+    if written is not None and sha256(path) != written:
+        raise UserError(
+            f"{path}: was changed after it was written (by its digest in {manifest.name});"
+            f" {again('prompts')}"
+        )
 
 
 def _prompt(entry: Any, folder: Path) -> tuple[str, str, float, Path | None]:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from bpgo import seeding
+from bpgo.config import contents
 from bpgo.config.offline import groups_digest, members_of, reference_arm, scored_rewards, truth_of
 from bpgo.config.settings import Settings
 from bpgo.core.arm import Arm
@@ -36,7 +37,8 @@ from bpgo.records import AdvantageResult, Calibration, GroupRewards
 from bpgo.registry import load_arm_class
 from bpgo.steps.group_table import Batch, read_groups, read_rollouts
 from bpgo.steps.seen_groups import Seen, seen_groups
-from bpgo.storage.files import atomic_directory, write_json
+from bpgo.storage.files import atomic_directory
+from bpgo.storage.seals import write_sealed
 from bpgo.storage.tables import write_table
 from bpgo.trust.measures import goodman_kruskal
 
@@ -76,7 +78,9 @@ def rules(
     """
     torch.set_num_threads(1)
     anchors = {
-        name: Calibration.load(root / "calibration" / name / "calibration.json")
+        name: Calibration.load(
+            root / "calibration" / name / "calibration.json", contents.calibration(settings, name)
+        )
         for name in settings.experiments
     }
     streams = _base_streams(settings, root) + [_run_stream(settings, folder) for folder in runs]
@@ -100,7 +104,7 @@ def rules(
     with atomic_directory(output) as folder:
         table = pd.concat(frames, ignore_index=True)
         write_table(table, folder / "judged.parquet", compression="zstd")
-        write_json(folder / "rules.json", list(notes.values()))
+        write_sealed(folder / "rules.json", {"notes": list(notes.values())})
 
 
 def _answers(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from bpgo.config import contents
 from bpgo.config.jobs import samples_folder
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
@@ -24,9 +25,10 @@ from bpgo.steps.kept_policies import check_policies, failure_of, stages_of
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.saved_samples import save_samples
 from bpgo.storage.clips import check_clips
+from bpgo.storage.files import sha256
 from bpgo.storage.tables import write_table
 
-COLUMNS = ["prompt_id", "text", "ambiguity", "sample", "seed", "iteration", "path"]
+COLUMNS = ["prompt_id", "text", "ambiguity", "sample", "seed", "iteration", "path", "sha256"]
 Stages = list[tuple[int, Path | None]]
 
 
@@ -54,7 +56,8 @@ def sample_run(
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy: `sample-base` samples it")
     if (why := failure_of(trained)) is not None:
         print(f"{run.folder}: nothing to sample, the run failed: {why}", file=sys.stderr)
-        write_table(pd.DataFrame(columns=COLUMNS), output / "index.parquet")
+        of = contents.samples(settings, run)
+        write_table(pd.DataFrame(columns=COLUMNS), output / "index.parquet", of)
         return
     check_policies(settings, run, trained)
     stages: Stages = [*stages_of(settings, trained)]
@@ -97,7 +100,8 @@ def _sample(
                 _draw(settings, policy, batch[:count], embeddings, run.seed, iteration, output)
             )
             progress.step(done)
-    write_table(pd.concat(tables, ignore_index=True), output / "index.parquet")
+    index = pd.concat(tables, ignore_index=True)
+    write_table(index, output / "index.parquet", contents.samples(settings, run))
 
 
 def _draw(
@@ -133,6 +137,7 @@ def _draw(
             "seed": seed,
             "iteration": iteration,
             "path": paths,
+            "sha256": [sha256(output / path) for path in paths],
         }
     )
     if chosen.first_frames is not None:

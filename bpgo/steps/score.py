@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bpgo.config import contents
 from bpgo.config.jobs import score_digest
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
@@ -22,7 +23,7 @@ from bpgo.rewards.shared.tokens import cut_texts
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
 from bpgo.steps.finished_scores import FinishedScores
-from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError
+from bpgo.steps.stored_samples import StoredSamples, UnreadableSampleError, digests_of
 from bpgo.steps.sums import with_sums
 from bpgo.storage.tables import read_table, write_table
 
@@ -56,14 +57,15 @@ def score_run(
     if not names:
         known = ", ".join(settings.environments_of(run.experiment))
         raise UserError(f"--environment: no reward runs in '{environment}'. Known: {known}")
-    index = _read_index(samples)
+    index = _read_index(samples, contents.samples(settings, run))
+    of = contents.scores(settings, run, environment)
     if index.empty:  # the run failed
         columns = [*asdict(run), *KEYS, "reward", "score", "cut"]
-        write_table(pd.DataFrame(columns=columns), output)
+        write_table(pd.DataFrame(columns=columns), output, of)
         return
     anchor = None
     if any(settings.rewards[name].needs_calibration for name in names):
-        anchor = _read_calibration(calibration)
+        anchor = _read_calibration(calibration, contents.scales(settings, run.experiment))
     models = settings.models_of(names)
     torch.set_num_threads(threads)
     stored, size = _stored(settings, samples, index)
@@ -91,17 +93,19 @@ def score_run(
     table = with_sums(settings, names, pd.concat(frames, ignore_index=True), anchor)
     for place, (name, value) in enumerate(asdict(run).items()):
         table.insert(place, name, value)
-    write_table(table, output)
+    write_table(table, output, of)
     finished.remove()
 
 
 def _stored(settings: Settings, samples: Path, index: pd.DataFrame) -> tuple[StoredSamples, int]:
     """The samples, and how many are read at a time: of clips no more than the memory takes."""
-    paths, size = index.path.tolist(), settings.evaluation.batch_size
+    paths, digests = index.path.tolist(), digests_of(index)
+    size = settings.evaluation.batch_size
     if settings.model.makes == "image":
-        return StoredSamples(samples, paths), size
+        return StoredSamples(samples, paths, digests=digests), size
     shape = decoded_shape(settings.model)
-    return StoredSamples(samples, paths, shape), min(size, max(1, HELD // math.prod(shape)))
+    size = min(size, max(1, HELD // math.prod(shape)))
+    return StoredSamples(samples, paths, shape, digests), size
 
 
 def _score(
@@ -157,15 +161,15 @@ def _joined(failures: dict[str, Exception], kept: list[str]) -> Exception:
     return (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(lines))
 
 
-def _read_calibration(path: Path | None) -> Calibration:
+def _read_calibration(path: Path | None, of: str) -> Calibration:
     if path is None:
         raise UserError("--calibration: a sum of standardized rewards needs it")
-    return Calibration.load(path)
+    return Calibration.load(path, of)
 
 
-def _read_index(samples: Path) -> pd.DataFrame:
+def _read_index(samples: Path, of: str) -> pd.DataFrame:
     path = samples / "index.parquet"
-    index = read_table(path, "run `sample` again")
+    index = read_table(path, "run `sample` again", of=of)
     for column in [*KEYS, "text", "path"]:
         if column not in index:
             raise UserError(f"{path}: has no column '{column}'; run `sample` again")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bpgo.errors import UserError
 from bpgo.storage.clips import BrokenClipError, read_clip
+from bpgo.storage.files import sha256
 from bpgo.storage.images import BrokenImageError, read_image
 
 REMEMBERED = 2**28  # bytes of pixels kept for the next reward
@@ -28,12 +30,17 @@ class StoredSamples:
         paths: of each sample, below it: PNG or MP4.
         shape: of each, `(3, H, W)` or `(F, 3, H, W)`; None: any, but the same for all that are read
             at a time.
+        digests: SHA-256 of each file; None: not known.
     """
 
     def __init__(
-        self, folder: Path, paths: list[str], shape: tuple[int, ...] | None = None
+        self,
+        folder: Path,
+        paths: list[str],
+        shape: tuple[int, ...] | None = None,
+        digests: list[str] | None = None,
     ) -> None:
-        self.folder, self.paths, self.shape = folder, paths, shape
+        self.folder, self.paths, self.shape, self.digests = folder, paths, shape, digests
         self._kept: dict[int, Tensor] = {}
         self._left = REMEMBERED
 
@@ -41,15 +48,25 @@ class StoredSamples:
         """Samples `rows` as levels [B, 3, H, W] or [B, F, 3, H, W], uint8.
 
         Raises:
-            UnreadableSampleError: naming the first file that is broken, or is of another size.
+            UnreadableSampleError: naming the first file that is broken, was changed, or is of
+                another size.
         """
         if rows.start not in self._kept:
             found = self._decode(self.paths[rows])
+            self._check(rows)
             if found.numel() > self._left:
                 return found
             self._left -= found.numel()
             self._kept[rows.start] = found
         return self._kept[rows.start]
+
+    def _check(self, rows: slice) -> None:
+        for path, digest in zip(self.paths[rows], (self.digests or [])[rows], strict=False):
+            if sha256(self.folder / path) != digest:
+                raise UnreadableSampleError(
+                    f"{self.folder / path}: was changed after it was sampled (by its digest in"
+                    " index.parquet); run `sample` again"
+                )
 
     def _decode(self, paths: list[str]) -> Tensor:
         samples, shape = [], self.shape
@@ -88,3 +105,8 @@ def _read_clip(file: Path) -> NDArray[np.uint8]:
 def _described(shape: tuple[int, ...]) -> str:
     size = f"{shape[-2]} x {shape[-1]} pixels"
     return f"{shape[0]} frames of {size}" if len(shape) == 4 else size
+
+
+def digests_of(index: pd.DataFrame) -> list[str] | None:
+    """SHA-256 of the files of an index of samples; None where it does not say."""
+    return index.sha256.tolist() if "sha256" in index else None

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from bpgo.config import contents
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.trainer import Trainer
@@ -26,7 +27,7 @@ from bpgo.run.progress import read_lines
 from bpgo.steps import loading
 from bpgo.steps.kept_policies import policy_digests
 from bpgo.steps.prompts import read_prompts
-from bpgo.storage.files import write_json
+from bpgo.storage.seals import write_sealed
 from bpgo.storage.tables import write_table
 
 
@@ -87,8 +88,8 @@ def _finish(
     entries: dict[str, Any],
 ) -> None:
     """Tables and, last, the manifest with these and further `entries`."""
-    _write_tables(output)
-    write_json(
+    _write_tables(settings, run, output)
+    write_sealed(
         output / "manifest.json",
         manifest(
             **entries,
@@ -96,6 +97,7 @@ def _finish(
             wall_seconds=trainer.wall_seconds,
             processes=trainer.processes.count,
         ),
+        contents.training(settings, run, "manifest"),
     )
 
 
@@ -113,7 +115,7 @@ def build_trainer(
     chosen, own = settings.experiments[run.experiment], settings.of_arm(run.arm)
     with group.together():
         batch = read_prompts(prompts, own.rollout.prompts_per_iteration)
-        anchor = Calibration.load(calibration)
+        anchor = Calibration.load(calibration, contents.calibration(settings, run.experiment))
         policy = loading.load_policy(own, device, run.seed)
         names = [chosen.training_reward, *chosen.diagnostics]
         rewards = loading.load_rewards(settings, names, device, anchor)
@@ -136,11 +138,11 @@ def build_trainer(
     return trainer  # noqa: RET504 (mypy sees no return inside the block)
 
 
-def _write_tables(output: Path) -> None:
-    metrics = pd.DataFrame(read_lines(output / "metrics.jsonl"))
-    write_table(metrics, output / "metrics.parquet")
+def _write_tables(settings: Settings, run: Run, output: Path) -> None:
     rows = [row for entry in read_lines(output / "rollouts.jsonl") for row in _rows(entry)]
-    write_table(pd.DataFrame(rows), output / "rollouts.parquet")
+    for name, entries in (("metrics", read_lines(output / "metrics.jsonl")), ("rollouts", rows)):
+        of = contents.training(settings, run, name)
+        write_table(pd.DataFrame(entries), output / f"{name}.parquet", of)
 
 
 def _rows(entry: dict[str, Any]) -> list[dict[str, Any]]:

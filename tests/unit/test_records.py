@@ -52,18 +52,39 @@ def test_calibration_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1, 2]", "3", '{"mean": 1}', '{"mean": 1, "std": 1, "minimum": 0, "more": 1}']
+    ("text", "reason"),
+    [
+        ("", "cannot be read as JSON"),
+        ("null", "holds None, which is not an object"),
+        ("[1, 2]", "holds [1, 2], which is not an object"),
+        ('{"mean": 1}', "has no 'std'"),
+        ('{"mean": 1, "std": "x", "minimum": 0}', "std is 'x', which is not a number"),
+        ('{"mean": 1, "std": NaN, "minimum": 0}', "NaN is no number"),
+        ('{"mean": 1, "std": 1, "minimum": 0, "more": 1}', "'more' is no key of a calibration"),
+    ],
 )
-def test_not_a_calibration(text: str, tmp_path: Path) -> None:
+def test_not_a_calibration(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(text)
-    with pytest.raises(UserError, match="is not a calibration") as caught:
+    with pytest.raises(UserError) as caught:
         Calibration.load(path)
     assert str(path) in str(caught.value)
+    assert reason in str(caught.value)
+    assert "run `calibrate` again" in str(caught.value)
+
+
+def test_a_changed_calibration_and_anothers(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    Calibration(0.1, 0.25, -1.0).save(path, "calibration of clear")
+    with pytest.raises(UserError, match="holds the calibration of clear, not the calibration of x"):
+        Calibration.load(path, "calibration of x")
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    with pytest.raises(UserError, match="was changed after it was written"):
+        Calibration.load(path)
 
 
 def test_missing_calibration(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is missing: run `calibrate` first"):
+    with pytest.raises(UserError, match="no such file; run `calibrate` again"):
         Calibration.load(tmp_path / "calibration.json")
 
 

@@ -18,6 +18,7 @@ from rewards.make_image_reward import PROMPTS, make_image
 from tiny_rewards import build_tiny_rewards, parity_inputs
 
 from bpgo.storage.files import read_json, write_text
+from bpgo.storage.tables import write_table
 
 SCRIPT = [sys.executable, str(Path(__file__).with_name("run_script.py"))]
 
@@ -112,7 +113,7 @@ def write_samples(workspace: Workspace, pairs: list[tuple[Image.Image, str]]) ->
         image.save(folder / f"{index}.png")
         row = {"prompt_id": f"p{index}", "text": prompt, "ambiguity": 0.0, "sample": 0}
         rows.append({**row, "iteration": 0, "path": f"{index}.png"})
-    pd.DataFrame(rows).to_parquet(folder / "index.parquet", index=False)
+    write_table(pd.DataFrame(rows), folder / "index.parquet")
     prompts = workspace.path("results/smoke/prompts/evaluation.jsonl")
     write_text(prompts, "{}")
     os.utime(prompts, (0, 0))

@@ -5,11 +5,12 @@ from collections import Counter
 
 from bpgo.analysis.same_code import refuse_mixed
 from bpgo.run.code import code_of, digest_of_code
+from bpgo.run.manifest import read_manifest
 from bpgo.run.run_results import result_of, seconds_before, share_of
 from bpgo.run.warm import folder as warm_folder
 from bpgo.run.watch import TimeLeft, Watch
 from bpgo.run.workflow_lock import hold, let_go, remove_stale_locks
-from bpgo.storage.files import read_json
+from bpgo.storage.seals import again, read_sealed
 from snakemake.logging import logger as snakemake_logger
 
 WATCH = []  # what shows this call, while its jobs run
@@ -23,7 +24,7 @@ def missing_runs():
     return [
         f"{root}: {entry['experiment']}/{entry['arm']}/seed_{entry['seed']}: {entry['reason']}"
         for root in sorted(reports & set(OWN))
-        for entry in read_json(Path(root, "collected", "runs.json"))["missing"]
+        for entry in read_sealed(Path(root, "collected", "runs.json"), again("collect"))["missing"]
     ]
 
 
@@ -51,8 +52,11 @@ def check_stored_runs():
             }
         for run in settings.runs():
             path = Path(root, "runs", run.folder, "manifest.json")
-            if run not in found and path.is_file():
-                found[run] = read_json(path)
+            try:
+                if run not in found and path.is_file():
+                    found[run] = read_manifest(path, "remove the run, and it is trained again")
+            except UserError as error:
+                fail(error)
         try:
             refuse_mixed(settings, Path(root), found, allowing_mixed())
         except UserError as error:

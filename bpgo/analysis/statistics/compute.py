@@ -15,7 +15,7 @@ from bpgo.analysis.statistics import premise
 from bpgo.analysis.statistics.bootstrap import Bootstrap
 from bpgo.analysis.statistics.claims import judge_claims
 from bpgo.analysis.statistics.courses import mean_courses, turning_points
-from bpgo.analysis.statistics.data import Collected, Scores, load_collected
+from bpgo.analysis.statistics.data import KINDS, Collected, Scores, load_collected
 from bpgo.analysis.statistics.differences import differences, primary
 from bpgo.analysis.statistics.final import curves, final_scores, gains
 from bpgo.analysis.statistics.harm import harm
@@ -23,7 +23,7 @@ from bpgo.analysis.statistics.power import power
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.storage.files import read_json, write_json
+from bpgo.storage.seals import again, read_sealed, write_sealed
 from bpgo.storage.tables import read_table, write_table
 
 
@@ -46,7 +46,7 @@ def compute_statistics(settings: Settings, collected: Path, output: Path) -> Non
     output.mkdir(parents=True, exist_ok=True)
     for name in STATISTICS:
         write_table(frames[name], output / f"{name}.parquet")
-    write_json(output / "runs.json", _account(settings, data))
+    write_sealed(output / "runs.json", _account(settings, data))
 
 
 def load_statistics(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
@@ -56,7 +56,7 @@ def load_statistics(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, An
     for name in STATISTICS:
         path = folder / f"{name}.parquet"
         frames[name] = read_table(path, "run `statistics` again")
-    return frames, read_json(folder / "runs.json")
+    return frames, read_sealed(folder / "runs.json", again("statistics"), may=KINDS)
 
 
 def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[str, pd.DataFrame]:

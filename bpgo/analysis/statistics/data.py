@@ -17,10 +17,20 @@ from bpgo.analysis import COLLECTED, SINCE
 from bpgo.analysis.roles import arms_of
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.storage.files import read_json
+from bpgo.storage.files import sha256
+from bpgo.storage.seals import Kinds, again, read_sealed
 from bpgo.storage.tables import read_arrow
 
 Floats = NDArray[np.float64]
+KINDS: Kinds = {
+    "config_digest": str,
+    "cut_prompts": dict,
+    "expected_runs": int,
+    "files": dict,
+    "missing": list,
+    "runs": list,
+    "scale": str,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +141,10 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
         UserError: a file is missing, a score is not finite or stands there twice.
     """
     folder = Path(folder)
+    runs = read_account(folder)
+    digests = runs.pop("files", {})
     there = [name for name in COLLECTED if name not in SINCE or _path(folder, name).is_file()]
-    frames = {name: _read(_path(folder, name)) for name in there}
-    runs_file = folder / "runs.json"  # scores alone are enough: what is missing shows in them
+    frames = {name: _read(_path(folder, name), digests) for name in there}
     scores = {
         experiment: _scores(settings, experiment, frames["scores"])
         for experiment in settings.experiments
@@ -143,19 +154,36 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
         frames["metrics"],
         frames["groups"],
         frames["calibration"],
-        read_json(runs_file) if runs_file.is_file() else {},
+        runs,
         frames.get("harm", pd.DataFrame()),
     )
+
+
+def read_account(folder: Path) -> dict[str, Any]:
+    """The collection's runs.json; empty without one: scores alone show what is missing.
+
+    `files` has the digests of the other files, if this or a later version has collected them.
+
+    Raises:
+        UserError: the file is cut, changed, or an entry is of another type.
+    """
+    path = Path(folder) / "runs.json"
+    return read_sealed(path, again("collect"), may=KINDS) if path.is_file() else {}
 
 
 def _path(folder: Path, name: str) -> Path:
     return folder / f"{name}.parquet"
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, digests: dict[str, Any]) -> pd.DataFrame:
     """Parquet with text columns as categories (fast to compare and group)."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; run `collect` first")
+    if path.name in digests and sha256(path) != digests[path.name]:
+        raise UserError(
+            f"{path}: was changed after it was collected (by its digest in runs.json);"
+            f" {again('collect')}"
+        )
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:

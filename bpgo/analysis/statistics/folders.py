@@ -9,13 +9,12 @@ from typing import Any
 import pandas as pd
 
 from bpgo.analysis.statistics.bootstrap import Bootstrap
-from bpgo.analysis.statistics.data import Collected, load_collected
+from bpgo.analysis.statistics.data import Collected, load_collected, read_account
 from bpgo.analysis.statistics.differences import differences
 from bpgo.config.digests import JUDGING, MEASURED, NO_RESULT
 from bpgo.config.resolve import load_resolved
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError, shown
-from bpgo.storage.files import read_json
 
 PARTS = ("arms.", "rewards.", "experiments.", "sweeps.")  # what one of two folders may lack
 
@@ -35,7 +34,7 @@ def load_results(folder: Path) -> tuple[Settings, Collected]:
     runs = folder / "collected" / "runs.json"
     if not runs.is_file():
         raise UserError(f"{folder}: holds no collected scores: there is no {runs}")
-    digest = read_json(runs).get("config_digest")
+    digest = read_account(folder / "collected").get("config_digest")
     places = [folder / "config.yaml", folder / "config" / f"{digest}.yaml"]
     for place in places:
         if place.is_file():

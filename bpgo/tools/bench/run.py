@@ -26,6 +26,7 @@ from bpgo.steps.kept_policies import stages_of
 from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.train import build_trainer
 from bpgo.storage.files import write_json, write_text
+from bpgo.storage.tables import write_table
 from bpgo.tools.bench.arms import arm_figures, settings_by_arm
 from bpgo.tools.bench.figures import batch_figures, iteration_figures, rollout_figures
 from bpgo.tools.bench.measure import trusted_clock
@@ -147,7 +148,7 @@ def _prepare(
         "sample": 0,
         "iteration": 0,
     }
-    pd.DataFrame([row | {"path": "p.png"}]).to_parquet(files["samples"] / "index.parquet")
+    write_table(pd.DataFrame([row | {"path": "p.png"}]), files["samples"] / "index.parquet")
     return files
 
 

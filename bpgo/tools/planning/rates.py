@@ -8,7 +8,8 @@ from typing import Any
 
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.storage.files import read_json, repository_root
+from bpgo.storage.files import repository_root
+from bpgo.storage.seals import read_object
 from bpgo.tools.planning.devices import known_gpu, known_names
 from bpgo.tools.planning.model import ModelSize
 from bpgo.tools.planning.work import arm_passes
@@ -86,8 +87,7 @@ def rates_of(settings: Settings, size: ModelSize, device: str, folder: Path) -> 
 
 
 def _read(file: Path) -> dict[str, Any]:
-    found = read_json(file)
-    return found if isinstance(found, dict) else {}
+    return read_object(file, "remove it, and measure again with `bench`")
 
 
 def _fits_iteration(bench: dict[str, Any], settings: Settings, device: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from bpgo.analysis.collect import write_compact
 from bpgo.config.declared import AnalysisSettings, PrimaryContrast
 from bpgo.config.evaluation import EvaluationSettings
 from bpgo.config.fields import Strict
@@ -24,7 +25,9 @@ from bpgo.config.settings import (
     SweepSettings,
     TrainingSettings,
 )
-from bpgo.storage.files import write_json
+from bpgo.storage.files import sha256, write_json
+from bpgo.storage.seals import read_sealed, write_sealed
+from bpgo.storage.tables import write_table
 
 TITLES = {
     "grpo": "GRPO",
@@ -265,7 +268,7 @@ def _write_scores(settings, root, run, random, ids, ambiguity, base, change, see
         )
     path = root / "scores" / run.folder / "main.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat(frames, ignore_index=True).to_parquet(path)
+    write_table(pd.concat(frames, ignore_index=True), path)
 
 
 def _write_training(settings, root, run, random, gain):
@@ -288,7 +291,7 @@ def _write_training(settings, root, run, random, gain):
     )
     known = has_oracle(settings)
     extra = {"oracle": oracle.ravel()} if known else other_rewards(settings, run, oracle, random)
-    pd.DataFrame(
+    rollouts = pd.DataFrame(
         {
             "iteration": np.repeat(iteration, groups * size),
             "prompt_id": [f"t{p:04d}" for p in np.repeat(prompt.ravel(), size)],
@@ -300,9 +303,10 @@ def _write_training(settings, root, run, random, gain):
             "prior": -0.3 if trusting else np.nan,
             "weight": np.repeat(weight.ravel(), size),
         }
-    ).to_parquet(folder / "rollouts.parquet")
+    )
+    write_table(rollouts, folder / "rollouts.parquet")
     seconds = 0.64 + random.normal(0, 0.005, steps)
-    pd.DataFrame(
+    metrics = pd.DataFrame(
         {
             "iteration": iteration,
             "reward_mean": reward.mean(axis=(1, 2)),
@@ -312,7 +316,8 @@ def _write_training(settings, root, run, random, gain):
             "reward_seconds": 0.02 * seconds,
             "update_seconds": 0.56 * seconds,
         }
-    ).to_parquet(folder / "metrics.parquet")
+    )
+    write_table(metrics, folder / "metrics.parquet")
     write_json(
         folder / "manifest.json",
         {
@@ -340,7 +345,7 @@ def _write_calibration(settings, root, experiment, random):
         columns[name] = oracle if name.startswith("oracle") else score
     path = root / "calibration" / experiment / "samples.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat(
+    scores = pd.concat(
         pd.DataFrame(
             {
                 "prompt_id": np.repeat([f"t{i:04d}" for i in range(n)], size),
@@ -351,7 +356,8 @@ def _write_calibration(settings, root, experiment, random):
             }
         )
         for name, score in columns.items()
-    ).to_parquet(path)
+    )
+    write_table(scores, path)
 
 
 def swept_otherwise(settings, frames, setting, values):
@@ -366,3 +372,11 @@ def swept_otherwise(settings, frames, setting, values):
         name: frame.replace({"arm": names, "reference": names}) for name, frame in frames.items()
     }
     return changed, renamed
+
+
+def put_collected(frame, folder, name):
+    """Put a table in the place of a collected one, as if it had been collected."""
+    write_compact(frame, folder / f"{name}.parquet")
+    account = read_sealed(folder / "runs.json", "")
+    digests = account["files"] | {f"{name}.parquet": sha256(folder / f"{name}.parquet")}
+    write_sealed(folder / "runs.json", account | {"files": digests})

@@ -15,6 +15,7 @@ from bpgo.analysis.statistics.data import load_collected
 from bpgo.config.runs import Run
 from bpgo.errors import UserError
 from bpgo.storage.files import read_json, write_json
+from bpgo.storage.tables import write_table
 
 TINY = {
     "arms": ("grpo", "bpgo"),
@@ -47,7 +48,7 @@ def test_a_run_with_half_its_rewards_is_listed(tiny):
     settings, folder = tiny
     path = folder / "scores" / "ambiguous" / "bpgo" / "seed_2" / "main.parquet"
     scores = pd.read_parquet(path)
-    scores[scores["reward"] != "oracle"].to_parquet(path)
+    write_table(scores[scores["reward"] != "oracle"], path)
     collect(settings, folder, folder / "collected")
     entries = read_json(folder / "collected" / "runs.json")["missing"]
     assert entries == [
@@ -103,10 +104,10 @@ def test_prompts_that_a_reward_read_in_part_are_counted(tiny, monkeypatch):
     path = folder / "scores" / "ambiguous" / "base" / "seed_1" / "main.parquet"
     scores = pd.read_parquet(path)
     ids = sorted(scores["prompt_id"].unique())
-    scores.assign(cut=scores["prompt_id"].isin(ids[:3])).to_parquet(path)
+    write_table(scores.assign(cut=scores["prompt_id"].isin(ids[:3])), path)
     path = folder / "calibration" / "ambiguous" / "samples.parquet"
     known = pd.read_parquet(path)
-    known.assign(cut=False).to_parquet(path)
+    write_table(known.assign(cut=False), path)
     collect(settings, folder, folder / "collected")
     found = read_json(folder / "collected" / "runs.json")["cut_prompts"]
     counts = {"evaluation": [3, len(ids)], "training": [0, known["prompt_id"].nunique()]}
@@ -120,7 +121,7 @@ def test_a_score_that_is_not_finite_is_named(tiny):
     path = folder / "scores" / "ambiguous" / "bpgo" / "seed_1" / "main.parquet"
     scores = pd.read_parquet(path)
     scores.loc[3, "score"] = np.nan
-    scores.to_parquet(path)
+    write_table(scores, path)
     with pytest.raises(UserError, match=r"ambiguous/bpgo/seed_1: 1 scores are NaN"):
         collect(settings, folder, folder / "collected")
 
@@ -179,9 +180,9 @@ def test_collecting_twice_gives_the_same_bytes(tiny):
 def test_a_sample_scored_twice_is_refused(tiny):
     settings, folder = tiny
     collect(settings, folder, folder / "collected")
-    path = folder / "collected" / "scores.parquet"
-    scores = pd.read_parquet(path)
-    pd.concat([scores, scores.tail(1)]).to_parquet(path)
+    scores = pd.read_parquet(folder / "collected" / "scores.parquet")
+    doubled = pd.concat([scores, scores.tail(1)])
+    synthetic.put_collected(doubled, folder / "collected", "scores")
     with pytest.raises(UserError, match="scored twice"):
         load_collected(settings, folder / "collected")
 
@@ -189,10 +190,10 @@ def test_a_sample_scored_twice_is_refused(tiny):
 def test_a_run_scored_in_part_is_refused(tiny):
     settings, folder = tiny
     collect(settings, folder, folder / "collected")
-    path = folder / "collected" / "scores.parquet"
-    scores = pd.read_parquet(path)
+    scores = pd.read_parquet(folder / "collected" / "scores.parquet")
     last = (scores["arm"] == "bpgo") & (scores["seed"] == 1) & (scores["iteration"] == 4)
-    scores.drop(index=scores[last].index[:3]).to_parquet(path)
+    part = scores.drop(index=scores[last].index[:3])
+    synthetic.put_collected(part, folder / "collected", "scores")
     with pytest.raises(UserError, match="ambiguous/bpgo at iteration 4"):
         compute_statistics(settings, folder / "collected", folder / "statistics")
 
@@ -203,7 +204,7 @@ def test_scores_alone_show_what_is_missing(tiny):
     (folder / "collected" / "runs.json").unlink()
     scores = pd.read_parquet(folder / "collected" / "scores.parquet")
     scores = scores[~((scores["arm"] == "grpo") & (scores["seed"] == 2))]
-    scores.to_parquet(folder / "collected" / "scores.parquet")
+    write_table(scores, folder / "collected" / "scores.parquet")
     compute_statistics(settings, folder / "collected", folder / "statistics")
     account = json.loads((folder / "statistics" / "runs.json").read_text())
     assert [(entry["arm"], entry["seed"]) for entry in account["missing"]] == [("grpo", 2)]
@@ -233,7 +234,7 @@ def test_a_further_judge_belongs_to_the_runs_that_are_there(tiny):
         path = folder / "scores" / run.folder / "main.parquet"
         scores = pd.read_parquet(path)
         new = scores[scores["reward"] == "oracle"].assign(reward="new")
-        pd.concat([scores, new], ignore_index=True).to_parquet(path)
+        write_table(pd.concat([scores, new], ignore_index=True), path)
     collect(changed, folder, folder / "collected")
     assert read_json(folder / "collected" / "runs.json")["missing"] == []
 
@@ -244,7 +245,7 @@ def test_a_run_that_ended_early_counts_as_missing(tmp_path):
     run = Run("ambiguous", "bpgo", 2)
     path = tmp_path / "scores" / run.folder / "main.parquet"
     scores = pd.read_parquet(path)
-    scores[scores["iteration"] < 4].to_parquet(path)
+    write_table(scores[scores["iteration"] < 4], path)
     collect(settings, tmp_path, tmp_path / "collected")
     compute_statistics(settings, tmp_path / "collected", tmp_path / "statistics")
     account = read_json(tmp_path / "statistics" / "runs.json")
@@ -260,7 +261,7 @@ def test_what_was_measured_is_joined_and_what_lacks_is_listed(tiny):
         path = folder / "harm" / f"{run.folder}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         row = {"iteration": 4, "measure": "kl", "prompt_id": "e0000", "value": 0.25}
-        pd.DataFrame([row]).to_parquet(path)
+        write_table(pd.DataFrame([row]), path)
     collect(settings, folder, folder / "collected", allow_mixed=True)
     harm = pd.read_parquet(folder / "collected" / "harm.parquet")
     assert len(harm) == len(runs) - 1
@@ -280,10 +281,10 @@ def test_a_run_with_a_gap_is_refused(tiny, name):
     path = folder / "runs" / "ambiguous" / "grpo" / "seed_1" / f"{name}.parquet"
     table = pd.read_parquet(path)
     last = table["iteration"].max()
-    table[table["iteration"] < last].to_parquet(path, index=False)
+    write_table(table[table["iteration"] < last], path)
     with pytest.raises(UserError, match=rf"seed_1/{name}.parquet: iteration {last} is missing"):
         collect(settings, folder, folder / "collected")
-    table[table["iteration"] != 2].to_parquet(path, index=False)
+    write_table(table[table["iteration"] != 2], path)
     with pytest.raises(UserError, match=rf"seed_1/{name}.parquet: iteration 2 is missing"):
         collect(settings, folder, folder / "collected")
 
@@ -293,7 +294,7 @@ def test_a_run_with_a_row_twice_is_refused(tiny, name):
     settings, folder = tiny
     path = folder / "runs" / "ambiguous" / "grpo" / "seed_1" / f"{name}.parquet"
     table = pd.read_parquet(path)
-    pd.concat([table, table.iloc[[0]]]).to_parquet(path, index=False)
+    write_table(pd.concat([table, table.iloc[[0]]]), path)
     with pytest.raises(UserError, match=rf"seed_1/{name}.parquet: iteration 1 has \d+ rows"):
         collect(settings, folder, folder / "collected")
 
@@ -302,7 +303,7 @@ def test_a_score_that_is_there_twice_is_refused(tiny):
     settings, folder = tiny
     path = folder / "scores" / "ambiguous" / "bpgo" / "seed_1" / "main.parquet"
     scores = pd.read_parquet(path)
-    pd.concat([scores, scores.iloc[[5]]]).to_parquet(path, index=False)
+    write_table(pd.concat([scores, scores.iloc[[5]]]), path)
     with pytest.raises(UserError, match=r"scores: holds experiment ambiguous.* twice"):
         collect(settings, folder, folder / "collected")
 

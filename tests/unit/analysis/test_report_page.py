@@ -27,6 +27,7 @@ from bpgo.errors import UserError
 from bpgo.storage.clips import write_clip
 from bpgo.storage.contact_sheet import enlarge
 from bpgo.storage.files import repository_root
+from bpgo.storage.tables import write_table
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +59,7 @@ def samples(settings, root):
                     "path": f"images/{k}.png",
                 }
             )
-        pd.DataFrame(rows).to_parquet(folder / "index.parquet")
+        write_table(pd.DataFrame(rows), folder / "index.parquet")
     return root / "samples"
 
 
@@ -144,9 +145,9 @@ def test_answers_follow_the_statistics(settings, root, figures, frames, tmp_path
     for file in (root / "statistics").iterdir():
         (changed / file.name).write_bytes(file.read_bytes())
     claims = frames["claims"].assign(claim_verdict="not resolved", verdict="not resolved")
-    claims.to_parquet(changed / "claims.parquet")
+    write_table(claims, changed / "claims.parquet")
     gaps = frames["differences"].assign(verdict="not resolved")
-    gaps.to_parquet(changed / "differences.parquet")
+    write_table(gaps, changed / "differences.parquet")
     output = tmp_path / "index.html"
     make_report(settings, changed, root / "tables", figures, output)
     text = output.read_text()
@@ -235,7 +236,7 @@ def clips(settings, root, tmp_path_factory):
             write_clip(place / f"{k}.mp4", clip, quality="lossless")
             row = {"prompt_id": f"e{k}", "text": "a circle that moves right", "ambiguity": k / 2}
             rows.append(row | {"sample": 0, "seed": run.seed, "iteration": 20, "path": f"{k}.mp4"})
-        pd.DataFrame(rows).to_parquet(place / "index.parquet")
+        write_table(pd.DataFrame(rows), place / "index.parquet")
     (folder / "samples" / "clear" / "bpgo" / "seed_1" / "2.mp4").write_bytes(b"broken")
     make_grids(synthetic.as_video(settings, "t2v"), folder / "samples", folder / "grids")
     return folder
@@ -283,7 +284,7 @@ def test_the_given_first_frame_stands_before_the_arms(settings, clips, tmp_path)
     Image.new("RGB", (32, 24), (250, 220, 0)).save(given)
     for index in (tmp_path / "samples").rglob("index.parquet"):
         frames = [str(given), str(given), str(tmp_path / "lost.png")]
-        pd.read_parquet(index).assign(first_frame=frames).to_parquet(index)
+        write_table(pd.read_parquet(index).assign(first_frame=frames), index)
     make_grids(synthetic.as_video(settings, "i2v"), tmp_path / "samples", tmp_path / "grids")
     with Image.open(tmp_path / "grids" / "ambiguous.webp") as image:
         moving = np.asarray(image.convert("RGB"))
@@ -319,7 +320,9 @@ def test_large_clips_are_coded_within_bounds(settings, clips, tmp_path, monkeypa
         place = tmp_path / "samples" / "base" / "seed_1"
         write_clip(place / "0.mp4", noise)
         row = {"prompt_id": "e0", "text": "noise", "ambiguity": np.nan, "sample": 0}
-        pd.DataFrame([row | {"iteration": 0, "path": "0.mp4"}]).to_parquet(place / "index.parquet")
+        write_table(
+            pd.DataFrame([row | {"iteration": 0, "path": "0.mp4"}]), place / "index.parquet"
+        )
         video = synthetic.as_video(settings, "t2v")
         video = video.model_copy(
             update={

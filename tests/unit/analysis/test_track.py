@@ -13,7 +13,8 @@ from bpgo.analysis.figures.offline import trust_rules
 from bpgo.analysis.track import make_track
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
-from bpgo.storage.files import write_json
+from bpgo.storage.seals import write_sealed
+from bpgo.storage.tables import write_table
 
 WORLDS = ("ambiguous", "clear")
 GOOD = {"ambiguous": 1.0, "clear": -1.0}  # whether `mine` trusts the right groups
@@ -49,8 +50,8 @@ def judged(tmp_path: Path) -> Path:
             notes.append({**labels, "lacks": lacks, "note": ""})
     folder = tmp_path / "judged"
     folder.mkdir()
-    pd.concat(frames).to_parquet(folder / "judged.parquet")
-    write_json(folder / "rules.json", notes)
+    write_table(pd.concat(frames), folder / "judged.parquet")
+    write_sealed(folder / "rules.json", {"notes": notes})
     return folder
 
 
@@ -98,7 +99,7 @@ def test_missing_or_cut_files(settings: Settings, judged: Path, tmp_path: Path) 
     file = judged / "judged.parquet"
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(
-        UserError, match=r"judged\.parquet: cannot be read as Parquet: [^\n]+`rules` again$"
+        UserError, match=r"judged\.parquet: cannot be read as Parquet: [^\n]+`rules` again"
     ):
         make_track(settings, judged, tmp_path / "trust")
     assert not (tmp_path / "trust").exists()

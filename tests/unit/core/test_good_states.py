@@ -57,3 +57,39 @@ def test_a_state_whose_logs_have_holes_is_not_gone_on_from(
     assert "iteration_000004: passed over: the run's logs are whole to iteration" in said
     assert ("resumed after iteration 2" in said) == (damage != "lost")
     assert_same_run(tmp_path, whole["grpo"])
+
+
+@pytest.mark.parametrize("log", ["metrics.jsonl", "rollouts.jsonl"])
+def test_a_state_whose_logs_were_changed_is_not_gone_on_from(
+    log: str,
+    whole: dict[str, Path],
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another digit in the third line: the state of iteration 2 is as good as before."""
+    trained(tiny_folder, tmp_path)
+    lines = (tmp_path / log).read_text().splitlines(keepends=True)
+    digit = max(lines[2].rfind(each) for each in "2345678")
+    lines[2] = f"{lines[2][:digit]}{9 - int(lines[2][digit])}{lines[2][digit + 1 :]}"
+    (tmp_path / log).write_text("".join(lines))
+    capsys.readouterr()
+    trained(tiny_folder, tmp_path)
+    said = capsys.readouterr().err
+    assert "iteration_000004: passed over: the run's logs are whole to iteration 2" in said
+    assert "resumed after iteration 2" in said
+    assert_same_run(tmp_path, whole["grpo"])
+
+
+@pytest.mark.parametrize("content", [None, "", "null", "{}", '{"4": ["0", "0"]}'])
+def test_a_run_without_good_digests_of_its_logs(
+    content: str | None, whole: dict[str, Path], tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Lost ones are no reason to start over; wrong ones cost the states that they are of."""
+    trained(tiny_folder, tmp_path)
+    path = tmp_path / "state" / "digests.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    trained(tiny_folder, tmp_path)
+    assert_same_run(tmp_path, whole["grpo"])

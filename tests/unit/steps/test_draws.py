@@ -30,6 +30,7 @@ from bpgo.steps.draws import open_draws, save_draws
 from bpgo.steps.judge import judge
 from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.storage.files import read_json, repository_root, sha256, write_json
+from bpgo.storage.tables import write_table
 
 PROMPTS, GROUP = 3, 2  # of the tiny configuration's calibration
 PART = 2  # prompts of a part: four samples in a forward pass
@@ -169,7 +170,7 @@ def again(settings: Settings, folder: Path, step: str) -> None:
         calibrate(settings, "tiny", *files, folder)
     else:
         scores = pd.read_parquet(folder / "scores.parquet")
-        scores[scores.reward == "oracle"].to_parquet(folder / "scores.parquet")
+        write_table(scores[scores.reward == "oracle"], folder / "scores.parquet")
         judge(settings, "tiny", *files, folder / "calibration.json", folder)
 
 
@@ -239,6 +240,9 @@ def test_samples_of_another_configuration_are_refused(
 def test_samples_of_other_prompts_are_refused(copy: Path, settings: Settings) -> None:
     lines = prompts_of(copy).read_text().splitlines()
     prompts_of(copy).write_text("\n".join(reversed(lines)) + "\n")
+    with pytest.raises(UserError, match="was changed after it was written"):
+        again_from(settings, copy)
+    prompts_of(copy).with_suffix(".manifest.json").unlink()  # as a list of the user's own
     with pytest.raises(UserError, match="holds samples of other prompts than the 3 given ones"):
         again_from(settings, copy)
 

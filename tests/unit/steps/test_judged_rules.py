@@ -90,7 +90,7 @@ def judged(
 ) -> tuple[pd.DataFrame, dict[tuple[str, str], dict[str, str]]]:
     """The rows, and what is said of each (source, rule)."""
     rules(settings, known, folder, list(runs), folder / "judged")
-    notes = read_json(folder / "judged" / "rules.json")
+    notes = read_json(folder / "judged" / "rules.json")["notes"]
     table = pd.read_parquet(folder / "judged" / "judged.parquet")
     return table, {(note["source"], note["rule"]): note for note in notes}
 

@@ -26,6 +26,7 @@ from bpgo.steps import stored_samples
 from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_base
 from bpgo.steps.score import score_run
+from bpgo.storage.tables import write_table
 
 COLUMNS = {
     "experiment",
@@ -156,6 +157,7 @@ def test_images_of_several_sizes_are_scored_one_by_one(
     sizes = [(16 + row, 24) for row in range(len(index))]
     for row, path in enumerate(index.path):
         Image.new("RGB", sizes[row], (row, 0, 0)).save(spoilt / path)
+    write_table(index.drop(columns="sha256"), spoilt / "index.parquet")
     single = tiny_settings(tiny_folder, evaluation={"batch_size": 1})
     found = scored(single, spoilt, tmp_path / "scores.parquet")
     levels = (found[found.reward == "oracle"].score * 255).round().tolist()
@@ -174,15 +176,36 @@ def test_an_index_whose_rows_are_damaged(settings: Settings, spoilt: Path, tmp_p
         "row 3 has no text": index.assign(text=index.text.where(index.index != 2)),
     }
     for wanted, damaged in cases.items():
-        damaged.to_parquet(path, index=False)
+        write_table(damaged, path)
         message = refusal(settings, spoilt, tmp_path)
         assert wanted in message
         assert str(path) in message
 
 
+def test_an_index_emptied_by_hand(settings: Settings, spoilt: Path, tmp_path: Path) -> None:
+    """It is not that of a run that failed."""
+    path = spoilt / "index.parquet"
+    pd.read_parquet(path)[:0].to_parquet(path, index=False)
+    assert f"{path}: has no seal: it was changed" in refusal(settings, spoilt, tmp_path)
+
+
+def test_another_seeds_samples(settings: Settings, samples: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds the samples of base/seed_1 .*, not the .*seed_2"):
+        score_run(settings, Run("tiny", "base", 2), samples, "main", tmp_path / "scores.parquet")
+
+
+def test_another_sample_in_a_samples_place(
+    settings: Settings, spoilt: Path, tmp_path: Path
+) -> None:
+    first, second = pd.read_parquet(spoilt / "index.parquet").path[:2]
+    shutil.copy(spoilt / first, spoilt / second)
+    message = refusal(settings, spoilt, tmp_path)
+    assert f"{spoilt / second}: was changed after it was sampled" in message
+
+
 def test_an_index_that_cannot_be_read(settings: Settings, spoilt: Path, tmp_path: Path) -> None:
     path = spoilt / "index.parquet"
-    pd.read_parquet(path).drop(columns="path").to_parquet(path)
+    write_table(pd.read_parquet(path).drop(columns="path"), path)
     assert f"{path}: has no column 'path'" in refusal(settings, spoilt, tmp_path)
     path.write_bytes(b"not a table")
     assert f"{path}: cannot be read" in refusal(settings, spoilt, tmp_path)
@@ -270,7 +293,9 @@ def test_a_reward_that_fails_loses_no_other(
 def test_kept_scores_are_of_the_same_samples(
     settings: Settings, spoilt: Path, tmp_path: Path, tiny_folder: Path
 ) -> None:
-    count = len(pd.read_parquet(spoilt / "index.parquet"))
+    index = pd.read_parquet(spoilt / "index.parquet")
+    count = len(index)
+    write_table(index, spoilt / "index.parquet")  # it does not say by which settings
     refusal(settings, spoilt, tmp_path)
     refusal(settings, spoilt, tmp_path)
     assert Broken.scored == count

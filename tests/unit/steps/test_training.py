@@ -296,7 +296,7 @@ def test_inputs_that_are_missing(settings: Settings, root: Path, tmp_path: Path)
     for files, message in (
         ((tmp_path / "none.jsonl", anchor), "no such file"),
         ((few, anchor), "holds 1 prompts, but 2 are needed"),
-        ((prompts, tmp_path / "none.json"), "run `calibrate` first"),
+        ((prompts, tmp_path / "none.json"), "none.json: no such file; run `calibrate` again"),
     ):
         with pytest.raises(UserError, match=message):
             training.train(settings, Run("tiny", "grpo", 1), *files, tmp_path / "run")

@@ -44,7 +44,7 @@ def collected(settings, tmp_path_factory) -> Path:
 def statistics_of(settings, collected, output, rows):
     columns = ["arm", "seed", "iteration", "measure", "prompt_id", "value"]
     table = pd.DataFrame(rows, columns=columns).assign(experiment="ambiguous")
-    table.to_parquet(collected / "harm.parquet")
+    synthetic.put_collected(table, collected, "harm")
     compute_statistics(settings, collected, output)
     return load_statistics(output)
 
