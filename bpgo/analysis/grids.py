@@ -15,7 +15,7 @@ from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
 from bpgo.storage.clips import BrokenClipError, read_clip
 from bpgo.storage.contact_sheet import TILE, enlarge, evenly_spaced, frames_of
-from bpgo.storage.files import atomic_path
+from bpgo.storage.files import atomic_path, sha256
 from bpgo.storage.images import BrokenImageError, read_image
 from bpgo.storage.tables import read_table
 
@@ -115,11 +115,14 @@ def _last_samples(folder: Path) -> pd.DataFrame:
 
 
 def _sample(folder: Path, index: pd.DataFrame, prompt: str) -> list[Image.Image]:
-    """The frames of a sample, as large as they are shown; none where there is no such file."""
+    """The frames of a sample, as large as they are shown; none where it is lost or changed."""
     rows = index[index["prompt_id"] == prompt]
     if rows.empty:
         return []
     path = folder / str(rows.iloc[0]["path"])
+    digest = rows.iloc[0].get("sha256")
+    if not path.is_file() or (digest is not None and sha256(path) != digest):
+        return []
     try:
         if path.suffix == ".mp4":
             return frames_of(read_clip(path), FRAMES)
