@@ -23,7 +23,7 @@ from bpgo.analysis.statistics.power import power
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
-from bpgo.storage.seals import again, read_sealed, write_sealed
+from bpgo.storage.seals import Kinds, again, read_sealed, write_sealed
 from bpgo.storage.tables import read_table, write_table
 
 
@@ -56,7 +56,8 @@ def load_statistics(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, An
     for name in STATISTICS:
         path = folder / f"{name}.parquet"
         frames[name] = read_table(path, "run `statistics` again")
-    return frames, read_sealed(folder / "runs.json", again("statistics"), may=KINDS)
+    needed: Kinds = {"complete_runs": int, "missing": list}
+    return frames, read_sealed(folder / "runs.json", again("statistics"), needs=needed, may=KINDS)
 
 
 def _frames(settings: Settings, data: Collected, bootstrap: Bootstrap) -> dict[str, pd.DataFrame]:

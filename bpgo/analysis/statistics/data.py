@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +23,8 @@ from bpgo.storage.seals import Kinds, again, read_sealed
 from bpgo.storage.tables import read_arrow
 
 Floats = NDArray[np.float64]
-KINDS: Kinds = {
-    "config_digest": str,
-    "cut_prompts": dict,
-    "expected_runs": int,
-    "files": dict,
-    "missing": list,
-    "runs": list,
-    "scale": str,
-}
+NEEDED: Kinds = {"config_digest": str, "missing": list, "runs": list}  # of runs.json
+KINDS: Kinds = {"cut_prompts": dict, "expected_runs": int, "files": dict, "scale": str}
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +137,11 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
     folder = Path(folder)
     runs = read_account(folder)
     digests = runs.pop("files", {})
-    there = [name for name in COLLECTED if name not in SINCE or _path(folder, name).is_file()]
+    there = [
+        name
+        for name in COLLECTED
+        if name not in SINCE or f"{name}.parquet" in digests or _path(folder, name).is_file()
+    ]
     frames = {name: _read(_path(folder, name), digests) for name in there}
     scores = {
         experiment: _scores(settings, experiment, frames["scores"])
@@ -160,15 +158,23 @@ def load_collected(settings: Settings, folder: Path) -> Collected:
 
 
 def read_account(folder: Path) -> dict[str, Any]:
-    """The collection's runs.json; empty without one: scores alone show what is missing.
+    """The collection's runs.json; without one it is empty, which is said.
 
-    `files` has the digests of the other files, if this or a later version has collected them.
+    Scores alone are enough for statistics, and show which runs are missing. `files` has the digests
+    of the other files, if this or a later version has collected them.
 
     Raises:
-        UserError: the file is cut, changed, or an entry is of another type.
+        UserError: the file is cut, changed, or an entry is missing or of another type.
     """
     path = Path(folder) / "runs.json"
-    return read_sealed(path, again("collect"), may=KINDS) if path.is_file() else {}
+    if path.is_file():
+        return read_sealed(path, again("collect"), needs=NEEDED, may=KINDS)
+    print(
+        f"missing: {path}: why runs are missing is not known, nor whether the tables beside it are"
+        f" as they were collected; {again('collect')}",
+        file=sys.stderr,
+    )
+    return {}
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -154,6 +154,24 @@ def test_a_collected_table_changed_by_hand(name: str, settings: Settings, root: 
         compute_statistics(settings, root / "collected", root / "again")
 
 
+def test_a_lost_collected_table(settings: Settings, root: Path) -> None:
+    (root / "collected" / "harm.parquet").unlink()
+    with pytest.raises(UserError, match=r"harm\.parquet: no such file; run `collect` first"):
+        compute_statistics(settings, root / "collected", root / "again")
+
+
+def test_a_lost_account_is_said(
+    settings: Settings, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = root / "collected" / "runs.json"
+    path.unlink()
+    compute_statistics(settings, root / "collected", root / "again")
+    assert capsys.readouterr().err.startswith(f"missing: {path}: ")
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"runs\.json: has no 'config_digest'; run `collect`"):
+        compute_statistics(settings, root / "collected", root / "again")
+
+
 @pytest.mark.parametrize("folder", ["collected", "statistics"])
 @pytest.mark.parametrize("text", ["null", "[]", '{"missing": 3}', '{"runs": [', "changed"])
 def test_an_account_that_is_none(folder: str, text: str, settings: Settings, root: Path) -> None:
