@@ -18,9 +18,9 @@ from bpgo.analysis.same_code import other_code, refuse_mixed
 from bpgo.analysis.statistics.bootstrap import Floats, standardized
 from bpgo.analysis.statistics.reliability import rows_gain, rows_gamma, within_spread
 from bpgo.config import contents
-from bpgo.config.jobs import samples_folder
+from bpgo.config.jobs import harm_folder, measured_runs, scored_runs
 from bpgo.config.runs import Run
-from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.config.settings import Settings
 from bpgo.errors import UserError
 from bpgo.run.manifest import read_manifest
 from bpgo.storage.files import atomic_path, sha256
@@ -139,12 +139,13 @@ def _scores(
     missing: list[dict[str, Any]],
 ) -> pd.DataFrame:
     settings, root, frames = read.settings, read.root, []
-    for run in [*settings.base_runs(), *settings.runs()]:
+    untrained = {*settings.runs()} - manifests.keys()
+    for run in scored_runs(settings):
         if run in failed:
             continue
         folder = root / "scores" / run.folder
         files = sorted(folder.glob("*.parquet"))
-        if files and run.arm != BASE_ARM and run not in manifests:
+        if files and run in untrained:
             raise UserError(
                 f"{root / 'runs' / run.folder}/manifest.json: no such file, but the run has scores"
                 f" ({files[0]}); remove these, and train the run again"
@@ -155,7 +156,7 @@ def _scores(
         absent = [name for name in wanted if name not in scored]
         if absent:
             missing.append(_absent(run, f"no scores by {', '.join(absent)}"))
-        frames += [frame[frame["reward"].isin(wanted)] for frame in found]
+        frames += [_at_the_end(settings, run, each[each["reward"].isin(wanted)]) for each in found]
     columns = [*RUN_COLUMNS, "iteration", "prompt_id", "ambiguity", "sample", "reward", "score"]
     if not frames:
         return pd.DataFrame(columns=columns)
@@ -299,16 +300,14 @@ def _harm(read: _Reader, failed: set[Run], missing: list[dict[str, Any]]) -> pd.
     """What was measured beside scores; the base policy's stands in every experiment."""
     settings, root = read.settings, read.root
     columns = [*RUN_COLUMNS, "iteration", "measure", "prompt_id", "value"]
-    runs = settings.runs() if settings.measures_harm else []
-    if settings.draws_diversity:
-        runs = [*settings.base_runs(), *runs]
     frames = []
-    for run in runs:
+    for run in measured_runs(settings):
         if run in failed:
             continue
-        path = root / "harm" / f"{samples_folder(run)}.parquet"
+        path = root / "harm" / f"{harm_folder(run)}.parquet"
         if path.is_file():
-            frames.append(read(path, contents.harm(settings, run)).assign(**asdict(run)))
+            found = read(path, contents.harm(settings, run)).assign(**asdict(run))
+            frames.append(_at_the_end(settings, run, found))
         else:
             missing.append(_absent(run, f"not measured: no {path.relative_to(root)}"))
     if not frames:
@@ -338,6 +337,16 @@ def _provenance(
         "runs": runs,
         "missing": _merged(missing),
         "cut_prompts": cut,
+        **({"policies": _given(settings)} if settings.policies else {}),
+    }
+
+
+def _given(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Where given policies came from, and the SHA-256 of their files."""
+    keys = {"lora", "weights", "source", "files"}
+    return {
+        name: policy.model_dump(mode="json", include=keys, exclude_none=True)
+        for name, policy in settings.policies.items()
     }
 
 
@@ -351,6 +360,13 @@ def _merged(missing: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {"experiment": key[0], "arm": key[1], "seed": key[2], "reason": "; ".join(found)}
         for key, found in reasons.items()
     ]
+
+
+def _at_the_end(settings: Settings, run: Run, frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a given policy, which no training brought about, stand where trained arms end."""
+    if run.arm not in settings.policies:
+        return frame
+    return frame.assign(iteration=settings.training.stages()[-1])
 
 
 def _absent(run: Run, reason: str) -> dict[str, Any]:

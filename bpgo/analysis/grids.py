@@ -54,9 +54,10 @@ def make_grids(settings: Settings, samples_root: Path, output: Path) -> None:
 
 
 def shown_arms(settings: Settings, experiment: str) -> list[str]:
-    """The base policy, the reference arm and BPGO, as far as the experiment has them."""
+    """The base policy, the reference arm and BPGO, as far as there are, and given policies."""
     wanted = [settings.analysis.reference_arm, BPGO]
-    return [BASE_ARM, *(arm for arm in wanted if arm in settings.experiments[experiment].arms)]
+    own = [arm for arm in wanted if arm in settings.experiments[experiment].arms]
+    return [BASE_ARM, *own, *settings.policies]
 
 
 def choose_prompts(index: pd.DataFrame, rows: int = ROWS) -> pd.DataFrame:
@@ -71,7 +72,7 @@ def _shown(settings: Settings, root: Path, experiment: str) -> Shown:
     arms = shown_arms(settings, experiment)
     seeds = settings.experiments[experiment].seeds[:SEEDS]
     indices = {
-        (arm, seed): _last_samples(root / samples_folder(Run(experiment, arm, seed)))
+        (arm, seed): _last_samples(root / samples_folder(Run(experiment, arm, seed), settings))
         for seed in seeds
         for arm in arms
     }
@@ -81,7 +82,7 @@ def _shown(settings: Settings, root: Path, experiment: str) -> Shown:
     prompts = choose_prompts(present[0])
     tiles = {
         (row, seed, arm): _sample(
-            root / samples_folder(Run(experiment, arm, seed)), indices[arm, seed], prompt
+            root / samples_folder(Run(experiment, arm, seed), settings), indices[arm, seed], prompt
         )
         for row, prompt in enumerate(prompts["prompt_id"])
         for seed in seeds
@@ -91,7 +92,7 @@ def _shown(settings: Settings, root: Path, experiment: str) -> Shown:
     if settings.model.task == "i2v" and "first_frame" in present[0]:
         size = (settings.model.columns, settings.model.resolution)
         [name] = [key for key, index in indices.items() if index is present[0]]
-        folder = root / samples_folder(Run(experiment, *name))
+        folder = root / samples_folder(Run(experiment, *name), settings)
         given = [_first_frame(folder / str(path), size) for path in prompts["first_frame"]]
     return Shown(prompts, seeds, arms, tiles, given)
 

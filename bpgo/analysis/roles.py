@@ -47,8 +47,11 @@ def main_metric(settings: Settings, experiment: str) -> str:
 
 
 def arms_of(settings: Settings, experiment: str) -> list[str]:
-    """Every arm of an experiment in the order of the configuration, the base policy first."""
-    return [BASE_ARM, *settings.arms_of(experiment)]
+    """Every arm of an experiment in the order of the configuration, the base policy first.
+
+    Policies that were trained elsewhere come last.
+    """
+    return [BASE_ARM, *settings.arms_of(experiment), *settings.policies]
 
 
 def arm_title(settings: Settings, arm: str) -> str:
@@ -58,6 +61,8 @@ def arm_title(settings: Settings, arm: str) -> str:
     """
     if arm == BASE_ARM:
         return "Base"
+    if arm in settings.policies:
+        return f"{settings.policies[arm].title} (given)"
     chosen = settings.arms.get(arm)
     title = str(getattr(chosen, "title", arm))
     trust = getattr(chosen, "trust", None)

@@ -10,6 +10,7 @@ from bpgo.analysis import roles
 from bpgo.analysis.cut_prompts import say_cut
 from bpgo.analysis.roles import arm_title, reward_title
 from bpgo.analysis.tables.format import how_differences, how_intervals
+from bpgo.config.given import GivenPolicy
 from bpgo.config.settings import Settings
 
 
@@ -53,12 +54,20 @@ def facts(settings: Settings, account: dict[str, Any], cost: pd.DataFrame) -> di
         found["Prompts read in part"] = (
             " ".join(say_cut(settings, account["cut_prompts"])) or "none"
         )
+    if settings.policies:
+        found["Given policies"] = "; ".join(map(_source, settings.policies.values()))
     collected = account.get("config_digest", settings.digest())
     if collected != settings.digest():
         found["Collected under"] = f"configuration digest {collected}, before this one"
     if account.get("mixed_code", len(codes) > 1):
         found["Warning"] = "runs of different versions of the code are mixed here"
     return found
+
+
+def _source(policy: GivenPolicy) -> str:
+    """Where a policy comes from that was trained elsewhere, and what proves it."""
+    digests = ", ".join(digest[:16] for digest in policy.files.values())
+    return f"{policy.title}: {policy.source or policy.place} (SHA-256 {digests})"
 
 
 def _samples(settings: Settings) -> str:

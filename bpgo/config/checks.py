@@ -147,7 +147,7 @@ def check_analysis(settings: Settings, arms: Iterable[str], file: str) -> None:
     `arms` are those that have a file. One that its experiment does not run is no mistake: others
     may be left out for a while, and tables say that the contrast was not run.
     """
-    known = list(dict.fromkeys([*settings.arms, *sorted(arms)]))
+    known = list(dict.fromkeys([*settings.arms, *settings.policies, *sorted(arms)]))
     for name, primary in settings.primary_contrasts().items():
         key = f"{file}: experiments.{name}.primary"
         for word, arm in (("arm", primary.arm), ("reference", primary.reference)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bpgo.config.jobs import (
     calibration_digest,
     draw_digest,
+    harm_folder,
     judging_digest,
     sample_digest,
     samples_folder,
@@ -41,7 +42,7 @@ def training(settings: Settings, run: Run, name: str) -> str:
 
 def samples(settings: Settings, run: Run) -> str:
     """Of `index.parquet`."""
-    return sealed_of("samples", samples_folder(run), sample_digest(settings, run))
+    return sealed_of("samples", samples_folder(run, settings), sample_digest(settings, run))
 
 
 def scores(settings: Settings, run: Run, environment: str) -> str:
@@ -52,4 +53,4 @@ def scores(settings: Settings, run: Run, environment: str) -> str:
 
 def harm(settings: Settings, run: Run) -> str:
     """Of what is measured of a policy beside its scores."""
-    return sealed_of("measures", samples_folder(run), sample_digest(settings, run))
+    return sealed_of("measures", harm_folder(run), sample_digest(settings, run))

@@ -1,4 +1,4 @@
-"""How policies are judged."""
+"""How policies are judged, and from what their priors and scales come."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from bpgo.config.fields import Count, Few, Guidance, Strict
+from bpgo.config.fields import Count, Few, Guidance, Seed, Strict
 
 
 class EvaluationSettings(Strict):
@@ -35,3 +35,14 @@ class EvaluationSettings(Strict):
         if isinstance(values, dict) and "prompts" in values:
             return {"curve_prompts": values["prompts"], **values}
         return values
+
+
+class CalibrationSettings(Strict):
+    """The base policy's rewards on training prompts: the prior's anchor and the reward's scale."""
+
+    prompts: Count  # how many training prompts, the first ones
+    # Of the base policy, under the training sampler.
+    samples_per_prompt: Annotated[Few, Field(ge=2)]
+    # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
+    # of the reward, as published weights are, and all arms and seeds share its samples.
+    seed: Seed = 0

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Literal
 
 from bpgo.config.digests import JUDGING, MEASURED, digest_of
+from bpgo.config.given import GIVEN
 from bpgo.config.runs import Run, Sampler
 from bpgo.config.settings import BASE_ARM, MAIN, Settings
 
@@ -55,8 +56,11 @@ def judging_digest(settings: Settings, experiment: str) -> str:
 
 
 def sample_digest(settings: Settings, run: Run) -> str:
-    """Of a policy's samples of evaluation prompts; the base policy's are no experiment's own."""
+    """Of a policy's samples of evaluation prompts; those of no training are no experiment's own."""
     judged = [settings.model, settings.evaluation, settings.prompts.decides("evaluation")]
+    if run.arm in settings.policies:
+        policy = settings.policies[run.arm].decides()
+        return digest_of(policy, run.seed, judged, settings.judging_guidance, without=MEASURED)
     if run.arm != BASE_ARM:
         return digest_of(settings.run_digest(run), judged, without=MEASURED)
     computes = settings.training.parameters
@@ -70,6 +74,8 @@ def harm_digest(settings: Settings, run: Run) -> str:
     A run's digest has the sampler of the divergence.
     """
     wanted = [getattr(settings.evaluation, key) for key in MEASURED]
+    if run.arm in settings.policies:
+        wanted += [settings.rollout, asdict(settings.sampler_of(run.experiment))]
     return digest_of(sample_digest(settings, run), wanted, settings.features)
 
 
@@ -79,9 +85,29 @@ def score_digest(settings: Settings, run: Run, environment: str) -> str:
     return digest_of(sample_digest(settings, run), names, settings.settings_of(names))
 
 
-def samples_folder(run: Run) -> str:
-    """Where a run's samples lie, below `samples`; those of the base policy serve every experiment.
+def scored_runs(settings: Settings) -> list[Run]:
+    """Every run whose samples are scored: the base policy's, given policies', trained ones."""
+    return [*settings.base_runs(), *settings.given_runs(), *settings.runs()]
 
-    `experiment/arm/seed_1`, or `base/seed_1`.
+
+def measured_runs(settings: Settings) -> list[Run]:
+    """Every run of which more than scores is measured."""
+    runs = settings.base_runs() if settings.draws_diversity else []
+    others = [*settings.given_runs(), *settings.runs()] if settings.measures_harm else []
+    return [*runs, *others]
+
+
+def samples_folder(run: Run, settings: Settings) -> str:
+    """Where a run's samples lie, below `samples`.
+
+    `experiment/arm/seed_1`; those of the base policy, `base/seed_1`, and of given policies,
+    `given/policy/seed_1`, serve every experiment.
     """
+    if run.arm in settings.policies:
+        return f"{GIVEN}/{run.arm}/seed_{run.seed}"
+    return harm_folder(run)
+
+
+def harm_folder(run: Run) -> str:
+    """Where it lies what is measured of a run, below `harm`; the base policy's is one for all."""
     return f"{BASE_ARM}/seed_{run.seed}" if run.arm == BASE_ARM else run.folder

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from bpgo import registry
-from bpgo.config import arm_checks, tuning
+from bpgo.config import arm_checks, given_files, tuning
 from bpgo.config import checks as config_checks
 from bpgo.config.arm_files import (
     arm_settings,
@@ -135,11 +135,13 @@ def resolve(
         "features": _resolve_features(values, files, file),
         "experiments": experiments,
         "sweeps": sweeps,
+        "policies": given_files.checked(values.get("policies"), file),
         "arms": arms,
         "rewards": rewards,
     }
     settings = with_world_weights(validate(Settings, resolved, file), file)
     check_model(settings.model, model_file)
+    settings = given_files.with_policies(settings, arm_files, file)
     _check(settings, arm_files, file)
     if whole:  # at smoke scale fewer arms are run: what is overridden for all may be for others
         if scale == "smoke":

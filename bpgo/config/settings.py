@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny
 
 from bpgo.config.declared import AnalysisSettings, PrimaryContrast
 from bpgo.config.digests import JUDGING, digest_of
-from bpgo.config.evaluation import EvaluationSettings
+from bpgo.config.evaluation import CalibrationSettings, EvaluationSettings
 from bpgo.config.fields import (
     Count,
     Few,
@@ -31,7 +31,9 @@ from bpgo.config.fields import (
     Title,
     each_once,
 )
+from bpgo.config.given import GivenPolicy
 from bpgo.config.groups import GroupSettings
+from bpgo.config.machine import MachineSettings
 from bpgo.config.model import ModelSettings
 from bpgo.config.paper import PaperSettings
 from bpgo.config.published import FeatureSettings, Published
@@ -180,25 +182,6 @@ class TrainingSettings(Strict):
         return self.model_copy(update={"learning_rate": rate, "learning_rates": {}})
 
 
-class MachineSettings(Strict):
-    """What the jobs use of a machine; it changes no result beyond the rounding of sums."""
-
-    # For each training run, one process each; 0: on the processor.
-    gpus: Annotated[int, Field(ge=0)] = 0
-    shard_weights: bool = True  # full weights on several GPUs: FSDP2; false: all weights on each
-
-
-class CalibrationSettings(Strict):
-    """The base policy's rewards on training prompts: the prior's anchor and the reward's scale."""
-
-    prompts: Count  # how many training prompts, the first ones
-    # Of the base policy, under the training sampler.
-    samples_per_prompt: Annotated[Few, Field(ge=2)]
-    # Of the samples' noise, and one for all runs: the anchor is a property of the base policy and
-    # of the reward, as published weights are, and all arms and seeds share its samples.
-    seed: Seed = 0
-
-
 class ExperimentSettings(Strict):
     """One world: what drives training, who judges, which arms, which seeds."""
 
@@ -231,6 +214,8 @@ class Settings(Strict):
     sweeps: dict[Name, SweepSettings] = Field(default={})
     # An equally sized search for every arm.
     tune: TuneSettings | None = Field(default=None, exclude_if=lambda tune: tune is None)
+    # Policies that were trained elsewhere, by name: judged beside the arms.
+    policies: dict[Name, GivenPolicy] = Field(default={}, exclude_if=lambda each: not each)
     arms: dict[Name, SerializeAsAny[BaseModel]]  # by name
     rewards: dict[Name, SerializeAsAny[RewardSettings]]  # by name
     rollout: RolloutSettings  # how training samples are drawn
@@ -294,6 +279,24 @@ class Settings(Strict):
             for name, experiment in self.experiments.items()
             for seed in experiment.seeds
         ]
+
+    def given_runs(self) -> list[Run]:
+        """Policies that were trained elsewhere, sampled with the noise of each seed's runs."""
+        return [
+            Run(name, policy, seed)
+            for name, experiment in self.experiments.items()
+            for policy in self.policies
+            for seed in experiment.seeds
+        ]
+
+    def compared(self, experiment: str) -> list[str]:
+        """What a table has beside the base policy: the experiment's arms, and given policies."""
+        return [*self.experiments[experiment].arms, *self.policies]
+
+    @property
+    def apart(self) -> list[str]:
+        """Arms whose variance over seeds is their own; a given policy's is of noise alone."""
+        return [*self.analysis.own_variance, *self.policies]
 
     def sampler_of(self, experiment: str) -> Sampler:
         """What draws an experiment's calibration: the reference arm's, or the first arm's."""

@@ -127,12 +127,14 @@ def save_full(transformer: Any, folder: Path) -> None:
 def load_lora(transformer: Any, folder: Path) -> None:
     """Read what `save_lora` wrote into an adapter of the same configuration.
 
+    `folder` may be such a file itself.
+
     Raises:
         UserError: if the file is missing, broken, or its tensors do not fit.
     """
     from peft.utils import set_peft_model_state_dict
 
-    file = folder / LORA_WEIGHTS
+    file = folder if folder.is_file() else folder / LORA_WEIGHTS
     with _problems(file):
         state = {
             name.removeprefix("transformer."): value for name, value in _read(file, folder).items()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bpgo.config import contents
+from bpgo.config.given_files import folder_of
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.core.divergence import path_kl
@@ -33,6 +34,7 @@ from bpgo.records import PromptBatch, Samples
 from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
+from bpgo.steps.given_policies import loaded_with
 from bpgo.steps.kept_policies import check_policies, failure_of, stages_of
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.stored_samples import StoredSamples, digests_of
@@ -66,42 +68,47 @@ def harm_run(
     loading.check_run(settings, run)
     if run.arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy: `harm-base` measures it")
-    if failure_of(trained) is not None:
+    if run.arm in settings.policies:
+        stages = [(0, folder_of(settings.policies[run.arm]))]
+    elif failure_of(trained) is not None:
         _write([], output, contents.harm(settings, run))
         return
-    check_policies(settings, run, trained)
-    device = loading.prepare_process(settings, threads)
+    else:
+        check_policies(settings, run, trained)
+        stages = stages_of(settings, trained)
+    own = loaded_with(settings, run.arm)
+    device = loading.prepare_process(own, threads)
     rows: list[Row] = []
-    stages = stages_of(settings, trained)
     if settings.evaluation.divergence_prompts or settings.draws_diversity:
-        work = _Work(settings, run.seed, prompts, device, run.arm)
+        work = _Work(settings, run.seed, prompts, device, own)
         rows += work.divergences(settings, run, stages)
         if settings.draws_diversity:
             work.policy.load_trained(stages[-1][1])
             rows += work.diversity(stages[-1][0])
     if settings.features is not None:
         features = loading.load_features(settings, device)
-        distance = _distance(settings, run, features, samples, base)
-        rows.append((stages[-1][0], "kid", "", distance))
+        last = stages[-1][0]
+        distance = _distance(settings, run, features, samples, base, last)
+        rows.append((last, "kid", "", distance))
     _write(rows, output, contents.harm(settings, run))
 
 
 def harm_base(settings: Settings, seed: int, prompts: Path, output: Path, threads: int = 1) -> None:
     """The diversity of the base policy, for every experiment."""
     device = loading.prepare_process(settings, threads)
-    rows = _Work(settings, seed, prompts, device).diversity(0)
+    rows = _Work(settings, seed, prompts, device, settings.of_arm(BASE_ARM)).diversity(0)
     _write(rows, output, contents.harm(settings, Run("", BASE_ARM, seed)))
 
 
 class _Work:
-    """The policy, which starts as the base, and the evaluation prompts."""
+    """The policy, which starts as the base and is loaded with `own`, and evaluation prompts."""
 
     def __init__(
-        self, settings: Settings, seed: int, prompts: Path, device: str, arm: str = BASE_ARM
+        self, settings: Settings, seed: int, prompts: Path, device: str, own: Settings
     ) -> None:
         self.settings, self.seed, self.device = settings, seed, device
         self.batch = read_prompts(prompts, settings.evaluation.prompts)
-        self.policy: Policy = loading.load_policy(settings.of_arm(arm), device, seed)
+        self.policy: Policy = loading.load_policy(own, device, seed)
         cache = loading.embedding_cache(prompts)
         self.embeddings: PromptEmbeddings = prompt_embeddings(self.policy, self.batch, cache)
 
@@ -178,9 +185,11 @@ class _Work:
         return torch.cat(found).unflatten(0, (len(batch), group))
 
 
-def _distance(settings: Settings, run: Run, features: Features, samples: Path, base: Path) -> float:
-    """KID of the final policy's first sample of each prompt and the base policy's."""
-    sets, last = [], settings.training.stages()[-1]
+def _distance(
+    settings: Settings, run: Run, features: Features, samples: Path, base: Path, last: int
+) -> float:
+    """KID of the first sample of each prompt, of the policy `last` and of the base policy."""
+    sets = []
     for folder, mine, wanted in ((samples, run, last), (base, Run("", BASE_ARM, run.seed), 0)):
         of = contents.samples(settings, mine)
         index = read_table(folder / "index.parquet", "run `sample` again", of=of)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bpgo import registry, rewards
+from bpgo.config.given import GIVEN
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
 from bpgo.core.arm import Arm
@@ -92,8 +93,9 @@ def check_experiment(settings: Settings, experiment: str) -> None:
 
 def check_run(settings: Settings, run: Run) -> None:
     """`UserError` for an experiment or arm that the configuration does not have."""
-    check_experiment(settings, run.experiment)
-    known = {each.arm for each in settings.runs() + settings.base_runs()}
+    if run.experiment != GIVEN or run.arm not in settings.policies:
+        check_experiment(settings, run.experiment)
+    known = {each.arm for each in settings.runs() + settings.base_runs() + settings.given_runs()}
     if run.arm not in known:
         raise UserError(
             f"--arm: '{run.arm}' is unknown.{suggest(run.arm, known)}"

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from bpgo.config import contents
+from bpgo.config.given_files import folder_of
 from bpgo.config.jobs import samples_folder
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
@@ -21,6 +22,7 @@ from bpgo.records import PromptBatch
 from bpgo.run import memory
 from bpgo.run.progress import Progress
 from bpgo.steps import loading
+from bpgo.steps.given_policies import loaded_with
 from bpgo.steps.kept_policies import check_policies, failure_of, stages_of
 from bpgo.steps.prompts import read_prompts
 from bpgo.steps.saved_samples import save_samples
@@ -45,7 +47,8 @@ def sample_run(
     The final policy is sampled on all evaluation prompts, each snapshot on the first
     `evaluation.curve_prompts`; a run that failed has an empty index. The noise is named by (seed,
     prompt id, sample): equal for every arm and snapshot, so rows of different arms pair. `trained`
-    is the training run's folder.
+    is the training run's folder. A policy that was given is iteration 0, and its files are where
+    the settings say.
 
     Raises:
         UserError: for an unknown run, for the base policy, which `sample_base` samples, and for
@@ -54,13 +57,17 @@ def sample_run(
     loading.check_run(settings, run)
     if run.arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy: `sample-base` samples it")
+    if run.arm in settings.policies:
+        stages: Stages = [(0, folder_of(settings.policies[run.arm]))]
+        _sample(settings, run, run.folder, prompts, stages, output, threads)
+        return
     if (why := failure_of(trained)) is not None:
         print(f"{run.folder}: nothing to sample, the run failed: {why}", file=sys.stderr)
         of = contents.samples(settings, run)
         write_table(pd.DataFrame(columns=COLUMNS), output / "index.parquet", of)
         return
     check_policies(settings, run, trained)
-    stages: Stages = [*stages_of(settings, trained)]
+    stages = [*stages_of(settings, trained)]
     _sample(settings, run, run.folder, prompts, stages, output, threads)
 
 
@@ -69,7 +76,7 @@ def sample_base(
 ) -> None:
     """The same of the base policy (iteration 0), once for every experiment."""
     run = Run("", BASE_ARM, seed)
-    _sample(settings, run, samples_folder(run), prompts, [(0, None)], output, threads)
+    _sample(settings, run, samples_folder(run, settings), prompts, [(0, None)], output, threads)
 
 
 def _sample(
@@ -86,8 +93,9 @@ def _sample(
     batch = read_prompts(prompts, wanted.prompts)[: wanted.prompts]
     if settings.model.makes == "video":
         check_clips(wanted.clip_quality, settings.model.resolution, settings.model.columns)
-    device = loading.prepare_process(settings, threads)
-    policy = loading.load_policy(settings.of_arm(run.arm), device, run.seed)
+    own = loaded_with(settings, run.arm)
+    device = loading.prepare_process(own, threads)
+    policy = loading.load_policy(own, device, run.seed)
     embeddings = prompt_embeddings(policy, batch, loading.embedding_cache(prompts))
     tables = []
     with Progress(f"{title}: sample", len(stages)) as progress:

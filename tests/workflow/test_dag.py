@@ -112,7 +112,7 @@ def test_figures_train_and_sample_nothing(workspace: Workspace) -> None:
     settings = load(workspace.path("config/config.yaml"))
     stored = [f"collected/{name}.parquet" for name in COLLECTED]
     samples = [
-        f"samples/{samples_folder(run)}/index.parquet"
+        f"samples/{samples_folder(run, settings)}/index.parquet"
         for run in settings.base_runs() + settings.runs()
     ]
     analysis = {"statistics", "tables", "plots", "report", "figures"}

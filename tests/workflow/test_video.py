@@ -67,7 +67,7 @@ def test_every_sample_is_a_clip_of_the_models_size(root: Path) -> None:
     model, evaluation = settings.model, settings.evaluation
     shape = (model.frames, 3, model.resolution, model.columns)
     for run in [*settings.base_runs(), *settings.runs()]:
-        folder = root / "samples" / samples_folder(run)
+        folder = root / "samples" / samples_folder(run, settings)
         index = pd.read_parquet(folder / "index.parquet")
         last = index[index["iteration"] == index["iteration"].max()]
         assert len(last) == evaluation.prompts * evaluation.samples_per_prompt
@@ -86,7 +86,7 @@ def test_every_judge_scores_every_sample(root: Path) -> None:
     assert {"video_a", "video_b", "video_c", "video_oracle"} < judges
     assert set(scores["reward"]) == judges
     for run in [*settings.base_runs(), *settings.runs()]:
-        index = pd.read_parquet(root / "samples" / samples_folder(run) / "index.parquet")
+        index = pd.read_parquet(root / "samples" / samples_folder(run, settings) / "index.parquet")
         mine = scores[(scores["arm"] == run.arm) & (scores["seed"] == run.seed)]
         assert mine.groupby("reward", observed=True).size().to_dict() == dict.fromkeys(
             judges, len(index)

@@ -10,7 +10,7 @@ from shlex import quote
 
 from bpgo.analysis import COLLECTED, FIGURES, SINCE, TABLES
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, save_resolved
-from bpgo.config import jobs
+from bpgo.config import given_files, jobs
 from bpgo.config.runs import Run
 from bpgo.config.tuning import TUNE
 from bpgo.errors import UserError
@@ -250,10 +250,13 @@ def draws_of(wildcards):
 
 
 def policy_of(wildcards):
-    """A trained run's manifest, written when the run is whole."""
+    """A trained run's manifest, written when the run is whole; a file of a policy that was given."""
     if from_stored_scores():
         return NEVER_MADE
-    return f"{wildcards.root}/runs/{run_of(wildcards).folder}/manifest.json"
+    run, settings = run_of(wildcards), settings_of(wildcards.root)
+    if run.arm in settings.policies:
+        return str(min(given_files.files_of(settings.policies[run.arm])))
+    return f"{wildcards.root}/runs/{run.folder}/manifest.json"
 
 
 def evaluation_prompts(wildcards):
@@ -263,7 +266,8 @@ def evaluation_prompts(wildcards):
 
 def samples_of(wildcards):
     """A run's samples; those of the untrained policy serve every experiment."""
-    return f"{wildcards.root}/samples/{jobs.samples_folder(run_of(wildcards))}/index.parquet"
+    folder = jobs.samples_folder(run_of(wildcards), settings_of(wildcards.root))
+    return f"{wildcards.root}/samples/{folder}/index.parquet"
 
 
 def scales_of(wildcards):
@@ -284,7 +288,7 @@ def collectable(wildcards):
     return {
         "scores": [
             f"{root}/scores/{run.folder}/{environment}.parquet"
-            for run in scored_runs(root)
+            for run in jobs.scored_runs(settings)
             for environment in settings.environments_of(run.experiment)
         ],
         "runs": [f"{root}/runs/{run.folder}/{name}" for run in settings.runs() for name in names],
@@ -324,24 +328,18 @@ def stored_scores(wildcards):
     return [file for name, file in files.items() if name not in may_lack or os.path.exists(file)]
 
 
-def scored_runs(root):
-    """Every run whose samples are scored: the trained ones and the untrained policy."""
-    settings = settings_of(root)
-    return [*settings.base_runs(), *settings.runs()]
-
-
 def measured_files(root):
     """What is measured of every run beside its scores, and of the untrained policy."""
-    settings = settings_of(root)
-    runs = settings.base_runs() if settings.draws_diversity else []
-    runs += settings.runs() if settings.measures_harm else []
-    folders = dict.fromkeys(jobs.samples_folder(run) for run in runs)
+    runs = jobs.measured_runs(settings_of(root))
+    folders = dict.fromkeys(jobs.harm_folder(run) for run in runs)
     return [f"{root}/harm/{folder}.parquet" for folder in folders]
 
 
 def sample_files(root):
     """The index of every run's samples."""
-    folders = dict.fromkeys(jobs.samples_folder(run) for run in scored_runs(root))
+    settings = settings_of(root)
+    runs = jobs.scored_runs(settings)
+    folders = dict.fromkeys(jobs.samples_folder(run, settings) for run in runs)
     return [f"{root}/samples/{folder}/index.parquet" for folder in folders]
 
 

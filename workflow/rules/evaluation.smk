@@ -95,7 +95,7 @@ rule harm:
     input:
         prompts="{root}/prompts/evaluation.jsonl",
         policy=policy_of,
-        samples="{root}/samples/{experiment}/{arm}/seed_{seed}/index.parquet",
+        samples=samples_of,
         base="{root}/samples/base/seed_{seed}/index.parquet",
     output:
         "{root}/harm/{experiment}/{arm}/seed_{seed}.parquet",

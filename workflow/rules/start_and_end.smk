@@ -69,6 +69,7 @@ def start_warm():
         return
     jobs = [settings_of(root) for root in {*OWN, *REBUILT} & roots_of_jobs()]
     full = all(settings.training.parameters == "full" for settings in jobs)
+    full = full and not any(each.lora for settings in jobs for each in settings.policies.values())
     kinds = {settings.model.kind for settings in jobs} if full else set()
     try:
         warm_folder.open_folder(sorted(kinds))

@@ -97,7 +97,7 @@ def harm(settings: Settings, frames: Frames) -> Figure:
         figure = style.new_figure(1.0)
         style.say(figure.subplots(), "No scores to compare with the base policy's.")
         return figure
-    arms = {name: [BASE_ARM, *settings.experiments[name].arms] for name in names}
+    arms = {name: [BASE_ARM, *settings.compared(name)] for name in names}
     with_base = {
         name: ((found["experiment"] == name) & (found["arm"] == BASE_ARM)).any() for name in names
     }

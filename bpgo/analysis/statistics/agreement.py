@@ -61,7 +61,7 @@ def agreement(
         both[f"{other}_outside"] = (estimate < both[f"low_sd_{one}"]) | (
             estimate > both[f"high_sd_{one}"]
         )
-    both["pooled"] = ~both["arm"].isin(settings.analysis.own_variance)
+    both["pooled"] = ~both["arm"].isin(settings.apart)
     both["expected"] = _expected(both, settings.analysis.confidence)
     return both
 

@@ -20,6 +20,7 @@ from bpgo.analysis.statistics.differences import differences, primary
 from bpgo.analysis.statistics.final import curves, final_scores, gains
 from bpgo.analysis.statistics.harm import harm
 from bpgo.analysis.statistics.power import power
+from bpgo.config.jobs import scored_runs
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, Settings
 from bpgo.errors import UserError
@@ -105,7 +106,7 @@ def _account(settings: Settings, data: Collected) -> dict[str, Any]:
     account = dict(data.runs)
     missing = list(account.get("missing", []))
     known = {Run(entry["experiment"], entry["arm"], entry["seed"]) for entry in missing}
-    for run in [*settings.base_runs(), *settings.runs()]:
+    for run in scored_runs(settings):
         scores = data.scores.get(run.experiment)
         rewards = settings.rewards_of(run.experiment)
         absent = [

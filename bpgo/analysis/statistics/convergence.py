@@ -153,11 +153,11 @@ def _courses(scores: Scores, reward: str) -> dict[tuple[str, int], tuple[Floats,
     """Of each run that has all snapshots its gains [iterations] and its final gain, in base sd."""
     spread = base_sd(scores, reward)
     found: dict[tuple[str, int], tuple[Floats, float]] = {}
-    for arm in scores.arms:
+    for arm in scores.trained:
         pairs = [paired_with_base(scores, arm, reward, step) for step in scores.iterations]
         known = [pair for pair in pairs if pair is not None]
         final = paired_with_base(scores, arm, reward, scores.final, all_prompts=True)
-        if arm == BASE_ARM or final is None or len(known) < len(pairs) or len(pairs) < 2:
+        if final is None or len(known) < len(pairs) or len(pairs) < 2:
             continue
         for seed in final[0]:
             if not all(seed in pair[0] for pair in known):

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bpgo.analysis.roles import arms_of, main_metric
+from bpgo.analysis.roles import main_metric
 from bpgo.analysis.statistics.bootstrap import Bootstrap, Floats
 from bpgo.analysis.statistics.data import Scores
 from bpgo.analysis.statistics.final import base_sd, named, paired_with_base
-from bpgo.config.settings import BASE_ARM, Settings
+from bpgo.config.settings import Settings
 
 Row = dict[str, Any]
 
@@ -61,9 +61,7 @@ def courses_of(
     metric = main_metric(settings, scores.experiment)
     found: dict[tuple[str, int], Course] = {}
     divergences = _divergences(measured)
-    for arm in arms_of(settings, scores.experiment):
-        if arm == BASE_ARM:
-            continue
+    for arm in scores.trained:
         proxy, gold = (_gains(scores, arm, reward) for reward in (trained, metric))
         for seed in proxy:
             if seed not in gold:

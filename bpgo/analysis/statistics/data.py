@@ -34,7 +34,7 @@ class Scores:
     `cube` is [arms, seeds, iterations, rewards, P prompts, K samples]; NaN where a policy was not
     scored. The same (seed, prompt, sample) means the same initial noise for every arm, so any two
     arms pair entry by entry. Iteration 0 of every arm is the base policy. A run's final scores are
-    the means over its last `final_stages` scored iterations.
+    the means over its last `final_stages` scored iterations; of a `given` policy there is one.
     """
 
     experiment: str
@@ -45,6 +45,12 @@ class Scores:
     prompts: list[str]
     cube: Floats
     final_stages: int = 1
+    given: tuple[str, ...] = ()
+
+    @property
+    def trained(self) -> list[str]:
+        """Arms that have a course: neither the base policy nor a given one."""
+        return [arm for arm in self.arms if arm != BASE_ARM and arm not in self.given]
 
     @property
     def final(self) -> int:
@@ -87,7 +93,7 @@ class Scores:
         """
         at = self.end(arm) if iteration is None else iteration
         stages = [at]
-        if iteration is None and at != 0:
+        if iteration is None and at != 0 and arm not in self.given:
             stages = [step for step in self.iterations if step > 0][-self.final_stages :]
         own = [self.seeds.index(seed) for seed in seeds]
         # The order of the sum is fixed: equal scores give equal bits.
@@ -230,4 +236,5 @@ def _scores(settings: Settings, experiment: str, frame: pd.DataFrame) -> Scores:
     cube.ravel()[flat] = score
     arms, seeds, iterations, rewards, prompts = axes[:5]
     stages = settings.analysis.final_stages
-    return Scores(experiment, arms, seeds, iterations, rewards, prompts, cube, stages)
+    given = tuple(settings.policies)
+    return Scores(experiment, arms, seeds, iterations, rewards, prompts, cube, stages, given)

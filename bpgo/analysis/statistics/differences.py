@@ -64,17 +64,19 @@ def repeated_measures(settings: Settings, scores: Scores, reward: str) -> Repeat
             table = scores.values(arm, reward, seeds).mean(axis=2)
             runs[arm] = dict(zip(seeds, table, strict=True))
     what = f"{scores.experiment} by {reward}"
-    return RepeatedMeasures(runs, BASE_ARM, settings.analysis.own_variance, what)
+    return RepeatedMeasures(runs, BASE_ARM, settings.apart, what)
 
 
 def comparisons(settings: Settings, experiment: str, first: str, second: str) -> int:
     """How many differences share a table's column with `first` minus `second`.
 
-    An experiment's own arms stand in one table; those that sweeps add stand beside them.
+    An experiment's own arms and given policies stand in one table; those that sweeps add stand
+    beside them.
     """
-    listed = settings.experiments[experiment].arms
+    listed = settings.compared(experiment)
     trained = [arm for arm in (first, second) if arm != BASE_ARM]
-    among = listed if set(trained) <= set(listed) else settings.arms_of(experiment)
+    whole = [*settings.arms_of(experiment), *settings.policies]
+    among = listed if set(trained) <= set(listed) else whole
     return max(1, len(among) - 1 if len(trained) == 2 else len(among))
 
 

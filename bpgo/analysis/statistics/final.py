@@ -70,9 +70,7 @@ def final_scores(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd
 def curves(settings: Settings, scores: Scores, bootstrap: Bootstrap) -> pd.DataFrame:
     """Scores at every snapshot on the same prompts: mean, and paired gain over the base policy."""
     rows, levels, changes, spreads = [], [], [], []
-    for arm in scores.arms:
-        if arm == BASE_ARM:
-            continue
+    for arm in scores.trained:
         for reward in scores.rewards:
             for iteration in scores.iterations:
                 pair = paired_with_base(scores, arm, reward, iteration)
@@ -101,9 +99,7 @@ def gains(settings: Settings, scores: Scores) -> pd.DataFrame:
     for reward in scores.rewards:
         spread = base_sd(scores, reward)
         ends: dict[str, Floats] = {}
-        for arm in scores.arms:
-            if arm == BASE_ARM:
-                continue
+        for arm in scores.trained:
             points = [(iteration, "curve") for iteration in scores.iterations]
             for iteration, prompts in [*points, (scores.final, "all")]:
                 pair = paired_with_base(scores, arm, reward, iteration, prompts == "all")

@@ -117,7 +117,7 @@ def _rows(
         return []
     what = f"{name} of {experiment}"
     base = BASE_ARM if BASE_ARM in runs else None
-    measures = RepeatedMeasures(runs, base, settings.analysis.own_variance, what)
+    measures = RepeatedMeasures(runs, base, settings.apart, what)
     levels = bootstrap.means([np.stack(list(own.values())) for own in runs.values()], what)
     rows = []
     for (arm, own), level in zip(runs.items(), levels, strict=True):

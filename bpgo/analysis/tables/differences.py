@@ -59,7 +59,7 @@ def _difference_block(settings: Settings, frames: Frames, experiment: str, refer
     gaps = frames["differences"]
     gaps = gaps[(gaps["experiment"] == experiment) & (gaps["reference"] == reference)]
     rows = []
-    for arm in settings.experiments[experiment].arms:
+    for arm in settings.compared(experiment):
         if arm == reference:
             continue
         mine = records(gaps[gaps["arm"] == arm], "reward")

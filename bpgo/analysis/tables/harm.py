@@ -35,12 +35,14 @@ def harm(settings: Settings, frames: Frames, lost: str) -> Table:
         broken = [name for name in MEASURES if name not in EQUAL and _has(part, name)]
         equal = [name for name in EQUAL if _has(part, name)]
         metric = reward_title(settings, roles.main_metric(settings, experiment))
-        rows = [_row(settings, part, arm, broken) for arm in _arms(part, entry.arms)]
+        rows = [
+            _row(settings, part, arm, broken) for arm in _arms(part, settings.compared(experiment))
+        ]
         header = ["Arm", "Seeds", *(MEASURES[name].title for name in broken)]
         blocks.append(Block(f"{entry.title}: harm", header, rows if broken else []))
         rows = [
             [*_row(settings, part, arm, equal), *_turn(turns, arm)]
-            for arm in entry.arms
+            for arm in settings.compared(experiment)
             if _has(part, arm, "arm")
         ]
         header = ["Arm", "Seeds", *(MEASURES[name].title for name in equal)]

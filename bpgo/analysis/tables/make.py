@@ -78,6 +78,17 @@ def missing_note(account: dict[str, Any]) -> str:
     return f" Missing runs ({len(lost)}): {', '.join(lost)}." if lost else ""
 
 
+def given_note(settings: Settings) -> str:
+    """What rows of given policies say; empty if there are none."""
+    if not settings.policies:
+        return ""
+    return (
+        " (given): a policy that was trained elsewhere, the same one for every seed, so its seeds"
+        " differ by noise alone; its differences have a variance of their own, and say nothing of"
+        " another training of it."
+    )
+
+
 def _mark_note(settings: Settings) -> str:
     reference = arm_title(settings, settings.analysis.reference_arm)
     margin = settings.analysis.equivalence_margin
@@ -149,7 +160,8 @@ def _experiment_title(settings: Settings, frames: Frames, experiment: str) -> st
 def _main(settings: Settings, frames: Frames, lost: str) -> Table:
     blocks = []
     for experiment, entry in settings.experiments.items():
-        labels = {arm: arm_title(settings, arm) for arm in [BASE_ARM, *entry.arms]}
+        arms = [BASE_ARM, *settings.compared(experiment)]
+        labels = {arm: arm_title(settings, arm) for arm in arms}
         block = _score_block(settings, frames, experiment, labels)
         block.rows.extend(paper_rows(entry.paper, settings.rewards_of(experiment)))
         blocks.append(block)
@@ -160,7 +172,8 @@ def _main(settings: Settings, frames: Frames, lost: str) -> Table:
     note = (
         f"Mean score at the end of training, in each reward's own unit (oracle: share from 0 to 1);"
         f" higher is better. {how_intervals(settings)}. {_mark_note(settings)}"
-        f" [main]: the metric declared beforehand.{NOTE if beside else ''}{lost}"
+        f" [main]: the metric declared beforehand.{given_note(settings)}"
+        f"{NOTE if beside else ''}{lost}"
     )
     return Table(
         "main", "Base policy and arms by all rewards", note, blocks, _tidy(settings, frames)

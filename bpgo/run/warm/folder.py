@@ -28,7 +28,7 @@ class Workflow:
         process: Snakemake's.
         started: when that process began, in clock ticks after the machine did.
         host: where.
-        kinds: of models (`bpgo.run.lean_import`), if every job of the run trains full weights.
+        kinds: of models (`bpgo.run.lean_import`), if every job of the run has full weights.
         folder: nobody else's.
     """
 

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from bpgo.config.given import GIVEN
 from bpgo.config.jobs import calibrated_rewards
 from bpgo.config.runs import Run
 from bpgo.config.settings import BASE_ARM, MAIN, Settings
@@ -167,6 +168,14 @@ def _sample(settings: Settings, rule: str, name: str, count: int, images: int) -
     return Jobs(rule, name, count, forwards=images * each, decoded=images, files=images)
 
 
+def _sample_given(settings: Settings) -> list[Jobs]:
+    """Policies that were trained elsewhere: once a seed, for all experiments."""
+    seeds, images = len({run.seed for run in settings.base_runs()}), _evaluated(settings, False)
+    return [
+        _sample(settings, "sample", f"{GIVEN}/{name}", seeds, images) for name in settings.policies
+    ]
+
+
 def _harm_base(settings: Settings) -> list[Jobs]:
     """The base policy's diversity, once a seed, where it is measured."""
     seeds = len({run.seed for run in settings.base_runs()})
@@ -174,14 +183,14 @@ def _harm_base(settings: Settings) -> list[Jobs]:
     return [Jobs("harm_base", BASE_ARM, seeds, forwards=forwards, decoded=drawn)] if drawn else []
 
 
-def _harm(settings: Settings, name: str, seeds: int) -> Jobs:
-    """Both policies' passes at each stochastic step of a path, then diversity."""
+def _harm(settings: Settings, name: str, seeds: int, kept: int) -> Jobs:
+    """Both policies' passes at each stochastic step of a path, for each `kept` one; diversity."""
     drawn, forwards = _diversity(settings)
     rollout = settings.rollout
     sampler = settings.sampler_of(name.split("/")[0])
     each = 2 * sampler.noisy_steps(rollout.steps, rollout.deterministic_tail)
     each *= passes(settings, rollout.guidance_scale)
-    paths = settings.evaluation.divergence_prompts * len(settings.training.stages())
+    paths = settings.evaluation.divergence_prompts * kept
     return Jobs("harm", name, seeds, forwards=forwards + paths * each, decoded=drawn)
 
 
@@ -194,15 +203,18 @@ def _diversity(settings: Settings) -> tuple[int, int]:
 
 def _runs(settings: Settings) -> list[Jobs]:
     """Training, sampling and scoring; runs that differ only in their seed are counted together."""
-    groups = []
-    for (experiment, arm), seeds in _by_arm(settings.base_runs() + settings.runs()).items():
-        name, trained = f"{experiment}/{arm}", arm != BASE_ARM
+    groups = _sample_given(settings)
+    untrained = settings.base_runs() + settings.given_runs()
+    for (experiment, arm), seeds in _by_arm(untrained + settings.runs()).items():
+        given = arm in settings.policies
+        name, trained = f"{experiment}/{arm}", arm != BASE_ARM and not given
         images = _evaluated(settings, trained)
         if trained:
             groups.append(_train(settings, experiment, arm, name, seeds))
             groups.append(_sample(settings, "sample", name, seeds, images))
-        if trained and settings.measures_harm:
-            groups.append(_harm(settings, name, seeds))
+        if (trained or given) and settings.measures_harm:
+            kept = 1 if given else len(settings.training.stages())
+            groups.append(_harm(settings, name, seeds, kept))
         for environment in settings.environments_of(experiment):
             rewards = settings.models_of(settings.in_environment(experiment, environment))
             rewarded = dict.fromkeys(rewards, images)

@@ -219,7 +219,8 @@ def write_root(
     prompt_effect = random.normal(0, 1, (len(ids), 5))
     for experiment in settings.experiments:
         _write_calibration(settings, root, experiment, random)
-    for run in [*settings.base_runs(), *settings.runs()]:
+    untrained = [*settings.base_runs(), *settings.given_runs()]
+    for run in [*untrained, *settings.runs()]:
         # Equal noise for all arms of a seed, as in the real samples.
         shared = np.random.default_rng([run.seed, len(run.experiment)])
         own = np.random.default_rng([run.seed, *run.arm.encode(), *run.experiment.encode()])
@@ -229,7 +230,7 @@ def write_root(
             change = (0.8, 0.5, 0.4)
         if run not in skip:
             _write_scores(settings, root, run, own, ids, ambiguity, base, change, seed_sd)
-            if run.arm != "base":
+            if run not in untrained:
                 _write_training(settings, root, run, own, change[0])
 
 
@@ -238,15 +239,14 @@ def _write_scores(settings, root, run, random, ids, ambiguity, base, change, see
     gains = np.array([change[0], change[1], change[1], change[2], change[2]])
     shift = random.normal(0, seed_sd, 5)
     final = settings.training.iterations
-    steps = [0] if run.arm == "base" else range(0, final + 1, settings.training.snapshot_every)
+    trained = run.arm != "base" and run.arm not in settings.policies
+    every = settings.training.snapshot_every
     frames = []
-    for iteration in steps:
-        if iteration == 0 and run.arm != "base":
-            continue
+    for iteration in range(every, final + 1, every) if trained else [0]:
         n = len(ids) if iteration in (0, final) else settings.evaluation.curve_prompts
-        share = iteration / final
+        share = 1.0 if run.arm in settings.policies else iteration / final
         score = base[:n] + share * (gains + shift)
-        if iteration:
+        if run.arm != "base":
             score = score + random.normal(0, 0.3, (n, 5))
         score[:, 3:] = np.clip(
             np.round((score[:, 3:] + 4) * 2) / 16, 0, 1

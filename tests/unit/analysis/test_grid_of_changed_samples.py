@@ -22,7 +22,7 @@ def test_a_changed_picture_is_left_out(settings: Settings, tmp_path: Path) -> No
     for run in [*settings.base_runs(), *settings.runs()]:
         if run.experiment != "ambiguous" or run.arm not in ("base", "grpo"):
             continue
-        file = tmp_path / "samples" / samples_folder(run) / "0.png"
+        file = tmp_path / "samples" / samples_folder(run, settings) / "0.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 24), RED).save(file)
         row = {"prompt_id": "e0000", "text": "a circle", "ambiguity": 0.0, "sample": 0}

@@ -42,7 +42,7 @@ def samples(settings, root):
     for run in [*settings.base_runs(), *settings.runs()]:
         if run.arm not in ("base", "grpo", "bpgo") or run == Run("ambiguous", "bpgo", 2):
             continue
-        folder = root / "samples" / samples_folder(run)
+        folder = root / "samples" / samples_folder(run, settings)
         (folder / "images").mkdir(parents=True, exist_ok=True)
         rows = []
         for k in range(12):
@@ -226,7 +226,7 @@ def clips(settings, root, tmp_path_factory):
     for run in [*settings.base_runs(), *settings.runs()]:
         if run.arm not in colours or run == Run("ambiguous", "bpgo", 2):
             continue
-        place = folder / "samples" / samples_folder(run)
+        place = folder / "samples" / samples_folder(run, settings)
         rows = []
         for k in range(3):
             clip = np.full((5, 3, 24, 32), 255, np.uint8)

@@ -143,9 +143,10 @@ def test_the_number_of_steps_with_noise_is_heard() -> None:
 
 
 def test_the_base_policys_samples_are_no_experiments() -> None:
-    assert jobs.samples_folder(BASE) == jobs.samples_folder(Run("clear", "base", 1))
-    assert jobs.samples_folder(RUN) == RUN.folder
     settings = resolved()
+    other = jobs.samples_folder(Run("clear", "base", 1), settings)
+    assert jobs.samples_folder(BASE, settings) == other
+    assert jobs.samples_folder(RUN, settings) == RUN.folder
     for each in (1, 2):
         first, second = (Run(name, "base", each) for name in ("ambiguous", "clear"))
         assert jobs.sample_digest(settings, first) == jobs.sample_digest(settings, second)
