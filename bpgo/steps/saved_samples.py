@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from bpgo.config.settings import Settings
+from bpgo.errors import NonFiniteError
 from bpgo.storage.clips import write_clip
 from bpgo.storage.contact_sheet import contact_sheet, frames_of
 from bpgo.storage.files import atomic_path, disk_explained
@@ -39,11 +40,20 @@ def save_samples(
 
     Returns:
         N paths relative to `output`.
+
+    Raises:
+        NonFiniteError: a policy with broken weights makes samples that are no numbers.
     """
     paths: list[str] = []
     sheet: list[tuple[str, list[Image.Image]]] = []
     for part in parts:
-        video = part.ndim == 5
+        video, wrong = part.ndim == 5, ~part.flatten(1).isfinite().all(dim=1)
+        if wrong.any():
+            prompt, k = names[len(paths) + int(wrong.nonzero()[0])]
+            raise NonFiniteError(
+                f"{output}: sample {k} of prompt '{prompt}' is not finite: the policy's weights are"
+                " broken, or its numbers overflow"
+            )
         folder = f"{'clips' if video else 'images'}/iteration_{iteration:06d}"
         (output / folder).mkdir(parents=True, exist_ok=True)
         for sample in (part * 255).round().byte().cpu().numpy():

@@ -13,7 +13,7 @@ from tiny_world import ARMS, tiny_policy, tiny_settings
 
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
-from bpgo.errors import UserError
+from bpgo.errors import NonFiniteError, UserError
 from bpgo.steps.prompts import read_prompts, write_prompts
 from bpgo.steps.sample import sample_base, sample_run
 
@@ -119,6 +119,20 @@ def test_trained_weights_are_the_ones_sampled(
     early = index[index.iteration == 2]
     same = images(tmp_path / "changed", early) == images(root / "base", base.iloc[:4])
     assert same.all()
+
+
+def test_broken_weights_are_told(
+    settings: Settings, root: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Pixels that are no numbers would be black, and be scored."""
+    policy = tiny_policy(tiny_folder)
+    policy.transformer.proj_out.weight.data[0] = float("nan")
+    shutil.copytree(root / "prompts", tmp_path / "prompts")
+    for folder in ("policy", "snapshots/iteration_000002"):
+        policy.save(tmp_path / "run" / folder)
+    with pytest.raises(NonFiniteError, match="sample 0 of prompt 'evaluation-00000' is not finite"):
+        sampled(settings, tmp_path, "grpo", "out")
+    assert not (tmp_path / "out" / "index.parquet").exists()
 
 
 def test_a_missing_policy_is_named(settings: Settings, root: Path, tmp_path: Path) -> None:
