@@ -22,10 +22,10 @@ TIMES = (*TIMES, "manifest.json", "metrics", "training.parquet", "index.html")
 
 
 def shrink(values: dict[str, Any]) -> None:
-    """One experiment, two arms, one seed, few of everything."""
+    """One experiment, one arm, one seed, few of everything: a cold job imports for seconds."""
     smoke = values["smoke"]
     values["experiments"] = {"ambiguous": values["experiments"]["ambiguous"]}
-    smoke["experiments"] = {"ambiguous": {"arms": ["grpo", "bpgo"], "seeds": [1]}}
+    smoke["experiments"] = {"ambiguous": {"arms": ["grpo"], "seeds": [1]}}
     del values["sweeps"], smoke["sweeps"]
     values["rollout"].update(prompts_per_iteration=4, group_size=4)
     smoke["training"].update(iterations=2, snapshot_every=1, checkpoint_every=1)
@@ -93,7 +93,7 @@ def test_jobs_were_forked_and_say_what_they_say_otherwise(made: dict[str, Path])
 
 def scorings(folder: Path) -> list[Path]:
     found = sorted((folder / ROOT / "benchmarks" / "score").rglob("*.tsv"))
-    assert len(found) == 3
+    assert len(found) == 2
     return found
 
 
