@@ -29,7 +29,7 @@ from bpgo.storage.files import atomic_path
 
 WIDE = 7.0  # inches
 PANEL = 1.15  # inches of a narrow panel with a title
-LETTERS = 15  # of a line of that title
+LETTERS = 14  # of a line of that title
 DOTS_PER_INCH = 200
 GREY = "#767676"
 DESCRIPTION, NO_DATA = "Description", "no data"  # a PNG file's note that nothing was drawn
