@@ -1,7 +1,7 @@
 """The calibration's samples as files: final latents, a part each, and what they are samples of.
 
-A folder with `part_00000.safetensors`, ... and `draws.json`, which has the digest of each part and
-of the settings. Whole or absent; what is read back is checked. Experiments with equal samplers
+`draws.json` has the digest of the settings and of each part, `part_00000.safetensors`, ... beside
+it. Whole or absent; what is read back is checked. Experiments with equal samplers
 share it.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bpgo.errors import UserError
 from bpgo.records import PromptBatch
-from bpgo.storage.files import atomic_directory, read_json, sha256, text_digest, write_json
+from bpgo.storage.files import atomic_files, read_json, sha256, text_digest, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +27,10 @@ LATENTS = "latents"
 class Draws:
     """Samples of `batch`, `group` of each prompt, group by group, in the parts of `files`.
 
-    `files` names each part, its number of prompts and its digest.
+    `files` names each part, beside `index`, its number of prompts and its digest.
     """
 
-    folder: Path
+    index: Path
     batch: PromptBatch
     group: int
     files: list[tuple[str, int, str]]
@@ -46,7 +46,7 @@ class Draws:
         """
         for rows, (name, _, digest) in zip(self.rows(), self.files, strict=True):
             chosen = self.batch[rows]
-            yield chosen, _read_part(self.folder / name, digest, len(chosen))
+            yield chosen, _read_part(self.index, name, digest, len(chosen))
 
     def rows(self) -> list[list[int]]:
         """Of each part the row in `batch` of every sample."""
@@ -61,10 +61,13 @@ class Draws:
 def save_draws(
     path: Path, digest: str, batch: PromptBatch, group: int, parts: Iterable[Tensor]
 ) -> None:
-    """Write `path` (`draws.json`) and the parts `[b, ...]` beside it, whole groups in each."""
+    """Write `path` (`draws.json`) and the parts `[b, ...]` beside it, whole groups in each.
+
+    Its folder may be one with other files: they stay.
+    """
     from safetensors.torch import save_file
 
-    with atomic_directory(path.parent) as folder:
+    with atomic_files(path) as folder:
         files = []
         for number, latents in enumerate(parts):
             name = f"part_{number:05d}.safetensors"
@@ -94,16 +97,17 @@ def open_draws(path: Path, digest: str, batch: PromptBatch, group: int) -> Draws
         raise _refused(path, f"belongs to another configuration: {reason}")
     if prompts != _identity(batch) or sum(count for _, count, _ in files) != len(batch):
         raise _refused(path, f"holds samples of other prompts than the {len(batch)} given ones")
-    return Draws(path.parent, batch, group, files)
+    return Draws(path, batch, group, files)
 
 
-def _read_part(file: Path, digest: str, samples: int) -> Tensor:
-    """Latents `[samples, ...]`, float32."""
+def _read_part(index: Path, name: str, digest: str, samples: int) -> Tensor:
+    """Latents `[samples, ...]`, float32, of a part that `index` lists."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
+        file = index.with_name(name)
         found = sha256(file)
         if found != digest:
             raise ValueError(f"its digest is {found[:12]}, expected {digest[:12]}")
@@ -111,7 +115,8 @@ def _read_part(file: Path, digest: str, samples: int) -> Tensor:
         if len(latents) != samples or latents.dtype != torch.float32:
             raise ValueError(f"it holds {len(latents)} samples, expected {samples}")
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise _refused(file, f"is missing or damaged ({_named(error)})") from None
+        reason = f"{name}: is missing or damaged ({_named(error)})"
+        raise _refused(index, reason) from None
     return latents
 
 
@@ -122,9 +127,7 @@ def _identity(batch: PromptBatch) -> str:
 
 
 def _refused(file: Path, reason: str) -> UserError:
-    return UserError(
-        f"{file}: {reason}. Remove {file.parent}, and run `draw` (or the workflow) again"
-    )
+    return UserError(f"{file}: {reason}. Remove that file, and run `draw` (or the workflow) again")
 
 
 def _named(error: Exception) -> str:

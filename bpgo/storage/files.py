@@ -85,6 +85,31 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_files(index: Path) -> Iterator[Path]:
+    """Yield a temporary folder; its files go beside `index` when the block ends well, it the last.
+
+    Where there is an index, the files that it lists are whole. What else lies there stays.
+    """
+    index = Path(index)
+    temporary = index.with_name(f".{index.stem}.{os.getpid()}.part")
+    with disk_explained(index):
+        index.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            files = sorted(temporary.iterdir(), key=lambda file: file.name == index.name)
+            for file in files:
+                _flush(file)
+            index.unlink(missing_ok=True)
+            for file in files:
+                file.replace(index.with_name(file.name))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _flush(index.parent)
+
+
+@contextmanager
 def disk_explained(path: Path) -> Iterator[None]:
     """Inside, a disk that takes no more is one message; safetensors has its own error for it."""
     try:

@@ -157,8 +157,8 @@ def test_a_damaged_part_is_named(
     with pytest.raises(UserError) as caught:
         again(settings, copy, step)
     message = str(caught.value)
-    assert message.startswith(f"{part}: is missing or damaged (")
-    assert message.endswith("). Remove " + f"{part.parent}, and run `draw` (or the workflow) again")
+    assert message.startswith(f"{index_of(copy)}: {part.name}: is missing or damaged (")
+    assert message.endswith("). Remove that file, and run `draw` (or the workflow) again")
     assert "\n" not in message
 
 
@@ -245,6 +245,21 @@ def test_samples_of_other_prompts_are_refused(copy: Path, settings: Settings) ->
     prompts_of(copy).with_suffix(".manifest.json").unlink()  # as a list of the user's own
     with pytest.raises(UserError, match="holds samples of other prompts than the 3 given ones"):
         again_from(settings, copy)
+
+
+def test_other_files_of_its_folder_stay(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    digest, batch = "digest", read_prompts(prompts_of(root))[:PROMPTS]
+    for latents in (torch.zeros(4, 2), torch.ones(4, 2)):
+        save_draws(tmp_path / "draws.json", digest, batch, GROUP, [latents, latents[:2]])
+        parts = open_draws(tmp_path / "draws.json", digest, batch, GROUP).parts()
+        assert torch.equal(
+            torch.cat([part for _, part in parts]), torch.cat([latents, latents[:2]])
+        )
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    names = ["draws.json", "mine", "part_00000.safetensors", "part_00001.safetensors"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == names
 
 
 def test_a_drawing_that_fails_leaves_the_earlier_one(copy: Path, settings: Settings) -> None:
