@@ -44,6 +44,7 @@ SIZES = ("small", "large")
 RELATIONS = ("left_of", "right_of", "above", "below")
 
 MAX_WORDS = 11
+MISSES = 20_000  # draws in a row without a new caption, after which there are no more
 """Longest caption; one more token ends the text, so text encoders see 12 tokens."""
 
 SIZE_WORDS = {"small": "small", "little": "small", "large": "large", "big": "large"}
@@ -301,16 +302,17 @@ def draw_texts(
         raise ValueError(f"count is {count}, it must not be negative")
     seen: set[str] = set()
     texts: list[str] = []
-    draws = 0
+    misses = 0  # in a row
     while len(texts) < count:
-        draws += 1
-        if draws > 1000 + 200 * count:
+        misses += 1
+        if misses > MISSES:
             raise ValueError(f"could not find {count} distinct captions in split {split!r}")
         text = draw()
         if split_of(text) != split or (distinct and text in seen):
             continue
         seen.add(text)
         texts.append(text)
+        misses = 0
     return texts
 
 
