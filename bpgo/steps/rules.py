@@ -37,7 +37,7 @@ from bpgo.records import AdvantageResult, Calibration, GroupRewards
 from bpgo.registry import load_arm_class
 from bpgo.steps.group_table import Batch, read_groups, read_rollouts
 from bpgo.steps.seen_groups import Seen, seen_groups
-from bpgo.storage.files import atomic_directory
+from bpgo.storage.files import atomic_files
 from bpgo.storage.seals import write_sealed
 from bpgo.storage.tables import write_table
 from bpgo.trust.measures import goodman_kruskal
@@ -101,7 +101,7 @@ def rules(
             notes.setdefault(tuple(labels.values()), {**labels, **said})
             if table is not None:
                 frames.append(table.assign(seed=stream.seed, **labels))
-    with atomic_directory(output) as folder:
+    with atomic_files(output / "rules.json") as folder:
         table = pd.concat(frames, ignore_index=True)
         write_table(table, folder / "judged.parquet", compression="zstd")
         write_sealed(folder / "rules.json", {"notes": list(notes.values())})

@@ -273,6 +273,15 @@ def test_a_new_rule_has_a_row_by_itself(
     )
 
 
+def test_other_files_of_its_folder_stay(world: Callable[..., Settings], tmp_path: Path) -> None:
+    (tmp_path / "judged").mkdir()
+    (tmp_path / "judged" / "thesis.txt").write_text("years of work")
+    for _ in range(2):
+        judged(world(), tmp_path, {})
+    assert (tmp_path / "judged" / "thesis.txt").read_text() == "years of work"
+    assert len(list((tmp_path / "judged").iterdir())) == 3
+
+
 def test_a_rule_is_what_the_configuration_makes_of_it(tmp_path: Path) -> None:
     folder = default_configfile().parent
     shipped = load_rules(default_configfile())
