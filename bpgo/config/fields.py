@@ -14,6 +14,7 @@ NAME = r"^[a-z0-9_]+$"
 NAME_LENGTH = 100  # names become folders and files
 LARGEST = 2**31 - 1  # what tables and random number generators hold
 SMALLEST, HUGEST = 1e-30, 1e30  # of numbers, in size: what float32 holds, with room for sums
+COMMIT = r"^[0-9a-f]{40}$"
 EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,4}", re.ASCII)
 TITLE_LENGTH = 300
 # Line ends, other control characters, and those that turn the direction of what follows.
@@ -69,6 +70,7 @@ Steps = Annotated[int, Field(ge=2, le=1000)]  # of a sampler: noise levels were 
 Pixels = Annotated[int, Field(ge=1, le=2**14)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 Name = Annotated[str, Field(pattern=NAME, max_length=NAME_LENGTH)]
+Revision = Annotated[str, Field(pattern=COMMIT)]  # of other people's repositories
 Task = Literal["t2i", "t2v", "i2v"]  # text to image, text to video, image to video
 Schedule = Literal["pipeline", "static", "flux", "sd3", "unipc_0_36"]
 # Classifier-free guidance; [high, low]: of a model's experts for high and for low noise.
@@ -83,6 +85,7 @@ def _one_line(value: str) -> str:
 
 
 Title = Annotated[str, Field(max_length=TITLE_LENGTH), AfterValidator(_one_line)]
+Column = Title  # of a table in a file, by its name
 
 
 def each_once(values: list[Any]) -> list[Any]:

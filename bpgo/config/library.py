@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bpgo.config.fields import NAME, NAME_LENGTH
-from bpgo.config.messages import NAME_WORDS, explain, join, unknown_key
+from bpgo.config.messages import PATTERNS, explain, join, unknown_key
 from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError, shortened, shown, suggest
 
@@ -188,8 +188,8 @@ def named(value: Any, key: str, file: str) -> dict[str, Any]:
     for name in mapping(value, key, file):
         if len(name) > NAME_LENGTH or not re.fullmatch(NAME, name):
             raise UserError(
-                f"{file}: {key}: {shown(name)} is not allowed: it must be {NAME_WORDS}, of at most"
-                f" {NAME_LENGTH} characters"
+                f"{file}: {key}: {shown(name)} is not allowed: it must be {PATTERNS[NAME]},"
+                f" of at most {NAME_LENGTH} characters"
             )
     return dict(value)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from bpgo.config.fields import NAME
+from bpgo.config.fields import COMMIT, NAME
 from bpgo.errors import shortened, shown, suggest
 
 # Keys that older configurations have, and where their values are now.
@@ -34,7 +34,11 @@ ALLOWED = {
     "too_long": "a list of at most {max_length} entries",
     "too_short": "at least {min_length} entries",
 }
-NAME_WORDS = "a name of a-z, 0-9 and _"
+# By the pattern that a text must match.
+PATTERNS = {
+    NAME: "a name of a-z, 0-9 and _",
+    COMMIT: "a pinned revision (a commit of 40 hexadecimal digits)",
+}
 
 
 def explain(schema: type[BaseModel], error: ValidationError, file: str, prefix: str) -> str:
@@ -79,8 +83,8 @@ def _wrong(file: str, value: str, keys: dict[str, list[str]]) -> list[str]:
 def _allowed(problem: Any) -> str:
     """What a value must be, by pydantic's problem with it."""
     values = problem.get("ctx", {})
-    if values.get("pattern") == NAME:
-        return NAME_WORDS
+    if values.get("pattern") in PATTERNS:
+        return PATTERNS[values["pattern"]]
     if problem["type"] not in ALLOWED:
         return str(problem["msg"])
     return ALLOWED[problem["type"]].format(**values)

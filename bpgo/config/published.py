@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bpgo.config.fields import NonNegative, Strict, Title
+from bpgo.config.fields import NonNegative, Revision, Strict, Title
 
 
 class Published(Strict):
     """What is said of files that others publish (see `bpgo.storage.hub`)."""
 
-    revision: str | None = None  # commit on the hub; a local file or folder needs none
+    revision: Revision | None = None  # commit on the hub; a local file or folder needs none
     licence: str = ""  # of the files
     gigabytes: NonNegative = 0.0  # what a first use fetches
     gated: bool = False  # the hub asks to accept the licence, and for a token

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from bpgo.config.fields import Name
+from bpgo.config.fields import Column, Name
 from bpgo.config.published import Published
 from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
@@ -32,10 +32,10 @@ class PromptFileSettings(Published):
     # Of the file, which is refused with another one.
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     format: Format | None = None  # None: as the file's name ends
-    column: str = "prompt"  # name of the field with the text
-    ambiguity_column: str | None = None  # of a field from 0 (specified) to 1 (open)
+    column: Column = "prompt"  # name of the field with the text
+    ambiguity_column: Column | None = None  # of a field from 0 (specified) to 1 (open)
     # Image to video: a field with the path of an image, from the file's own folder or absolute.
-    first_frame_column: str | None = None
+    first_frame_column: Column | None = None
     # Digest of the first frames; `resolve` reads it.
     images: str | None = Field(default=None, exclude_if=lambda each: each is None)
 

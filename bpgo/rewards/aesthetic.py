@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from bpgo.config.fields import Revision
 from bpgo.rewards.shared.published import PublishedReward, PublishedRewardSettings, Sha256
 from bpgo.storage import hub
 
@@ -25,7 +26,7 @@ class AestheticSettings(PublishedRewardSettings):
     kind: Literal["aesthetic"] = "aesthetic"
     sha256: Sha256 | None = None  # of that file
     clip: str  # folder or repository of the CLIP
-    clip_revision: str | None = None  # its commit on the hub
+    clip_revision: Revision | None = None  # its commit on the hub
 
     @property
     def reads_text(self) -> bool:

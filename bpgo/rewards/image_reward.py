@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bpgo.config.fields import Revision
 from bpgo.errors import UserError
 from bpgo.rewards.shared.published import PublishedReward, PublishedRewardSettings, Sha256
 from bpgo.storage import hub
@@ -70,7 +71,7 @@ class ImageRewardFiles(PublishedRewardSettings):
     sha256: Sha256 | None = None  # of the checkpoint
     config: str  # med_config.json: the text tower's sizes
     tokenizer: str  # folder with BERT's vocab.txt
-    tokenizer_revision: str | None = None  # commit of the tokenizer's repository on the hub
+    tokenizer_revision: Revision | None = None  # commit of the tokenizer's repository on the hub
 
     @property
     def what(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from bpgo.config.fields import Positive
+from bpgo.config.fields import Positive, Revision
 from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings
 from bpgo.rewards.shared.tokens import CLIP_TOKENS
 
@@ -23,7 +23,7 @@ class PickScoreSettings(PublishedRewardSettings):
 
     kind: Literal["pickscore"] = "pickscore"
     processor: str  # folder or repository of the tokenizer: the model card takes LAION's ViT-H-14
-    processor_revision: str | None = None  # its commit on the hub
+    processor_revision: Revision | None = None  # its commit on the hub
     divisor: Positive = 100.0  # 100: the paper's numbers; 1: the model card's; 26: Flow-GRPO's
 
     def longest_prompt(self) -> int:

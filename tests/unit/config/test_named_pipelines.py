@@ -28,7 +28,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a path without end": ({"path": "x" * 5000}, ["path: ", f"{NOWHERE} 'xxx"]),
     "a folder of nobody": ({"path": "~nobody_there/x"}, ["path: ", f"{NOWHERE} '~nobody_there"]),
     "no place on the hub": ({"path": "banana"}, ["path: ", f"{NOWHERE} 'banana'"]),
-    "a branch": ({"path": "owner/name", "revision": "main"}, ["pinned revision", "not 'main'"]),
+    "a branch": (
+        {"path": "owner/name", "revision": "main"},
+        ["revision: 'main' is not allowed", "a pinned revision (a commit of 40 hexadecimal"],
+    ),
     "a file": ({"path": f"{FOLDER}/model_index.json"}, ["is a file; a folder is needed"]),
     "another pipeline": (
         {"kind": "stable_diffusion_3"},

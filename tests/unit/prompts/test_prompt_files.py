@@ -242,6 +242,22 @@ BAD_SETTINGS = {
     "misspelt key": ({"path": "a.txt", "colunm": "x"}, "Did you mean 'column'?"),
     "unknown format": ({"path": "a.txt", "format": "xml"}, "files.mine.format: 'xml'"),
     "bad digest": ({"path": "a.txt", "sha256": "abc"}, "files.mine.sha256: 'abc'"),
+    "a branch": (
+        {"path": "a.txt", "revision": "main"},
+        "files.mine.revision: 'main' is not allowed: it must be a pinned revision (a commit of 40",
+    ),
+    "a commit that reads backwards": (
+        {"path": "owner/name/a.txt", "revision": f"\u202e{COMMIT[1:]}"},
+        r"files.mine.revision: '\u202e123",
+    ),
+    "a commit and a line end": (
+        {"path": "owner/name/a.txt", "revision": f"{COMMIT}\n"},
+        "files.mine.revision: '0123",
+    ),
+    "a column without a name": (
+        {"path": "owner/name/a.tsv", "revision": COMMIT, "column": "  "},
+        "files.mine.column: '  ' is not allowed: it must be one line of visible text",
+    ),
     "other digest": ({"path": "a.txt", "sha256": "0" * 64}, f"but {'0' * 64} is expected"),
 }
 
