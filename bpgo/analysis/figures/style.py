@@ -80,6 +80,7 @@ REWARD_LOOKS = (("#000000", "o"), ("#0072B2", "D"), ("#D55E00", "^"), ("#009E73"
 SETTINGS: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
+    "text.parse_math": False,  # titles are the user's: a dollar is a dollar
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
     "xtick.labelsize": 7,

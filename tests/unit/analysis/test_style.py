@@ -32,3 +32,20 @@ def test_a_legend_is_no_wider_than_its_figure_where_columns_can_be_fewer(labels)
     if len(labels) > 1:
         assert legend.get_window_extent().width <= figure.bbox.width
     plt.close(figure)
+
+
+@pytest.mark.parametrize("title", ["$x_$ and $\\foo$", "from $5 to $9", r"\frac{1}"])
+def test_titles_are_shown_as_they_are_written(title):
+    """Not as formulas, of which the first cannot be read and the second loses its dollars."""
+    drawn = []
+    for text in (title, title.replace("$", "S")):
+        with style.look():
+            figure = style.new_figure(1.0, 3.0)
+            axes = figure.subplots()
+            axes.set(title=text, xlabel=text)
+            axes.plot([0], [0], label=text)
+            axes.text(0, 0, text)
+            style.legend_below(figure, *axes.get_legend_handles_labels())
+            style.png(figure)
+            drawn.append(axes.title.get_window_extent().width)
+    assert drawn[0] == pytest.approx(drawn[1], rel=0.05)
