@@ -66,22 +66,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Like `atomic_path` for a folder; an existing folder at `path` is replaced."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with disk_explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _flush(file)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        _flush(path.parent)
+    with _folder_beside(path) as temporary:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
 
 
 @contextmanager
@@ -91,22 +83,29 @@ def atomic_files(index: Path) -> Iterator[Path]:
     Where there is an index, the files that it lists are whole. What else lies there stays.
     """
     index = Path(index)
-    temporary = index.with_name(f".{index.stem}.{os.getpid()}.part")
-    with disk_explained(index):
-        index.parent.mkdir(parents=True, exist_ok=True)
+    with _folder_beside(index) as temporary:
+        yield temporary
+        files = sorted(temporary.iterdir(), key=lambda file: file.name == index.name)
+        for file in files:
+            _flush(file)
+        index.unlink(missing_ok=True)
+        for file in files:
+            file.replace(index.with_name(file.name))
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder for what becomes `path`, removed at the end whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             yield temporary
-            files = sorted(temporary.iterdir(), key=lambda file: file.name == index.name)
-            for file in files:
-                _flush(file)
-            index.unlink(missing_ok=True)
-            for file in files:
-                file.replace(index.with_name(file.name))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        _flush(index.parent)
+        _flush(path.parent)
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 from harness import REPOSITORY, Workspace, run, workspace_in
-from safetensors.torch import save_file
+from their_policies import save_their_policies
 
 from bpgo.config.resolve import load
-from bpgo.steps.loading import load_policy
 from bpgo.storage.files import read_json, sha256
 
 pytestmark = pytest.mark.slow
@@ -40,17 +38,7 @@ def few(values: dict[str, Any]) -> None:
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA of rank 3, with no word of its alpha, and whole weights that are the base policy's."""
     folder = tmp_path_factory.mktemp("theirs")
-    policy = load_policy(load(REPOSITORY / "config" / "config.yaml"), "cpu", seed=1)
-    policy.save(folder / "whole")
-    draws = torch.Generator().manual_seed(0)
-    tensors = {}
-    for name, weight in policy.trainable().items():
-        if name.endswith((".attn.to_q.weight", ".attn.to_v.weight")):
-            rows, columns = weight.shape
-            layer = f"transformer.{name.removesuffix('.weight')}"
-            tensors[f"{layer}.lora_A.weight"] = torch.randn(3, columns, generator=draws)
-            tensors[f"{layer}.lora_B.weight"] = 0.1 * torch.randn(rows, 3, generator=draws)
-    save_file(tensors, folder / "their_lora.safetensors", metadata={"format": "pt"})
+    save_their_policies(load(REPOSITORY / "config" / "config.yaml"), folder, scale=0.1)
     return folder
 
 

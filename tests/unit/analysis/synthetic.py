@@ -53,6 +53,17 @@ EFFECTS = {
 
 
 # Options of `make_settings` for a quick set.
+TINY = {
+    "arms": ("grpo", "bpgo"),
+    "seeds": (1, 2),
+    "clear": False,
+    "sweep": (),
+    "prompts": 16,
+    "curve_prompts": 8,
+    "iterations": 4,
+    "snapshot_every": 2,
+    "bootstrap_samples": 50,
+}
 SMALL = {
     "arms": ("grpo", "flow_grpo", "bpgo", "bpgo_ras", "bpgo_crt"),
     "prompts": 128,

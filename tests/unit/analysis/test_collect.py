@@ -17,22 +17,10 @@ from bpgo.errors import UserError
 from bpgo.storage.files import read_json, write_json
 from bpgo.storage.tables import write_table
 
-TINY = {
-    "arms": ("grpo", "bpgo"),
-    "seeds": (1, 2),
-    "clear": False,
-    "sweep": (),
-    "prompts": 16,
-    "curve_prompts": 8,
-    "iterations": 4,
-    "snapshot_every": 2,
-    "bootstrap_samples": 50,
-}
-
 
 @pytest.fixture
 def tiny(tmp_path):
-    settings = synthetic.make_settings(**TINY)
+    settings = synthetic.make_settings(**synthetic.TINY)
     synthetic.write_root(settings, tmp_path)
     return settings, tmp_path
 
@@ -127,7 +115,7 @@ def test_a_score_that_is_not_finite_is_named(tiny):
 
 
 def test_nothing_to_collect_is_an_error(tmp_path):
-    settings = synthetic.make_settings(**TINY)
+    settings = synthetic.make_settings(**synthetic.TINY)
     with pytest.raises(UserError, match="no scores"):
         collect(settings, tmp_path, tmp_path / "collected")
 
@@ -240,7 +228,7 @@ def test_a_further_judge_belongs_to_the_runs_that_are_there(tiny):
 
 
 def test_a_run_that_ended_early_counts_as_missing(tmp_path):
-    settings = synthetic.make_settings(**TINY)
+    settings = synthetic.make_settings(**synthetic.TINY)
     synthetic.write_root(settings, tmp_path)
     run = Run("ambiguous", "bpgo", 2)
     path = tmp_path / "scores" / run.folder / "main.parquet"

@@ -19,17 +19,6 @@ from bpgo.errors import UserError
 from bpgo.storage.files import read_json, write_json
 from bpgo.storage.tables import read_table, write_table
 
-TINY: dict[str, Any] = {
-    "arms": ("grpo", "bpgo"),
-    "seeds": (1,),
-    "clear": False,
-    "sweep": (),
-    "prompts": 16,
-    "curve_prompts": 8,
-    "iterations": 4,
-    "snapshot_every": 2,
-    "bootstrap_samples": 50,
-}
 RUN = "runs/ambiguous/grpo/seed_1"
 SCORES = "scores/ambiguous/grpo/seed_1/main.parquet"
 SAMPLES = "calibration/ambiguous/samples.parquet"
@@ -38,7 +27,7 @@ TABLES = [f"{RUN}/metrics.parquet", f"{RUN}/rollouts.parquet", SCORES, SAMPLES]
 
 @pytest.fixture(scope="module")
 def settings() -> Settings:
-    made: Settings = synthetic.make_settings(**TINY)
+    made: Settings = synthetic.make_settings(**synthetic.TINY | {"seeds": (1,)})
     return made
 
 

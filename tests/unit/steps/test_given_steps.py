@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from calibrated import draw_calibrate_judge
 from PIL import Image
-from safetensors.torch import save_file
+from their_policies import save_their_policies
 
 from bpgo.analysis.collect import collect
 from bpgo.analysis.statistics.compute import compute_statistics
@@ -20,7 +19,6 @@ from bpgo.config.resolve import WORKFLOW_OPTIONS, default_configfile, read_yaml,
 from bpgo.config.runs import Run
 from bpgo.config.settings import MAIN, Settings
 from bpgo.steps.harm import harm_run
-from bpgo.steps.loading import load_policy
 from bpgo.steps.prompts import write_prompts
 from bpgo.steps.sample import sample_base, sample_run
 from bpgo.steps.score import score_run
@@ -51,17 +49,7 @@ def few(policies: dict[str, dict[str, str]], parameters: str = "full") -> Settin
 def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """A LoRA of rank 3, with no word of its alpha, and whole weights that are the base policy's."""
     folder = tmp_path_factory.mktemp("theirs")
-    policy = load_policy(few({}), "cpu", seed=1)
-    policy.save(folder / "whole")
-    draws = torch.Generator().manual_seed(0)
-    tensors = {}
-    for name, weight in policy.trainable().items():
-        if name.endswith((".attn.to_q.weight", ".attn.to_v.weight")):
-            rows, columns = weight.shape
-            layer = f"transformer.{name.removesuffix('.weight')}"
-            tensors[f"{layer}.lora_A.weight"] = torch.randn(3, columns, generator=draws)
-            tensors[f"{layer}.lora_B.weight"] = 0.3 * torch.randn(rows, 3, generator=draws)
-    save_file(tensors, folder / "their_lora.safetensors", metadata={"format": "pt"})
+    save_their_policies(few({}), folder, scale=0.3)
     return {
         "theirs": {"title": "Their LoRA", "lora": str(folder / "their_lora.safetensors")},
         "whole": {"title": "Their weights", "weights": str(folder / "whole")},
