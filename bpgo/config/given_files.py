@@ -156,7 +156,9 @@ def weight_files(path: Path, part: str) -> list[Path]:
         try:
             names = sorted(set(map(str, json.loads(index.read_text())["weight_map"].values())))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{index}: does not say which files there are") from None
+            names = []
+        if not names:
+            raise UserError(f"{index}: does not say which files there are")
         if any(Path(name).name != name for name in names):
             raise UserError(f"{index}: names a file outside of its folder")
     for name in names:

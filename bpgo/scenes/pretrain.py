@@ -13,6 +13,8 @@ what one call after the other makes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,7 +34,7 @@ from bpgo.scenes.video.pretrain import pretrain_video
 from bpgo.scenes.weights import ABOUT, policy_folder, save_reward, seed_of, write_about
 from bpgo.scenes.worlds import POOLS, WORLDS, Pool, World, check_seed, world_of
 from bpgo.seeding import derive_seed
-from bpgo.storage.digests import verify, write_digests
+from bpgo.storage.digests import DIGESTS, verify, write_digests
 from bpgo.storage.files import atomic_directory
 
 Part = Literal["images", "video"]
@@ -132,19 +134,21 @@ def pretrain_all(
     """Make the whole weights folder; ``output`` appears at the end, whole or not at all.
 
     Args:
-        output: replaced if it exists.
+        output: weights that are there are replaced; anything else is refused.
         steps: training steps of every stage, on a few scenes, for a test; None for the real thing.
         world: make the part of one world only, for :func:`join`; None makes both.
         seed: of the image world; the video world has the shipped seed alone.
+
+    Raises:
+        UserError: ``output`` is there and holds no weights; a seed that is not allowed.
     """
     torch.set_num_threads(1)
     check_seed(seed)
-    with atomic_directory(Path(output)) as folder:
+    with _weights_folder(output) as folder:
         if world in (None, "images"):
             _pretrain_images(folder, steps, seed)
         if world in (None, "video"):
             pretrain_video(folder, steps)
-        write_digests(folder)
 
 
 def _pretrain_images(folder: Path, steps: int | None, seed: int) -> None:
@@ -166,14 +170,15 @@ def pretrain_stage(
     """Make one stage's part of the weights folder, for :func:`join`.
 
     Args:
-        output: replaced if it exists.
+        output: see :func:`pretrain_all`.
         stage: one of STAGES; ``images`` and ``video`` are whole parts.
         first: what the stage ``first`` made; needed by ``policy`` and by the worlds.
         steps: see :func:`pretrain_all`.
         seed: see :func:`pretrain_all`.
 
     Raises:
-        UserError: an unknown stage or seed; no ``first``, or one of another seed.
+        UserError: an unknown stage or seed; no ``first``, or one of another seed; ``output`` is there
+            and holds no weights.
     """
     if stage not in STAGES:
         raise UserError(
@@ -186,7 +191,7 @@ def pretrain_stage(
     torch.set_num_threads(1)
     check_seed(seed)
     start = None if stage == "first" else _first_policy(first, stage, seed)
-    with atomic_directory(Path(output)) as folder:
+    with _weights_folder(output) as folder:
         if start is None:
             save_policy(train_policy(train_codec(steps, seed), steps, seed), policy_folder(folder))
         elif stage == "policy":
@@ -194,7 +199,6 @@ def pretrain_stage(
         else:
             train_rewards(folder, start, world_of(stage), steps, seed)
         write_about(folder, seed)
-        write_digests(folder)
 
 
 def _first_policy(first: Path | None, stage: str, seed: int) -> Policy:
@@ -234,16 +238,31 @@ def join(parts: list[Path], output: Path) -> None:
     """Put parts, made side by side, into one weights folder.
 
     Raises:
-        UserError: a part is not there, not whole, or of another seed than the others.
+        UserError: a part is not there, not whole, or of another seed than the others; ``output`` is
+            there and holds no weights.
     """
     seed: int | None = None
     for part in parts:
         _check_part(part, seed)
         seed = seed_of(part) if seed is None else seed
-    with atomic_directory(Path(output)) as folder:
+    with _weights_folder(output) as folder:
         for part in parts:
             shutil.copytree(part, folder, dirs_exist_ok=True)
+
+
+@contextmanager
+def _weights_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder that becomes ``output``, with digests."""
+    output = Path(output)
+    if output.exists() and not (output / DIGESTS).is_file() and not _empty(output):
+        raise UserError(f"--output: '{output}' exists and holds no weights; name a new folder")
+    with atomic_directory(output) as folder:
+        yield folder
         write_digests(folder)
+
+
+def _empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _few(steps: int | None) -> dict[str, Any]:

@@ -41,7 +41,7 @@ REFERENCE = "results/reference"  # our published runs; REBUILT: their tables and
 REBUILT = {
     os.path.normpath(f"results/reference_rebuilt/{part}"): os.path.normpath(f"{REFERENCE}/{part}")
     for run in (".", "scenes_t2v", "scenes_i2v")
-    for part in (run, os.path.join(run, "second_seeds"))
+    for part in (run, *(os.path.join(run, again) for again in ("second_seeds", "second_machine")))
     if Path(REFERENCE, part, "config.yaml").exists()
 }
 OWN = (ROOT, SMOKE, *BESIDE)  # what this call's configurations make

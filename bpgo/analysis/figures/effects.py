@@ -94,7 +94,7 @@ def forest(settings: Settings, frames: Frames) -> Figure:
     gaps = frames["differences"]
     gaps = gaps[gaps["reference"] == reference] if len(gaps) else gaps
     shown = {
-        name: [arm for arm in entry.arms if arm != reference]
+        name: [arm for arm in (*entry.arms, *settings.policies) if arm != reference]
         for name, entry in settings.experiments.items()
     }
     shown = {name: arms for name, arms in shown.items() if arms}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import pytest
 import synthetic
 
 from bpgo.analysis.collect import collect
+from bpgo.analysis.figures.effects import forest
 from bpgo.analysis.statistics.bootstrap import Bootstrap
 from bpgo.analysis.statistics.convergence import convergence
 from bpgo.analysis.statistics.courses import courses_of
@@ -49,6 +51,17 @@ def test_the_arms_intervals_do_not_change(both):
     assert (wider > 0).all(), "one difference more shares the column"
     mine = beside.loc[("theirs", "base", "scenes_ambiguous_a")]
     assert mine["low"] < 0.8 < mine["high"], "its made-up gain"
+
+
+def test_its_differences_are_drawn_with_the_arms(both):
+    _, (settings, scores, _) = both
+    figure = forest(settings, {"differences": differences(settings, scores, Bootstrap(20, 0.95, 0))})
+    [axes, *_] = figure.axes
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    place = rows.index("Theirs (given)")
+    drawn = [line for line in axes.lines if list(line.get_ydata()) == [place]]
+    plt.close(figure)
+    assert drawn
 
 
 def test_it_ends_where_the_arms_do_and_has_no_course(both):

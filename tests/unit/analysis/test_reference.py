@@ -14,7 +14,7 @@ REFERENCE = repository_root() / "results" / "reference"
 PARTS = [
     part.relative_to(REFERENCE).as_posix()
     for run in (".", "scenes_t2v", "scenes_i2v")
-    for part in (REFERENCE / run, REFERENCE / run / "second_seeds")
+    for part in (REFERENCE / run, *(REFERENCE / run).glob("second_*"))
     if (part / "config.yaml").exists()
 ]
 

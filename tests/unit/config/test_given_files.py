@@ -255,6 +255,8 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     index = folder / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {name: "../../elsewhere.safetensors"}}))
     assert "names a file outside of its folder" in refused(entry)
+    index.write_text(json.dumps({"weight_map": {}}))
+    assert "does not say which files there are" in refused(entry)
 
 
 def test_names_and_places(tmp_path: Path) -> None:

@@ -103,6 +103,24 @@ def test_a_stage_that_cannot_be_made(stage, seed, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_weights_are_replaced(pretrained, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    join([pretrained], mine)  # an empty folder
+    before = read_digests(mine)
+    join([pretrained], mine)
+    assert read_digests(mine) == before
+    (mine / "digests.json").unlink()
+    for make in (
+        lambda: pretrain_all(mine, steps=1),
+        lambda: pretrain_stage(mine, "first", steps=1),
+        lambda: join([pretrained], mine),
+    ):
+        with pytest.raises(UserError, match=r"--output: '.*mine' exists and holds no weights"):
+            make()
+    assert (mine / "world.json").is_file()
+
+
 def test_pools_are_asked_about_pairs_of_their_own(pretrained):
     policy = load_policy(policy_folder(pretrained))
     pairs = {pool: preference_pairs(policy, pool, 0, 0.01) for pool in ("a", "b", "c")}
