@@ -177,8 +177,8 @@ def pretrain_stage(
         seed: see :func:`pretrain_all`.
 
     Raises:
-        UserError: an unknown stage or seed; no ``first``, or one of another seed; ``output`` is there
-            and holds no weights.
+        UserError: an unknown stage or seed; no ``first``, or one of another seed; ``output`` is
+            there and holds no weights.
     """
     if stage not in STAGES:
         raise UserError(

@@ -55,10 +55,10 @@ def test_the_arms_intervals_do_not_change(both):
 
 def test_its_differences_are_drawn_with_the_arms(both):
     _, (settings, scores, _) = both
-    figure = forest(settings, {"differences": differences(settings, scores, Bootstrap(20, 0.95, 0))})
+    rows = differences(settings, scores, Bootstrap(20, 0.95, 0))
+    figure = forest(settings, {"differences": rows})
     [axes, *_] = figure.axes
-    rows = [label.get_text() for label in axes.get_yticklabels()]
-    place = rows.index("Theirs (given)")
+    place = [label.get_text() for label in axes.get_yticklabels()].index("Theirs (given)")
     drawn = [line for line in axes.lines if list(line.get_ydata()) == [place]]
     plt.close(figure)
     assert drawn
