@@ -217,7 +217,7 @@ def assert_passes(trainer: Trainer, expected: Passes) -> None:
 
 
 def test_passes_that_are_made_are_logged(tiny_folder: Path, tmp_path: Path) -> None:
-    """A shared start is computed once a group: 4 rows, filled up to 16 in a pass; else 24 a step."""
+    """A shared start is computed once a group: 4 rows, filled up to 8 in a pass; else 24 a step."""
     trainer = make_trainer(
         tiny_folder,
         tmp_path,
@@ -234,7 +234,7 @@ def test_passes_that_are_made_are_logged(tiny_folder: Path, tmp_path: Path) -> N
     entry = trainer.iterate(1)
     assert entry["ratio_deviation"] == 0.0
     assert entry["rollout_passes"] == 4 + 3 * 24
-    assert counted[False] == 16 + 3 * 24
+    assert counted[False] == 8 + 3 * 24
     kept = 4 - entry["groups_dropped"]
     assert entry["trained_passes"] == kept + 2 * 6 * kept <= counted[True] < 3 * 24
 

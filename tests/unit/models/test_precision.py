@@ -27,7 +27,7 @@ def test_first_ratios_are_one(parameters: str, dtype: str, model: Case, folders:
     noise = torch.stack([noise_of(policy)] * (STEPS + 1), dim=1)
     plan = plan_of(noise, [0, 1, 2])
     drawn = rollout(
-        policy, prompts, noise, sigmas, "flow", noise_level, plan, Layout(1, 3, 3), model.guidance
+        policy, prompts, noise, sigmas, "flow", noise_level, plan, Layout(1, 3, 96), model.guidance
     )
     assert drawn.latents.dtype == drawn.log_probs.dtype == torch.float32
     for step in (0, 1, 2):

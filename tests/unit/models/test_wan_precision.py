@@ -45,7 +45,7 @@ def test_first_ratios_are_one(
     noise = torch.stack([wan_noise(policy)] * (STEPS + 1), dim=1)
     plan = plan_of(noise, [0, 1, 2])
     drawn = rollout(
-        policy, prompts, noise, sigmas, "flow", noise_level, plan, Layout(1, 3, 3), case.guidance
+        policy, prompts, noise, sigmas, "flow", noise_level, plan, Layout(1, 3, 96), case.guidance
     )
     assert drawn.latents.isfinite().all()
     for step in (0, 1, 2):
