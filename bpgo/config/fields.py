@@ -86,6 +86,7 @@ def _one_line(value: str) -> str:
 
 Title = Annotated[str, Field(max_length=TITLE_LENGTH), AfterValidator(_one_line)]
 Column = Title  # of a table in a file, by its name
+Line = Annotated[str, AfterValidator(_one_line)]  # what other people's files are called
 
 
 def each_once(values: list[Any]) -> list[Any]:

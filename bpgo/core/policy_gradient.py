@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bpgo.core.seen import Seen, StepLoss
 
 Kernel = Literal["flow", "dance", "cps", "ddim", "wan"]
+SHARING = ("cps", "ddim")  # of a step's noise, a share (eta) is drawn anew
 
 
 class RatioSettings(ArmSettings):
@@ -32,6 +33,15 @@ class RatioSettings(ArmSettings):
     noise_level: Positive  # eta, of that kernel
     # Of the regulariser, see `bpgo.core.loss.kl`.
     kl_form: Literal["flow_grpo", "gaussian", "velocity", "mean"]
+
+    @model_validator(mode="after")
+    def _no_more_noise_than_there_is(self) -> RatioSettings:
+        if self.kernel in SHARING and self.noise_level > 1:
+            raise ValueError(
+                f"noise_level {self.noise_level:g} is above 1, at which the kernel '{self.kernel}'"
+                " draws all of a step's noise anew"
+            )
+        return self
 
 
 class SurrogateSettings(RatioSettings):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from bpgo.config.fields import Line
 from bpgo.errors import UserError
 from bpgo.rewards.shared.published import CosineReward, PublishedRewardSettings, Sha256
 from bpgo.rewards.shared.tokens import CLIP_TOKENS
@@ -24,7 +25,7 @@ class HPSv2Settings(PublishedRewardSettings):
 
     kind: Literal["hpsv2"] = "hpsv2"
     sha256: Sha256 | None = None  # of the checkpoint
-    architecture: str = "ViT-H-14"  # open_clip's name of it, or a JSON file like open_clip's
+    architecture: Line = "ViT-H-14"  # open_clip's name of it, or a JSON file like open_clip's
     # How images get smaller: filtered, as hpsv2 does with torchvision 0.17 or newer, or not, as it
     # did before.
     antialias: bool = True

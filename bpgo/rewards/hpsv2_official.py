@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from bpgo.config.fields import Line
 from bpgo.errors import UserError
 from bpgo.rewards.shared.published import PublishedReward, PublishedRewardSettings, Sha256
 from bpgo.rewards.shared.tokens import CLIP_TOKENS
@@ -35,7 +36,7 @@ class HPSv2OfficialSettings(PublishedRewardSettings):
     kind: Literal["hpsv2_official"] = "hpsv2_official"
     sha256: Sha256 | None = None  # of the checkpoint
     dtype: Literal["float32"] = "float32"  # of the weights; on a GPU the package runs in float16
-    architecture: str = "ViT-H-14"  # as for the kind `hpsv2`
+    architecture: Line = "ViT-H-14"  # as for the kind `hpsv2`
 
     def longest_prompt(self) -> int:
         """CLIP's longest text."""

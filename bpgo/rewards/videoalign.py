@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from bpgo.config.fields import Positive, Revision
+from bpgo.config.fields import Line, Positive, Revision
 from bpgo.errors import UserError
 from bpgo.rewards.shared import qwen_vl
 from bpgo.rewards.shared.published import REMEMBERED, PublishedReward, Sha256
@@ -60,7 +60,7 @@ class VideoAlignSettings(qwen_vl.PixelSettings):
     """Keys of a `videoalign` reward; `path` is the folder with `model_config.json`."""
 
     kind: Literal["videoalign"] = "videoalign"
-    checkpoint: str = "checkpoint-11352"  # the folder in it with model.pth
+    checkpoint: Line = "checkpoint-11352"  # the folder in it with model.pth
     sha256: Sha256 | None = None  # of model.pth
     base: str  # folder or repository of Qwen2-VL-2B-Instruct: its sizes and tokenizer
     base_revision: Revision | None = None  # its commit on the hub
