@@ -25,10 +25,11 @@ def agreement_table(settings: Settings, rows: pd.DataFrame, names: tuple[str, st
         f"First run: {names[0]}; second: {names[1]}. Estimates with"
         f" {settings.analysis.confidence:.0%} intervals of one difference (repeated measures);"
         " verdicts by intervals that hold for all arms of a column. Outside: share of estimates"
-        " that lie outside the other run's interval; by chance: the share to be expected if both"
-        " runs measure the same with the variances that they say. Opposed: better in one run and"
-        " worse in the other. A correlation is low, too, where arms hardly differ; arms with a"
-        " variance of their own (`analysis.own_variance`) are left out of it, for they lie far off."
+        " that lie outside the other run's interval; by chance: the share to be expected of runs of"
+        " different seeds, if both measure the same with the variances that they say. Opposed:"
+        " better in one run and worse in the other. A correlation is low, too, where arms hardly"
+        " differ; arms with a variance of their own (`analysis.own_variance`) are left out of it,"
+        " for they lie far off."
     )
     return Table("agreement", "Agreement of two runs", note, blocks, rows)
 
