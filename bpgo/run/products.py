@@ -11,20 +11,22 @@ no such mode.
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
-from pathlib import Path
+
+TYPE_CHECKING = False  # as in `typing`, whose import takes longer than all the rest
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
 
 NAME = "MKL_CBWR"
 STRICT = "AUTO,STRICT"  # the processor's own kernels
-PROCESSORS = Path("/proc/cpuinfo")
+PROCESSORS = "/proc/cpuinfo"
 
 
 def round_alike(
-    environment: MutableMapping[str, str] = os.environ, processors: Path = PROCESSORS
+    environment: MutableMapping[str, str] = os.environ, processors: str = PROCESSORS
 ) -> None:
     """Set `MKL_CBWR` on an Intel processor, unless it is set; MKL reads it at its first product."""
     try:
-        with processors.open("rb") as file:
+        with open(processors, "rb") as file:  # noqa: PTH123  pathlib takes longer than all the rest
             intel = b"GenuineIntel" in file.read(4096)  # the first core's entry
     except OSError:
         return
