@@ -278,16 +278,6 @@ def test_an_arm_fits_the_rollout(
     assert f"arms.mine.{words}" in refusal(folder, {"base": base} | change)
 
 
-@pytest.mark.parametrize("base", ["ddpo", "flow_cps", "flow_grpo_fast"])
-def test_a_kernel_draws_no_more_noise_than_a_step_has(base: str, folder: Path) -> None:
-    """Beyond, its mean would be of the root of a negative number, or turn round."""
-    resolved(folder, {"base": base, "noise_level": 1.0})
-    with pytest.raises(
-        UserError, match=r"noise_level 1\.01 is above 1, at which the kernel '(ddim|cps)'"
-    ):
-        resolved(folder, {"base": base, "noise_level": 1.01})
-
-
 @pytest.mark.parametrize("base", ["diffusion_nft", "awm", "dgpo", "crd"])
 @pytest.mark.parametrize("key", ["kernel", "noise_level", "stochastic_steps", "step_selection"])
 def test_a_forward_process_has_no_stochastic_sampling(base: str, key: str, folder: Path) -> None:

@@ -44,9 +44,8 @@ def test_first_ratios_are_one(
     sigmas, noise_level = policy.sigmas(STEPS), 0.7
     noise = torch.stack([wan_noise(policy)] * (STEPS + 1), dim=1)
     plan = plan_of(noise, [0, 1, 2])
-    # Passes as large as those below: rows of 24 numbers fill no vector, and their ends differ.
     drawn = rollout(
-        policy, prompts, noise, sigmas, "flow", noise_level, plan, Layout(1, 3, 3), case.guidance
+        policy, prompts, noise, sigmas, "flow", noise_level, plan, Layout(1, 3, 96), case.guidance
     )
     assert drawn.latents.isfinite().all()
     for step in (0, 1, 2):
