@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
 from bpgo.analysis.roles import own_value
-from bpgo.config.resolve import load_resolved
+from bpgo.config.resolve import load, load_resolved
 from bpgo.config.runs import Run
 from bpgo.storage.files import read_json, repository_root
 
@@ -47,3 +49,12 @@ def test_swept_arms_have_the_values_they_are_named_for(part):
     for sweep in settings.sweeps.values():
         for value in sweep.values:
             assert own_value(settings, sweep.arm_at(value), sweep.setting) == value
+
+
+def test_what_the_published_search_chose_is_an_overlay():
+    tuning = REFERENCE / "tuning"
+    tuned = load([REFERENCE.parents[1] / "config" / "config.yaml", tuning / "chosen.yaml"])
+    chosen = pd.read_csv(tuning / "tuning.csv").set_index("arm")["settings"].map(json.loads)
+    rates = {arm: values["learning_rate"] for arm, values in chosen.items()}
+    assert tuned.training.learning_rates == rates
+    assert set(rates) == set(load_resolved(tuning / "config.yaml").tune.ranges)
