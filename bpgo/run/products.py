@@ -2,10 +2,10 @@
 
 MKL chooses a kernel by the size of a product, so that a sample's last bits can depend on how many
 others share its forward pass; first ratios would be 1 up to rounding only. Its strict mode of
-conditional numerical reproducibility (oneMKL developer guide, "Introduction to Conditional
-Numerical Reproducibility") chooses by the processor alone. Seen on an Intel Xeon, with AVX2 and
-with AVX-512: every row rounds alike, and nothing is slower. It was not tried on processors of other
-makers, and is left alone there.
+conditional numerical reproducibility (oneMKL developer guide, "Reproducibility Conditions": gemm
+with AVX2 and AVX-512) promises equal bits whatever the number of threads. Seen beyond that, on an
+Intel Xeon with either: every row rounds alike in products of any size, and nothing is slower. It
+was not tried on processors of other makers, and is left alone there.
 """
 
 from __future__ import annotations
