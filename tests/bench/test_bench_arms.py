@@ -155,7 +155,7 @@ def test_arms_take_turns_beside_the_reference(
 def test_calls_are_the_passes_that_are_predicted(tiny: Path, tmp_path: Path) -> None:
     """What the transformer is asked for, row by row, is what the metrics say.
 
-    The base policy is another model, of which nothing is replayed. Passes of few rows,
+    The base policy is another model, of which nothing is replayed. Passes of fewer than eight rows,
     which would round differently, are filled up.
     """
     for name, without in (("grpo", 0), ("flow_grpo", 2), ("diffusion_nft", 3)):
