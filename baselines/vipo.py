@@ -50,13 +50,11 @@ class Vipo(PolicyGradient):
 
     def advantage(self, groups: GroupRewards) -> WeightedAdvantage:
         """`[P, G, *sites]`: the sample's, times its map."""
-        import torch
-
         assert groups.features is not None
         assert groups.sites is not None
         plain = super().advantage(groups).advantage
-        maps = [on_sites(each, groups.sites) for each in groups.features.flatten(0, 1)]
-        dense = spread(plain, torch.stack(maps).unflatten(0, plain.shape).to(plain))
+        maps = on_sites(groups.features.flatten(0, 1), groups.sites)
+        dense = spread(plain, maps.unflatten(0, plain.shape).to(plain))
         return WeightedAdvantage(1.0, dense, over="site")
 
 

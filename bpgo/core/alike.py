@@ -38,10 +38,10 @@ def alike_rows(plan: Plan, group_size: int) -> Tensor:
     """The same for all rows of a plan `[B, T]`, as row numbers; B is whole groups."""
     import torch
 
-    rows: list[list[int]] = []
-    noise_of, stochastic = plan.noise_of.tolist(), plan.stochastic.tolist()
-    for start in range(0, len(noise_of), group_size):
-        group = slice(start, start + group_size)
-        for row in first_alike(noise_of[group], stochastic[group]):
-            rows.append([start + sample for sample in row])
-    return torch.tensor(rows).view(len(noise_of), plan.stochastic.shape[1])
+    groups = [each.unflatten(0, (-1, group_size)) for each in (plan.noise_of, plan.stochastic)]
+    starts = torch.arange(0, len(plan.noise_of), group_size)[:, None, None]
+    if all(bool((each == each[0]).all()) for each in groups):
+        groups = [each[:1] for each in groups]
+    noise_of, stochastic = (each.tolist() for each in groups)
+    rows = torch.tensor(list(map(first_alike, noise_of, stochastic)))  # [P or 1, G, T]
+    return (rows + starts).flatten(0, 1)

@@ -4,8 +4,8 @@ A frame's patches are reduced to their principal components, which are summed up
 patch; smoothed, and brought to the latents' sites, that is the map. A component's sign is
 arbitrary; here its largest loading is positive, so that maps are the same on every machine.
 
-Shapes: B samples, F frames, h w patches of a frame, N patches, D features, K components. Importing
-this file does not import torch.
+Shapes: B samples, F frames of each, M frames together, h w patches of a frame, N patches, D
+features, K components. Importing this file does not import torch.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bpgo.interfaces import PatchFeatures
+
+HELD = 2**24  # numbers of patches' features that are worked on at a time, 128 MiB
 
 
 class AllocationSettings(Strict):
@@ -65,56 +67,61 @@ def patch_maps(extractor: PatchFeatures, pixels: Tensor, chosen: AllocationSetti
     import torch
 
     patches = extractor.patches(Samples(pixels, [""] * len(pixels)))
-    frames = [_frame_map(frame, chosen) for frame in patches.flatten(0, 1)]
-    return torch.stack(frames).unflatten(0, patches.shape[:2]).float().to(pixels.device)
+    frames = patches.flatten(0, 1).split(max(1, HELD // patches[0, 0].numel()))
+    maps = torch.cat([_frame_maps(some, chosen) for some in frames])
+    return maps.unflatten(0, patches.shape[:2]).float().to(pixels.device)
 
 
-def _frame_map(patches: Tensor, chosen: AllocationSettings) -> Tensor:
-    """One frame's map `[h, w]` of its patches `[h, w, D]`."""
-    found, explained = principal(patches.flatten(0, 1), chosen.components)
-    values = pooled(found, explained, chosen.pooling).view(patches.shape[:2])
-    for axis in (0, 1) if chosen.smoothing else ():
-        smoother = _gaussian(values.shape[axis], chosen.smoothing).to(values)
-        values = smoother @ values if axis == 0 else values @ smoother.T
-    return unit(values)
+def _frame_maps(patches: Tensor, chosen: AllocationSettings) -> Tensor:
+    """Maps `[M, h, w]` of M frames, of their patches `[M, h, w, D]`."""
+    found, explained = principal(patches.flatten(1, 2), chosen.components)
+    values = pooled(found, explained, chosen.pooling).unflatten(1, patches.shape[1:3])
+    if chosen.smoothing:
+        down, right = (_gaussian(side, chosen.smoothing).to(values) for side in values.shape[1:])
+        values = down @ values @ right.T
+    return unit(values, over=2)
 
 
 def principal(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first components `[N, K]` of features `[N, D]`, and their shares of what K explain `[K]`.
+    """The first components `[..., N, K]` of features `[..., N, D]`, and their shares `[..., K]`.
 
-    Float64; components that there are not are 0.
+    A share is of what all K explain. Float64; components that there are not are 0.
     """
     import torch
     from torch.nn import functional as F
 
-    centred = features.double() - features.double().mean(dim=0)
+    centred = features.double() - features.double().mean(dim=-2, keepdim=True)
     _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
-    loadings, sizes = rows[:count].T, sizes[:count]
-    largest = loadings.gather(0, loadings.abs().argmax(dim=0, keepdim=True))
+    loadings, sizes = rows[..., :count, :].mT, sizes[..., :count]
+    largest = loadings.gather(-2, loadings.abs().argmax(dim=-2, keepdim=True))
     found = centred @ (loadings * largest.sign())
-    missing = (0, count - len(sizes))
+    missing = (0, count - sizes.shape[-1])
     explained = F.pad(sizes.square(), missing)
-    return F.pad(found, missing), explained / (explained.sum() + 1e-8)
+    return F.pad(found, missing), explained / (explained.sum(-1, keepdim=True) + 1e-8)
 
 
 def pooled(components: Tensor, explained: Tensor, pooling: str) -> Tensor:
-    """One number in [0, 1] a patch `[N]`, of its components `[N, K]`."""
+    """One number in [0, 1] a patch `[..., N]`, of its components `[..., N, K]`."""
     if pooling == "first":
-        return unit(-components[:, 0])
+        return unit(-components[..., 0])
     if pooling == "average":
-        return unit(-components.mean(dim=1))
-    reversed_each = [unit(-component) for component in components.unbind(dim=1)]
-    total = sum(share * values for share, values in zip(explained, reversed_each, strict=True))
+        return unit(-components.mean(dim=-1))
+    reversed_each = [unit(-component) for component in components.unbind(-1)]
+    shares = explained[..., None, :].unbind(-1)
+    total = sum(share * values for share, values in zip(shares, reversed_each, strict=True))
     assert not isinstance(total, int)
     return total.clamp(0, 1)
 
 
-def unit(values: Tensor, constant: float = 0.5) -> Tensor:
-    """Values of any shape brought to [0, 1]; `constant` where all are (nearly) equal."""
-    low, high = values.min(), values.max()
-    if high - low <= 1e-8:
-        return values.new_full(values.shape, constant)
-    return (values - low) / (high - low)
+def unit(values: Tensor, constant: float = 0.5, over: int = 1) -> Tensor:
+    """Values brought to [0, 1] over the last `over` dimensions.
+
+    `constant` where all of these are (nearly) equal.
+    """
+    last = tuple(range(-over, 0))
+    low, high = values.amin(last, keepdim=True), values.amax(last, keepdim=True)
+    found = (values - low) / (high - low)
+    return found.where(high - low > 1e-8, constant)
 
 
 def spread(advantage: Tensor, maps: Tensor) -> Tensor:
@@ -123,25 +130,26 @@ def spread(advantage: Tensor, maps: Tensor) -> Tensor:
 
 
 def on_sites(maps: Tensor, sites: tuple[int, ...]) -> Tensor:
-    """A sample's map `[F, h, w]` on the latents' sites: `[H, W]`, `[T, H, W]`, or tokens `[L]`.
+    """Maps `[B, F, h, w]` on the latents' sites, `[B, *sites]`.
 
-    Tokens stand row by row, in as many rows as fit the map's shape best. Values in [0, 1]; a map
-    that is the same everywhere is 1, so the advantage stays the sample's.
+    Sites are `[H, W]`, `[T, H, W]` or tokens `[L]`. Tokens stand row by row, in as many rows as fit
+    the map's shape best. Values in [0, 1]; a map that is the same everywhere is 1, so the advantage
+    stays the sample's.
     """
-    import torch
     from torch.nn import functional as F
 
     rows, columns = sites[-2:] if len(sites) > 1 else _grid(sites[0], *maps.shape[-2:])
+    frames = maps.flatten(0, 1)[:, None]
     found = F.interpolate(
-        maps[:, None], (rows, columns), mode="bilinear", align_corners=False, antialias=True
+        frames, (rows, columns), mode="bilinear", align_corners=False, antialias=True
     )
-    found = torch.stack([unit(frame, constant=1.0) for frame in found[:, 0]])
+    found = unit(found, constant=1.0, over=2).view(*maps.shape[:2], rows, columns)
     times = sites[0] if len(sites) > 2 else 1
-    if len(found) != times:
+    if found.shape[1] != times:
         found = F.interpolate(
-            found[None, None], (times, rows, columns), mode="trilinear", align_corners=False
-        )[0, 0]
-    return unit(found, constant=1.0).reshape(sites)
+            found[:, None], (times, rows, columns), mode="trilinear", align_corners=False
+        )[:, 0]
+    return unit(found, constant=1.0, over=3).reshape(len(maps), *sites)
 
 
 def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:

@@ -42,9 +42,9 @@ class EMA:
         self.steps += steps
         if self.steps % self.every:
             return
-        decay = self.decay(self.steps)
-        for name, average in self.average.items():
-            average.lerp_(self.parameters[name].detach().to(average.dtype), 1 - decay)
+        averages = list(self.average.values())
+        values = [self.parameters[name].to(each.dtype) for name, each in self.average.items()]
+        torch._foreach_lerp_(averages, values, 1 - self.decay(self.steps))
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

@@ -125,10 +125,11 @@ def parse_images(images: Tensor) -> Parsed:
         return found.reshape(batch, CELLS)
 
     shape, colour, size = labels[nearest].reshape(batch, CELLS, 3).unbind(-1)
+    by_look = _nearest_by_look(distances)
     by_value = [
-        mean_squared(distances[:, labels[:, attribute] == value].amin(dim=1))
-        for attribute, options in enumerate((SHAPES, COLOURS, SIZES))
-        for value in range(len(options))
+        mean_squared(each)
+        for others in ((2, 3), (1, 3), (1, 2))
+        for each in by_look.amin(others).unbind(1)
     ]
     return Parsed(
         shape,
@@ -138,6 +139,16 @@ def parse_images(images: Tensor) -> Parsed:
         mean_squared(distances[:, 0]),
         torch.stack(by_value, dim=-1),
     )
+
+
+def _nearest_by_look(distances: Tensor) -> Tensor:
+    """The least of the distances [N, K] of all templates by shape, colour and size, [N, 4, 4, 2].
+
+    The templates' order is that of :func:`_templates`.
+    """
+    places = [offsets(size) ** 2 for size in SIZES]
+    by_look = distances[:, 1:].unflatten(1, (len(SHAPES), len(COLOURS), sum(places)))
+    return torch.stack([each.amin(-1) for each in by_look.split(places, -1)], -1)
 
 
 @cache

@@ -47,7 +47,10 @@ class Block(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids [B, L] to token features [B, L, D] (and their mask)."""
+    """Token ids [B, L] to token features [B, L, D] (and their mask).
+
+    Without a gradient each distinct text is computed once: samples of a group have the same.
+    """
 
     def __init__(self, depth: int, words: WordTokens = WORDS, width: int = WIDTH) -> None:
         super().__init__()
@@ -57,6 +60,13 @@ class TextTower(nn.Module):
         nn.init.normal_(self.words.weight, std=0.3)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled():  # sums over rows would round in another order
+            return self._features(ids)
+        distinct, place = ids.unique(dim=0, return_inverse=True)
+        x, mask = self._features(distinct)
+        return x[place], mask[place]
+
+    def _features(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         mask = ids != PAD
         x = self.words(ids) + self.positions
         for block in self.blocks:

@@ -58,12 +58,13 @@ def test_smoothing_is_the_gaussian_filter_that_is_published(std: float) -> None:
 def test_a_place_in_the_sample_is_the_same_place_in_its_latents(
     shape: tuple[int, ...], sites: tuple[int, ...], place: tuple[int, ...]
 ) -> None:
-    maps = torch.zeros(shape)
-    maps[:, 0, -1] = 1.0
+    maps = torch.full((2, *shape), 0.3)  # the second is the same everywhere
+    maps[0] = 0.0
+    maps[0, :, 0, -1] = 1.0
     found = on_sites(maps, sites)
-    assert found.shape == sites
-    assert (found.min(), found[place]) == (0.0, 1.0)
-    assert torch.equal(on_sites(torch.full(shape, 0.3), sites), torch.ones(sites))
+    assert found.shape == (2, *sites)
+    assert (found[0].min(), found[0][place]) == (0.0, 1.0)
+    assert torch.equal(found[1], torch.ones(sites))
 
 
 def test_maps_tell_an_object_from_its_ground() -> None:
@@ -82,6 +83,18 @@ def test_maps_tell_an_object_from_its_ground() -> None:
     smooth = patch_maps(extractor, images, allocation.allocation)[0, 0]
     assert smooth.unique().numel() > 2
     assert (smooth[2, 2] - smooth[0, 0]).abs() > 0.5
+
+
+def test_a_map_does_not_depend_on_the_samples_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = torch.rand(3, 2, 3, 16, 16, generator=generator(5))
+    clips[1] = 0.5  # nothing to see
+    extractor = Patches(PatchesSettings(title="Patches", size=4))
+    chosen = make_arm(values_of("vipo")).settings.allocation
+    together = patch_maps(extractor, clips, chosen)
+    for row, alone in enumerate(clips.split(1)):
+        torch.testing.assert_close(patch_maps(extractor, alone, chosen)[0], together[row])
+    monkeypatch.setattr("bpgo.core.allocation.HELD", 1)  # a frame at a time
+    torch.testing.assert_close(patch_maps(extractor, clips, chosen), together)
 
 
 def test_advantages_are_the_samples_times_their_maps() -> None:

@@ -40,3 +40,11 @@ def test_rows_are_those_of_the_batch() -> None:
     nothing = torch.zeros(4, 0, dtype=torch.long)
     plan = Plan(torch.ones(4, 1, dtype=torch.bool), noise, nothing)
     assert alike_rows(plan, 2).tolist() == [[0], [0], [2], [2]]
+
+
+def test_each_group_has_a_plan_of_its_own() -> None:
+    """The second group's samples start apart."""
+    noise = torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]])
+    nothing = torch.zeros(4, 0, dtype=torch.long)
+    plan = Plan(torch.ones(4, 1, dtype=torch.bool), noise, nothing)
+    assert alike_rows(plan, 2).tolist() == [[0], [0], [2], [3]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bpgo.scenes.captions import CaptionError, parse, sample_captions
-from bpgo.scenes.image.oracle import CLEAR, _templates, judge, parse_images
+from bpgo.scenes.image.oracle import CLEAR, _nearest_by_look, _templates, judge, parse_images
 from bpgo.scenes.image.render import (
     COLOURS,
     SHAPES,
@@ -74,6 +74,15 @@ def test_every_object_is_read_back():
                 found = parsed.shape[0, 5], parsed.colour[0, 5], parsed.size[0, 5]
                 assert tuple(int(value) for value in found) == (shape, colour, size)
                 assert parsed.residual.max() < 0.01
+
+
+def test_the_nearest_of_each_look_is_found():
+    _, labels = _templates()
+    distances = torch.rand(5, len(labels))
+    found = _nearest_by_look(distances)
+    for look in labels[1:].unique(dim=0).tolist():
+        own = distances[:, (labels == torch.tensor(look)).all(1)]
+        assert torch.equal(found[:, *look], own.amin(1))
 
 
 def test_rendered_scenes_are_right(scenes):
