@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from bpgo.interfaces import PatchFeatures
 
+NOTHING = 1e-7  # a component of less than this share of the largest is rounding
+TINY = 1e-300
 HELD = 2**24  # numbers of patches' features that are worked on at a time, 128 MiB
 
 
@@ -91,12 +93,19 @@ def principal(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     from torch.nn import functional as F
 
     centred = features.double() - features.double().mean(dim=-2, keepdim=True)
-    _, sizes, rows = torch.linalg.svd(centred, full_matrices=False)
-    loadings, sizes = rows[..., :count, :].mT, sizes[..., :count]
+    patches, width = centred.shape[-2:]
+    if patches < width:  # the smaller of the two products has the same components
+        explained, vectors = torch.linalg.eigh(centred @ centred.mT)
+        loadings = centred.mT @ vectors
+        sizes = loadings.norm(dim=-2, keepdim=True)
+        loadings = loadings / sizes.clamp_min(NOTHING * sizes.amax(-1, keepdim=True) + TINY)
+    else:
+        explained, loadings = torch.linalg.eigh(centred.mT @ centred)
+    explained, loadings = explained.flip(-1)[..., :count], loadings.flip(-1)[..., :count]
     largest = loadings.gather(-2, loadings.abs().argmax(dim=-2, keepdim=True))
     found = centred @ (loadings * largest.sign())
-    missing = (0, count - sizes.shape[-1])
-    explained = F.pad(sizes.square(), missing)
+    missing = (0, count - explained.shape[-1])
+    explained = F.pad(explained.clamp_min(0), missing)
     return F.pad(found, missing), explained / (explained.sum(-1, keepdim=True) + 1e-8)
 
 

@@ -12,18 +12,20 @@ from shipped_arms import values_of
 from tiny_world import make_trainer
 
 from bpgo.config import resolve as config
+from bpgo.core.layout import FEWEST_ROWS
 from bpgo.core.trainer import Trainer
 from bpgo.errors import UserError
 from bpgo.records import Passes
 from bpgo.tools.bench import arms as module
 from bpgo.tools.bench.arms import (
+    Cost,
     Costs,
     Measured,
     arm_figures,
     costs_of,
     settings_by_arm,
 )
-from bpgo.tools.bench.iteration import passes_made
+from bpgo.tools.bench.iteration import REPLAYED, Calls, passes_made
 from bpgo.tools.bench.measure import Seconds
 from bpgo.tools.bench.report import markdown
 from bpgo.tools.planning.work import arm_passes, arm_work, with_guidance
@@ -85,42 +87,54 @@ def test_chosen_arms() -> None:
     assert settings_by_arm(DEFAULT, "ambiguous", "grpo", []) == ({}, {})
 
 
-def test_the_prediction_counts_passes() -> None:
+FORWARD, TRAINED = REPLAYED
+
+
+def test_the_prediction_counts_calls_and_their_rows() -> None:
+    costs = Costs({FORWARD: Cost(0.01, 0.001), TRAINED: Cost(0.02, 0.003)}, rest=0.1)
+    made = {FORWARD: Calls(6, 710), TRAINED: Calls(2, 300)}
+    assert costs.iteration(made) == pytest.approx(0.1 + 0.06 + 0.71 + 0.04 + 0.9)
+
+
+def test_passes_are_those_that_arms_ask_for() -> None:
     """A sample of 6 steps: grpo trains 2; DiffusionNFT trains 5, with two other policies."""
-    costs = Costs(forward=0.001, trained=0.003, rest=0.1)
     found, _ = settings_by_arm(DEFAULT, "ambiguous", "grpo", ["diffusion_nft"])
     settings = found["diffusion_nft"]
     assert arm_work(settings, "grpo") == (6, 2)
     assert arm_work(settings, "diffusion_nft") == (6 + 10, 5)
     assert with_guidance(settings, Passes(700, 300, 10)) == (710, 300)
-    assert costs.iteration(710, 300) == pytest.approx(0.1 + 0.71 + 0.9)
 
 
-def test_costs_are_medians_for_each_row() -> None:
-    def iteration(total: float, forward: float, trained: float) -> dict[str, Seconds]:
-        seconds = {
-            "total": total,
-            "forward": forward,
-            "forward and backward": trained,
-            "transformer": forward + trained,
-        }
-        return {name: Seconds(wall=99.0, cpu=value) for name, value in seconds.items()}
+def measured(made: dict[str, Calls], costs: Costs, small: int) -> Measured:
+    """An iteration of the reference arm on a machine of these costs."""
+    seconds = {kind: costs.calls[kind].of(each) for kind, each in made.items()}
+    seconds["transformer"] = sum(seconds.values())
+    seconds["total"] = seconds["transformer"] + costs.rest
+    each = {name: Seconds(wall=99.0, cpu=value) for name, value in seconds.items()}
+    few = {
+        kind: (Seconds(cpu=costs.calls[kind].of(Calls(1, small))), Calls(1, small))
+        for kind in REPLAYED
+    }
+    return Measured((each, each), (made, made), Passes(0, 0), few)
 
-    rows = [{"forward": 10, "forward and backward": 5}] * 2
-    rows += [{"forward": 10, "forward and backward": 0}]  # every group was dropped
-    given = [iteration(10, 2, 3), iteration(11, 3, 4), iteration(90, 40, 0)]
-    settings = settings_by_arm(DEFAULT, "ambiguous", "grpo", ["grpo"])[0]["grpo"]
 
-    def costs(others: int) -> Costs:
-        made = Passes(10, 5, others), Passes(0, 0)
-        measured = [
-            Measured((each, each), made, count) for each, count in zip(given, rows, strict=True)
-        ]
-        return costs_of(measured, settings, "cpu")
+def test_costs_are_those_of_the_machine() -> None:
+    costs = Costs({FORWARD: Cost(0.5, 0.2), TRAINED: Cost(1.0, 0.3)}, rest=5.0)
+    dear = Costs({FORWARD: Cost(9.0, 9.0), TRAINED: Cost(9.0, 9.0)}, rest=99.0)
+    made = [{FORWARD: Calls(2, 100 + k), TRAINED: Calls(k, 50 * k)} for k in (0, 1, 2)]
+    given = [measured(each, costs, 8) for each in made] + [measured(made[1], dear, 8)]
+    found = costs_of(given, "cpu")  # medians: one iteration was slow, one dropped every group
+    assert found.rest == pytest.approx(5.0)
+    for kind in REPLAYED:
+        assert found.calls[kind].call == pytest.approx(costs.calls[kind].call)
+        assert found.calls[kind].row == pytest.approx(costs.calls[kind].row)
 
-    assert costs(0) == Costs(forward=0.3, trained=0.6, rest=5.0)
-    # Four passes more were another model's: 1.2 seconds of each iteration.
-    assert costs(4).rest == pytest.approx(5.0 - 4 * 0.3)
+
+def test_where_every_call_is_small_a_row_has_its_share_of_the_call() -> None:
+    costs = Costs({FORWARD: Cost(0.4, 0.1), TRAINED: Cost(0.0, 0.0)}, rest=1.0)
+    found = costs_of([measured({FORWARD: Calls(3, 24), TRAINED: Calls()}, costs, 8)], "cpu")
+    assert found.calls[FORWARD] == Cost(0.0, pytest.approx(0.15))
+    assert found.calls[TRAINED] == Cost(0.0, 0.0)
 
 
 def test_arms_take_turns_beside_the_reference(
@@ -152,21 +166,21 @@ def test_arms_take_turns_beside_the_reference(
     assert found["diffusion_nft"]["predicted"] > 1
 
 
-def test_calls_are_the_passes_that_are_predicted(tiny: Path, tmp_path: Path) -> None:
-    """What the transformer is asked for, row by row, is what the metrics say.
+def test_calls_are_the_passes_that_the_metrics_say(tiny: Path, tmp_path: Path) -> None:
+    """Row by row, the base policy's too, which is another model.
 
-    The base policy is another model, of which nothing is replayed. Passes of fewer than eight rows,
-    which would round differently, are filled up.
+    Passes of fewer than eight rows, which would round differently, are filled up.
     """
-    for name, without in (("grpo", 0), ("flow_grpo", 2), ("diffusion_nft", 3)):
+    for name in ("grpo", "flow_grpo", "diffusion_nft"):
         trainer = trainer_of(tiny, tmp_path, name)
         instrument = module.Instrument(trainer)
         instrument.iterate(1, replay=True)
-        made = passes_made(instrument.entry)
-        forwards, trained = with_guidance(trainer.settings, made)
-        replayed = {"forward": forwards - 8 * without, "forward and backward": trained}
-        for kind, rows in replayed.items():
-            assert rows <= instrument.rows[kind] <= rows + 12
+        forwards, trained = with_guidance(trainer.settings, passes_made(instrument.entry))
+        for kind, rows in {FORWARD: forwards, TRAINED: trained}.items():
+            made = instrument.made[kind]
+            assert rows <= made.rows < rows + FEWEST_ROWS * made.number
+        for _, calls in instrument.small_call().values():
+            assert calls == Calls(1, FEWEST_ROWS)
 
 
 def test_the_report_has_a_row_for_each_arm(found: tuple[dict[str, Any], Path]) -> None:

@@ -1,8 +1,8 @@
 """Every arm's iteration beside what its forward passes predict.
 
-The prediction is one line: seconds = rest + forward * passes without gradient + (forward and
-backward) * passes with one. Its three numbers are the reference arm's, measured in the same run;
-what is not the transformer's counts as equal for all arms.
+The prediction is one line: seconds = rest + the transformer's calls, forward alone or with backward
+passes, each so much a call and so much a row. Its numbers are the reference arm's, measured in the
+same run; what is not the transformer's counts as equal for all arms.
 """
 
 from __future__ import annotations
@@ -21,41 +21,51 @@ from bpgo.records import Passes
 from bpgo.run.progress import Progress
 from bpgo.tools.bench.iteration import (
     REPLAYED,
+    Calls,
     Instrument,
     iterations_of_two,
     mean_passes,
     passes_made,
 )
 from bpgo.tools.bench.measure import Seconds, summarize, trusted_clock
-from bpgo.tools.planning.work import arm_passes, with_guidance
+from bpgo.tools.planning.work import arm_passes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of the transformer's calls: for each, and for each of its rows."""
+
+    call: float
+    row: float
+
+    def of(self, calls: Calls) -> float:
+        """Seconds of these."""
+        return self.call * calls.number + self.row * calls.rows
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one sample's pass, forward alone or with its backward pass, and of all the rest.
+    """Of calls by `REPLAYED`, and the seconds of all the rest of an iteration."""
 
-    `rest` is that of a whole iteration.
-    """
-
-    forward: float
-    trained: float
+    calls: dict[str, Cost]
     rest: float
 
-    def iteration(self, forwards: int, trained: int) -> float:
-        """An iteration with so many passes of all its samples."""
-        return self.rest + self.forward * forwards + self.trained * trained
+    def iteration(self, made: dict[str, Calls]) -> float:
+        """Seconds of an iteration with these calls."""
+        return self.rest + sum(self.calls[kind].of(each) for kind, each in made.items())
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An iteration of the reference arm and one of another arm: seconds by part, passes made.
+    """An iteration of the reference arm and one of another arm: seconds by part, calls made.
 
-    `replayed` are the rows of the reference arm's calls that were made again, by `REPLAYED`.
+    `small` is a call of few rows, right after.
     """
 
     seconds: tuple[dict[str, Seconds], dict[str, Seconds]]
-    made: tuple[Passes, Passes]
-    replayed: dict[str, int]
+    made: tuple[dict[str, Calls], dict[str, Calls]]
+    passes: Passes  # of the other arm
+    small: dict[str, tuple[Seconds, Calls]]
 
 
 def settings_by_arm(
@@ -120,12 +130,14 @@ def arm_figures(reference: Trainer, arms: dict[str, Trainer], pairs: int) -> dic
         for turn in range(pairs):
             for name, each in turns.items():
                 pair = next(each)
-                made = passes_made(beside.entry), passes_made(instruments[name].entry)
-                measured[name].append(Measured(pair, made, dict(beside.rows)))
+                made, passes = (beside.made, instruments[name].made), instruments[name].entry
+                measured[name].append(
+                    Measured(pair, made, passes_made(passes), beside.small_call())
+                )
             progress.step(turn + 1)
     if not arms:
         return {}
-    costs = costs_of([one for each in measured.values() for one in each], reference.settings, clock)
+    costs = costs_of([one for each in measured.values() for one in each], clock)
     return {
         name: _figures(name, trainer.settings, measured[name], costs, clock)
         for name, trainer in arms.items()
@@ -142,14 +154,14 @@ def _figures(
     ]
     predicted = []
     for one in measured:
-        beside, arm = (costs.iteration(*with_guidance(settings, made)) for made in one.made)
+        beside, arm = map(costs.iteration, one.made)
         predicted.append(arm / beside)
     over = [ratio / expected for ratio, expected in zip(found, predicted, strict=True)]
     return {
         "passes": asdict(arm_passes(settings, name)),
         "passes_made": {
             kind: total / samples
-            for kind, total in mean_passes([one.made[1] for one in measured]).items()
+            for kind, total in mean_passes([one.passes for one in measured]).items()
         },
         "measured": summarize(found),
         "predicted": statistics.median(predicted),
@@ -157,21 +169,35 @@ def _figures(
     }
 
 
-def costs_of(measured: list[Measured], settings: Settings, clock: str) -> Costs:
-    """The medians over iterations of the reference arm.
+def costs_of(measured: list[Measured], clock: str) -> Costs:
+    """The medians over iterations of the reference arm."""
+    calls = {kind: _median_cost([_cost(one, kind, clock) for one in measured]) for kind in REPLAYED}
+    rest = [
+        (seconds["total"] - seconds["transformer"]).on(clock)
+        for seconds in (one.seconds[0] for one in measured)
+    ]
+    return Costs(calls, statistics.median(rest))
 
-    Passes without gradient that were not replayed are the base policy's, where that is a model of
-    its own; they cost as much as the others.
+
+def _cost(one: Measured, kind: str, clock: str) -> Cost | None:
+    """By an iteration's calls and a small one; None: there was no call.
+
+    Two equations: all calls' seconds, and those of the small one.
     """
-    forward, trained = (
-        statistics.median(
-            one.seconds[0][name].on(clock) / max(1, one.replayed[name]) for one in measured
-        )
-        for name in REPLAYED
+    made, (seconds, few) = one.made[0][kind], one.small[kind]
+    if not made.rows:
+        return None
+    small, rows = seconds.on(clock) / few.number, few.rows / few.number
+    every = one.seconds[0][kind].on(clock)
+    more = made.rows - made.number * rows  # than if all calls were small
+    row = max(0.0, every - made.number * small) / more if more > 0 else every / made.rows
+    return Cost(max(0.0, every - row * made.rows) / made.number, row)
+
+
+def _median_cost(costs: list[Cost | None]) -> Cost:
+    known = [each for each in costs if each is not None]
+    if not known:
+        return Cost(0.0, 0.0)
+    return Cost(
+        *(statistics.median(getattr(one, part) for one in known) for part in ("call", "row"))
     )
-    rest = []
-    for one in measured:
-        seconds, (without, _) = one.seconds[0], with_guidance(settings, one.made[0])
-        outside = (seconds["total"] - seconds["transformer"]).on(clock)
-        rest.append(outside - forward * max(0, without - one.replayed["forward"]))
-    return Costs(forward, trained, statistics.median(rest))

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from bpgo.core.layout import Layout
+from bpgo.core.layout import FEWEST_ROWS, Layout
 from bpgo.core.rollout import chunks, rollout, rollout_noise
 from bpgo.core.trainer import Trainer
 from bpgo.records import Passes
@@ -52,37 +53,66 @@ def _precision(device: str) -> Precision:
     }
 
 
+@dataclass(frozen=True)
+class Calls:
+    """Of a transformer: how many, and their rows. A row is one sample at one noise level."""
+
+    number: int = 0
+    rows: int = 0
+
+    def __add__(self, other: Calls) -> Calls:
+        return Calls(self.number + other.number, self.rows + other.rows)
+
+
+def _none_made() -> dict[bool, Calls]:
+    """By whether they had a gradient."""
+    return {gradient: Calls() for gradient in REPLAYED.values()}
+
+
 class TransformerCalls:
-    """The inputs of a transformer's calls, to make the bare calls again."""
+    """Counts a policy's calls of its transformers; keeps their inputs, to make them again, bare."""
 
-    def __init__(self, transformer: nn.Module) -> None:
-        self.transformer = transformer
+    def __init__(self, transformers: Iterable[nn.Module]) -> None:
         self.recording = False
-        self.calls: list[tuple[tuple[Any, ...], dict[str, Any], bool, Precision]] = []
-        transformer.register_forward_pre_hook(self._record, with_kwargs=True)
+        self.made = _none_made()
+        self.kept: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any], bool, Precision]] = []
+        for transformer in transformers:
+            transformer.register_forward_hook(self._see, with_kwargs=True)
 
-    def _record(self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def clear(self) -> None:
+        """Forget all calls."""
+        self.made = _none_made()
+        self.kept.clear()
+
+    def _see(
+        self, transformer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any], found: Any
+    ) -> None:
+        gradient = torch.is_grad_enabled()
+        self.made[gradient] += Calls(1, len(found[0]))
         if self.recording:
-            device = next(self.transformer.parameters()).device.type
-            self.calls.append((positional, named, torch.is_grad_enabled(), _precision(device)))
+            precision = _precision(found[0].device.type)
+            self.kept.append((transformer, positional, named, gradient, precision))
 
-    def replay(self, trained: bool) -> int:
-        """Every recorded call with a gradient again, backward too, or every one without: its rows.
-
-        A row is one sample at one noise level.
-        """
-        rows = 0
-        for positional, named, with_gradient, precision in self.calls:
-            if with_gradient != trained:
+    def replay(self, trained: bool) -> None:
+        """Every kept call with a gradient again, backward too, or every one without."""
+        for transformer, positional, named, gradient, precision in list(self.kept):
+            if gradient != trained:
                 continue
-            with torch.set_grad_enabled(with_gradient), torch.autocast(**precision):
-                output = self.transformer(*positional, **named)[0]
-            if with_gradient:
+            with torch.set_grad_enabled(gradient), torch.autocast(**precision):
+                output = transformer(*positional, **named)[0]
+            if gradient:
                 with repeatable(output.device):
                     output.backward(torch.ones_like(output))
-                self.transformer.zero_grad(set_to_none=True)
-            rows += len(output)
-        return rows
+                transformer.zero_grad(set_to_none=True)
+
+
+def _transformers(trainer: Trainer) -> list[nn.Module]:
+    """The policy's, and those of further policies that are models of their own."""
+    policies = [trainer.policy]
+    policies += [
+        getattr(each, "__self__", trainer.policy) for each in trainer.updater.others.values()
+    ]
+    return list({id(each): each for each in (one.transformer for one in policies)}.values())
 
 
 class Instrument:
@@ -92,9 +122,9 @@ class Instrument:
         self.trainer = trainer
         self.entry: dict[str, Any] = {}  # what `metrics.jsonl` would say of the last iteration
         self.page_faults = 0  # of the last iteration
-        self.rows: dict[str, int] = {}  # of the calls replayed last, by `REPLAYED`
+        self.made: dict[str, Calls] = {}  # of the last iteration, by `REPLAYED`
         self.watch = watch = Stopwatch(trainer.policy.device)
-        self.calls = TransformerCalls(trainer.policy.transformer)
+        self.calls = TransformerCalls(_transformers(trainer))
         trainer.clock = watch.clock
         trainer.policy.decode = watch.wrap(trainer.policy.decode, "decode")  # type: ignore[method-assign]
         trainer.reward = watch.wrap(trainer.reward, "training reward")
@@ -111,7 +141,7 @@ class Instrument:
         If replayed, also `REPLAYED` and their sum, `transformer`.
         """
         self.watch.reset()
-        self.calls.calls.clear()
+        self.calls.clear()
         self.calls.recording = replay
         faults = page_faults()
         self.entry = self.trainer.iterate(iteration)
@@ -125,13 +155,40 @@ class Instrument:
             "update": end - scored,
             **{piece: self.watch.parts[piece] for piece in PIECES},
         }
+        self.made = {name: self.calls.made[gradient] for name, gradient in REPLAYED.items()}
         if replay:
-            for name, trained in REPLAYED.items():
+            for name, gradient in REPLAYED.items():
                 with self.watch.measure(name):
-                    self.rows[name] = self.calls.replay(trained)
+                    self.calls.replay(gradient)
                 found[name] = self.watch.parts[name]
             found["transformer"] = sum((found[name] for name in REPLAYED), Seconds())
-            self.calls.calls.clear()
+            self.calls.clear()
+        return found
+
+    def small_call(self) -> dict[str, tuple[Seconds, Calls]]:
+        """What the policy takes for few samples at one noise level, by `REPLAYED`."""
+        trainer, policy = self.trainer, self.trainer.policy
+        few = min(FEWEST_ROWS, trainer.updater.batch_size)
+        given = (
+            torch.zeros(few, *policy.latent_shape, device=policy.device),
+            trainer.sigmas[:1].expand(few),
+            trainer.embeddings.select(torch.arange(few) % len(trainer.prompts)).to(
+                policy.device, policy.dtype
+            ),
+            trainer.settings.rollout.guidance_scale,
+        )
+        found = {}
+        for name, gradient in REPLAYED.items():
+            self.calls.clear()
+            self.calls.recording = True
+            with torch.set_grad_enabled(gradient):
+                policy.velocity(*given)
+            self.calls.recording = False
+            made = self.calls.made[gradient]
+            start = self.watch.read()
+            self.calls.replay(gradient)
+            found[name] = self.watch.read() - start, made
+        self.calls.clear()
         return found
 
 

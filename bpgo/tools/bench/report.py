@@ -128,9 +128,9 @@ def _arms(found: dict[str, Any]) -> list[str]:
         " them and as they were made (samples that are still alike are computed once, groups"
         " without advantage are left out). `Measured`: an arm's"
         f" iteration over that of `{found['reference_arm']}` next to it. `Predicted`: the same by"
-        " the passes made, with the seconds of a forward pass, of one with its backward pass, and"
-        f" of everything else in an iteration of `{found['reference_arm']}`. Target: at most"
-        f" {TARGETS['passes']} of what is predicted."
+        " the transformer's calls that were made, with the seconds of a call and of each of its"
+        " rows, forward alone and with the backward pass, and of everything else in an iteration of"
+        f" `{found['reference_arm']}`. Target: at most {TARGETS['passes']} of what is predicted."
     )
     left_out = [f"- `{name}` is left out. {why}" for name, why in found["arms_left_out"].items()]
     return [text, markdown_table(rows), *(["\n".join(left_out)] if left_out else [])]

@@ -32,6 +32,20 @@ def test_components_are_those_of_known_data() -> None:
     torch.testing.assert_close(pooled(found, explained, "first"), weights)
 
 
+@pytest.mark.parametrize("shape", [(30, 5), (9, 20), (2, 6), (6, 2)])
+def test_components_are_those_of_the_singular_values(shape: tuple[int, int]) -> None:
+    features = torch.randn(3, *shape, generator=generator(6), dtype=torch.float64)
+    features[2, :, 1:] = 0  # one component alone
+    found, explained = principal(features, 3)
+    left, sizes, _ = torch.linalg.svd(features - features.mean(1, keepdim=True))
+    known = min(3, len(sizes[0]))
+    parts = left[..., :known] * sizes[:, None, :known]
+    torch.testing.assert_close(found[..., :known].abs(), parts.abs(), atol=1e-7, rtol=1e-7)
+    assert not found[..., known:].any()
+    shares = sizes[:, :known].square()
+    torch.testing.assert_close(explained[:, :known], shares / shares.sum(1, keepdim=True))
+
+
 def test_signs_do_not_depend_on_the_library() -> None:
     features = torch.randn(30, 5, generator=generator(1))
     found, _ = principal(features, 3)
