@@ -1,9 +1,10 @@
-"""BranchGRPO (arXiv 2509.06040; Fredreic1849/BranchGRPO, `fastvideo/train_branchgrpo_flux.py`).
+"""BranchGRPO, over 80 lines: a tree's plan, the rewards of its nodes and two ways to prune it.
 
-Differs from `grpo` in that a group is a tree: its samples are one path until a step splits it, a
-node's reward is that of the samples below it, and each edge is trained once, with the advantage of
-the node it leads to among those of its depth. Its mathematics is in `bpgo.core.tree`. A regulariser
-sees an edge once for each sample that has it.
+arXiv 2509.06040; Fredreic1849/BranchGRPO, `fastvideo/train_branchgrpo_flux.py`. Differs from `grpo`
+in that a group is a tree: its samples are one path until a step splits it, a node's reward is that
+of the samples below it, and each edge is trained once, with the advantage of the node it leads to
+among those of its depth. Its mathematics is in `bpgo.core.tree`. A regulariser sees an edge once
+for each sample that has it.
 """
 
 from __future__ import annotations

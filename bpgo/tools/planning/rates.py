@@ -8,6 +8,7 @@ from typing import Any
 
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
+from bpgo.run.machine import processor
 from bpgo.storage.files import repository_root
 from bpgo.storage.seals import read_object
 from bpgo.tools.planning.devices import known_gpu, known_names
@@ -57,15 +58,17 @@ def rates_of(settings: Settings, size: ModelSize, device: str, folder: Path) -> 
         settings: the configuration.
         size: its model.
         device: `cpu`, or a GPU's name.
-        folder: of benchmark figures, `*.json`.
+        folder: of benchmark figures, `*.json`; of several that fit, the one of this machine's
+            processor counts, else the first.
 
     Raises:
         UserError: for a GPU whose speed is unknown, where no benchmark was made on it.
     """
     found = [(file, _read(file)) for file in sorted(folder.glob("*.json"))]
-    for file, bench in found:
-        if _fits_iteration(bench, settings, device):
-            return _from_iteration(settings, bench, file)
+    fitting = [each for each in found if _fits_iteration(each[1], settings, device)]
+    if fitting:
+        file, bench = max(fitting, key=lambda each: _processor(each[1]) == processor())
+        return _from_iteration(settings, bench, file)
     if device == "cpu":
         text = f"estimate: operations at an assumed {CPU_FLOPS:.0e} a second for each core"
         return _from_flops(settings, size, CPU_FLOPS, dict.fromkeys(ASSUMED, 1.0), text, False)
@@ -99,6 +102,11 @@ def _fits_iteration(bench: dict[str, Any], settings: Settings, device: str) -> b
     return same and here is not None and here == known_gpu(str(bench.get("gpu", "")))
 
 
+def _processor(bench: dict[str, Any]) -> str:
+    """Of the machine that a benchmark was made on."""
+    return str(bench["machine"]["hardware"]["processor"])
+
+
 def _fits_utilization(bench: dict[str, Any], size: ModelSize, device: str) -> bool:
     """Whether a benchmark of an architecture was made at full size on this kind of GPU."""
     here, there = known_gpu(device), known_gpu(str(bench.get("gpu", "")))
@@ -121,8 +129,7 @@ def _from_iteration(settings: Settings, bench: dict[str, Any], file: Path) -> Ra
     scored = (share["training reward"] + share["diagnostics"]) * times["total"]
     before = times["rollout"] + times["reward"]  # of the update: in which part decoding is differs
     return Rates(
-        source=f"measured: {file.name} ({bench['machine']['hardware']['processor']},"
-        f" {bench['device']})",
+        source=f"measured: {file.name} ({_processor(bench)}, {bench['device']})",
         measured=True,
         forward=(before - decode - scored) / (images * bench["steps"]),
         update=times["update"] / (images * steps),

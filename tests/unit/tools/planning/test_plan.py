@@ -42,8 +42,13 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, name: str, gigabytes: float, count
     monkeypatch.setattr(machine, "gpus", lambda: [GpuDevice(name, gigabytes, "580")] * count)
 
 
-def test_the_default_as_it_was_measured() -> None:
+def with_processor(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr("bpgo.tools.planning.rates.processor", lambda: name)
+
+
+def test_the_default_as_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """README's table: 46 minutes on two cores with a little other work beside it."""
+    with_processor(monkeypatch, "AMD EPYC")
     plan = make_plan(DEFAULT)
     assert plan.rates.measured
     assert plan.time.wall == pytest.approx(46 * 60, rel=0.2)
