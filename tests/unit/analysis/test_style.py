@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.style import reach
@@ -49,3 +52,21 @@ def test_titles_are_shown_as_they_are_written(title):
             style.png(figure)
             drawn.append(axes.title.get_window_extent().width)
     assert drawn[0] == pytest.approx(drawn[1], rel=0.05)
+
+
+@pytest.mark.parametrize("panels", [2, 4])
+@pytest.mark.parametrize("last", [1.75e-4, 3.0])
+def test_numbers_under_a_narrow_panel_do_not_touch(tmp_path, last, panels):
+    with style.look():
+        figure = style.new_figure(2.0)
+        row = figure.subplots(1, panels, squeeze=False)[0]
+        for axes in row:
+            axes.plot([0, last], [0, 1])
+        style.save_figure(figure, tmp_path, "figure")
+        FigureCanvasAgg(figure).draw()
+        for axes in row:
+            low, high = axes.get_xlim()
+            ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+            boxes = [label.get_window_extent() for at, label in ticks if low <= at <= high]
+            assert len(boxes) >= 2
+            assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
