@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -76,3 +77,25 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
     """`" Did you mean 'grpo'?"` for the nearest allowed word, or an empty string."""
     near = get_close_matches(word, list(allowed), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+REASON = 500  # characters of what a library says
+
+
+@contextmanager
+def reading(problem: str) -> Iterator[None]:
+    """Inside, whatever a library raises over a file becomes a `UserError`: `problem`, then why.
+
+    Over a damaged file transformers, diffusers and tokenizers raise anything: KeyError, TypeError,
+    a bare Exception. Their calls alone belong inside; a fault of ours would lose its traceback.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        # Of these the text alone says little: `'added_tokens'`.
+        bare = isinstance(error, LookupError | TypeError | AttributeError | AssertionError)
+        reason = f"{type(error).__name__}: {said}" if bare else said or type(error).__name__
+        raise UserError(f"{problem}: {shortened(reason, REASON)}") from None

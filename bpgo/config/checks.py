@@ -10,7 +10,7 @@ from bpgo.config.paper import PAPER_TASKS
 from bpgo.config.settings import BASE_ARM, MAIN, RewardSettings, Settings
 from bpgo.errors import UserError, suggest
 from bpgo.storage.clips import check_size
-from bpgo.storage.files import read_json, repository_root
+from bpgo.storage.files import read_about, repository_root
 
 # Columns of a run's table of samples: a diagnostic reward of that name would take their place.
 COLUMNS = (
@@ -260,7 +260,8 @@ def check_guidance(settings: Settings, file: str) -> None:
     """No guidance for a FLUX that was trained without it, where its files are here to say so."""
     model = settings.model
     path = repository_root() / model.path / "transformer" / "config.json"
-    if model.kind != "flux" or not path.is_file() or read_json(path).get("guidance_embeds"):
+    about = read_about(path)
+    if model.kind != "flux" or not about or about.get("guidance_embeds"):
         return
     for key in ("rollout", "evaluation"):
         scale = getattr(settings, key).guidance_scale

@@ -13,7 +13,7 @@ from bpgo.config.fields import Task
 from bpgo.config.model import ModelSettings
 from bpgo.errors import UserError, shown, suggest
 from bpgo.storage import hub
-from bpgo.storage.files import read_json
+from bpgo.storage.files import read_about
 
 # What the names of linear layers of all these transformers end in.
 LAYERS = (
@@ -91,7 +91,7 @@ def check_model(model: ModelSettings, file: str) -> None:
 def _check_folder(model: ModelSettings, kind: Kind, folder: Path, file: str) -> None:
     if not folder.is_dir():
         raise UserError(f"{file}: path: {folder} is a file; a folder is needed")
-    found = _read(folder / "model_index.json").get("_class_name", kind.pipelines[0])
+    found = read_about(folder / "model_index.json").get("_class_name", kind.pipelines[0])
     if found not in kind.pipelines:
         raise UserError(
             f"{file}: kind: '{model.kind}' needs a {' or a '.join(kind.pipelines)}, and"
@@ -105,23 +105,16 @@ def _check_folder(model: ModelSettings, kind: Kind, folder: Path, file: str) -> 
 
 def _token_pixels(kind: str, folder: Path) -> int | None:
     """Pixels along one side of a token, as the policies count them; None where no file says."""
-    vae, transformer = (_read(folder / part / "config.json") for part in ("vae", "transformer"))
+    vae, transformer = (
+        read_about(folder / part / "config.json") for part in ("vae", "transformer")
+    )
     try:
         if kind == "wan":
             return int(vae["scale_factor_spatial"] * transformer["patch_size"][1])
         rows = 2 if kind == "flux" else transformer["patch_size"]
         return int(2 ** (len(vae["block_out_channels"]) - 1) * rows)
-    except (KeyError, TypeError, IndexError):
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError):
         return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file, or nothing: the job that loads the folder says what is wrong with it."""
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _end(name: str) -> str:

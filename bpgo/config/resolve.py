@@ -114,10 +114,7 @@ def resolve(
         values = lay_over(values, smoke, file)
     overrides = optional(values.pop("overrides", None), "overrides", file)
     arm_files = sorted(path.stem for path in (folder / "arms").glob("*.yaml"))
-    entries = named(values.get("experiments"), "experiments", file).items()
-    experiments = {
-        name: _experiment(entry, arm_files, file, f"experiments.{name}") for name, entry in entries
-    }
+    experiments = _experiments(values, arm_files, file)
     sweeps = _sweeps(values, file)
     files = _library(folder, overrides, file)
     arms = resolve_arms(experiments, sweeps, files, file)
@@ -270,6 +267,19 @@ def load_resolved(path: Path) -> Settings:
         schema = feature_settings(entry, file, "features")
         resolved["features"] = validate(schema, entry, file, "features")
     return validate(Settings, resolved, file)
+
+
+def _experiments(
+    values: dict[str, Any], arm_files: list[str], file: str
+) -> dict[str, ExperimentSettings]:
+    """The experiments, of which there is one at least."""
+    entries = named(values.get("experiments"), "experiments", file)
+    if not entries:
+        raise UserError(f"{file}: experiments: {{}} is not allowed: it must be at least 1 entry")
+    return {
+        name: _experiment(entry, arm_files, file, f"experiments.{name}")
+        for name, entry in entries.items()
+    }
 
 
 def _experiment(entry: Any, arm_files: list[str], file: str, key: str) -> ExperimentSettings:

@@ -209,7 +209,8 @@ class Settings(Strict):
     world_weights: Annotated[str, Field(min_length=1)] | None = None
     model: SerializeAsAny[ModelSettings]  # the policy; a file of config/models
     prompts: SerializeAsAny[PromptSettings]  # where prompts come from; a file of config/prompts
-    experiments: dict[Name, ExperimentSettings]  # worlds, by name: rewards, arms, seeds
+    # Worlds, by name: rewards, arms, seeds.
+    experiments: dict[Name, ExperimentSettings] = Field(min_length=1)
     # Ablations, by name: one setting over values.
     sweeps: dict[Name, SweepSettings] = Field(default={})
     # An equally sized search for every arm.

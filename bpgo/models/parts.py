@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib import import_module
 from inspect import signature
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from bpgo.config.model import ModelSettings
-from bpgo.errors import UserError
+from bpgo.errors import UserError, reading
 from bpgo.storage import hub
 from bpgo.storage.digests import verify
 from bpgo.storage.files import read_json
@@ -89,12 +88,13 @@ def read_config(folder: Path, part: str) -> dict[str, Any]:
 
 def has_part(folder: Path, part: str) -> bool:
     """Whether the pipeline has a part: its index may say `[null, null]` of one."""
-    return read_index(folder).get(part, [part])[0] is not None
+    return names_part({part: [part], **read_index(folder)}, part)
 
 
 def names_part(index: dict[str, Any], part: str) -> bool:
     """Whether a pipeline's index names a part that older pipelines of its class do not know."""
-    return bool((index.get(part) or [None])[0])
+    found = index.get(part)
+    return isinstance(found, list) and found[:1] not in ([], [None])
 
 
 def tokenizer_of(encoder: str) -> str:
@@ -116,7 +116,7 @@ def load_model(kind: str, folder: Path, part: str, dtype: torch.dtype) -> Any:
         UserError: if it is of another class, broken, or a shard or a tensor is missing.
     """
     chosen = _class(kind)
-    try:
+    with reading(f"{folder / part}: cannot be loaded as {chosen.__name__}"):
         _check_class(folder / part / "config.json", chosen.__name__)
         model, report = chosen.from_pretrained(
             folder,
@@ -126,12 +126,9 @@ def load_model(kind: str, folder: Path, part: str, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _not_loaded(folder / part, chosen.__name__, str(error)) from None
-    if report["missing_keys"]:  # the libraries only warn, and go on with random weights or none
-        missing = sorted(report["missing_keys"])
-        reason = f"{len(missing)} tensors are missing, such as {missing[0]}"
-        raise _not_loaded(folder / part, chosen.__name__, reason)
+        # The libraries only warn, and go on with random weights or none.
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]}")
     return model.eval()
 
 
@@ -147,10 +144,8 @@ def without_weights(kind: str, folder: Path, part: str) -> Any:
 
     chosen = _class(kind)
     config = read_config(folder, part)
-    try:
+    with reading(f"{folder / part}: cannot be loaded as {chosen.__name__}"):
         _check_class(folder / part / "config.json", chosen.__name__)
-    except ValueError as error:
-        raise _not_loaded(folder / part, chosen.__name__, str(error)) from None
     arguments = signature(chosen.__init__).parameters.values()
     defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
     return SimpleNamespace(config=FrozenDict(defaults | config))
@@ -160,14 +155,12 @@ def load_scheduler(folder: Path, kinds: Sequence[str] = (EULER,)) -> Any:
     """The pipeline's scheduler; `UserError` if it is none of `kinds` (`module:class`)."""
     config = folder / "scheduler" / "scheduler_config.json"
     names = [kind.split(":")[1] for kind in kinds]
-    try:
+    with reading(f"{config.parent}: cannot be loaded as {' or '.join(names)}"):
         found = _class_name(config) or names[0]
         if found not in names:
             raise ValueError(f"it holds a {found}")
         chosen = _class(kinds[names.index(found)])  # the submodule, as in `load_model`
         scheduler = chosen.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise _not_loaded(config.parent, " or ".join(names), str(error)) from None
     if not scheduler.config.get("use_flow_sigmas", True):  # UniPC has others too
         raise UserError(
             f"{config.parent}: its noise levels are not those of a flow: use_flow_sigmas is false"
@@ -205,9 +198,8 @@ def _check_class(config: Path, wanted: str) -> None:
 def _class_name(config: Path) -> str | None:
     if not config.is_file():
         return None
-    name: str | None = json.loads(config.read_text(encoding="utf-8")).get("_class_name")
+    found = read_json(config)
+    if not isinstance(found, dict):
+        raise ValueError("its configuration is no JSON object")
+    name: str | None = found.get("_class_name")
     return name
-
-
-def _not_loaded(place: Path, kind: str, reason: str) -> UserError:
-    return UserError(f"{place}: cannot be loaded as {kind}: {' '.join(reason.split())}")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bpgo.errors import UserError, reading
 from bpgo.models.parts import load_model, tokenizer_of
 
 # Tokens in one forward pass: 32 prompts of 512 tokens take 3 GB in the largest encoder (T5-XXL).
@@ -63,16 +64,19 @@ def encode(
         options: further arguments of the encoder.
 
     Raises:
-        UserError: if the encoder cannot be loaded.
+        UserError: if the encoder or its tokenizer cannot be loaded, or they do not fit.
     """
     from transformers import AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    tokenizer = AutoTokenizer.from_pretrained(folder / tokenizer_of(part), local_files_only=True)
+    place = folder / tokenizer_of(part)
+    with reading(f"{place}: cannot be loaded as a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     length = length or tokenizer.model_max_length
     size = max(1, BATCH_TOKENS // length)
     encoder = load_model(kind, folder, part, dtype).to(device)
+    _check_length(tokenizer, place, encoder, length)
     batches = []
     for start in range(0, len(texts), size):
         encoded = tokenizer(
@@ -82,6 +86,7 @@ def encode(
             truncation=True,
             return_tensors="pt",
         )
+        _check_ids(encoded.input_ids, place, encoder)
         if masked:
             options["attention_mask"] = encoded.attention_mask.to(device)
         found = pick(encoder(encoded.input_ids.to(device), **options))
@@ -92,6 +97,26 @@ def encode(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return tuple(torch.cat(parts) for parts in zip(*batches, strict=True))
+
+
+def _check_length(tokenizer: Any, place: Path, encoder: Any, length: int) -> None:
+    """A tokenizer, from the folder `place`, can pad to a length that the encoder reads."""
+    if tokenizer.pad_token is None:
+        raise UserError(f"{place}: has no padding token (tokenizer_config.json: pad_token)")
+    positions = getattr(encoder.config, "max_position_embeddings", length)
+    if length > positions:
+        raise UserError(
+            f"{place}: model_max_length: {length} is more than the {positions} positions that its"
+            " encoder has"
+        )
+
+
+def _check_ids(ids: Tensor, place: Path, encoder: Any) -> None:
+    """The encoder knows all tokens; on a GPU an unknown one ends the process without a word."""
+    if (largest := int(ids.max())) >= encoder.config.vocab_size:
+        raise UserError(
+            f"{place}: numbers a token {largest}; its encoder knows {encoder.config.vocab_size}"
+        )
 
 
 def _without_padding(found: tuple[Tensor, ...], mask: Tensor) -> list[Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bpgo.config.model import ModelSettings
+from bpgo.errors import reading
 from bpgo.models.parts import load_model
 from bpgo.prompts.first_frames import read_first_frames
 from bpgo.storage.images import read_image
@@ -102,9 +103,9 @@ def image_tokens(folder: Path, paths: list[Path], device: torch.device) -> Tenso
     """
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(
-        folder / "image_processor", local_files_only=True
-    )
+    place = folder / "image_processor"
+    with reading(f"{place}: cannot be loaded as an image processor"):
+        processor = AutoImageProcessor.from_pretrained(place, local_files_only=True)
     encoder = load_model(CLIP_VISION, folder, "image_encoder", torch.float32).to(device)
     files = list(dict.fromkeys(paths))
     made: dict[Path, Tensor] = {}

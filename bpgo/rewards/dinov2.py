@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo.config.fields import Count
 from bpgo.config.published import FeatureSettings
-from bpgo.errors import UserError
+from bpgo.errors import UserError, reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,23 +109,18 @@ def _normalised(images: Tensor) -> Tensor:
 
 
 def _load(settings: Dinov2Settings) -> Any:
-    from safetensors import SafetensorError
     from transformers import Dinov2Model
 
     from bpgo.storage import hub
-    from bpgo.storage.files import read_json
+    from bpgo.storage.files import read_about
 
     what = f"features '{settings.title}'"
     folder = hub.folder(settings.path, settings.revision, what, ("config.json", "*.safetensors"))
-    file = folder / "config.json"
-    kind = read_json(file).get("model_type") if file.is_file() else None
+    kind = read_about(folder / "config.json").get("model_type")
     if kind != "dinov2":
         raise UserError(f"{what}: {folder} is not a DINOv2: its config.json says {kind!r}")
-    try:
+    with reading(f"{what}: {folder} cannot be read as a DINOv2"):
         return Dinov2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what}: {folder} cannot be read as a DINOv2: {reason}") from None
 
 
 FEATURES = Dinov2

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo.config.fields import Revision
-from bpgo.errors import UserError
+from bpgo.errors import UserError, reading
 from bpgo.rewards.shared.published import PublishedReward, PublishedRewardSettings, Sha256
 from bpgo.storage import hub
 from bpgo.storage.files import read_json
@@ -134,7 +134,8 @@ class ImageReward(PublishedReward):
         self.model = build(vision_sizes(state, path, settings.what), text)
         load_weights(self.model, state, path, settings.what)
         self.model.float().to(device).eval().requires_grad_(False)
-        self.tokenizer = BertTokenizer.from_pretrained(folder)
+        with reading(f"{settings.what}: the tokenizer in {folder} cannot be read"):
+            self.tokenizer = BertTokenizer.from_pretrained(folder)
         # BLIP's two own tokens: a prompt that spells one means it.
         self.tokenizer.add_special_tokens({"bos_token": "[DEC]"})
         self.tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
+from bpgo.errors import reading
 from bpgo.rewards.image_reward import ImageRewardFiles, published_names, vision_sizes
 from bpgo.rewards.shared.published import PublishedReward
 
@@ -101,7 +102,9 @@ def _build(package: Any, settings: OfficialSettings, sizes: dict[str, int], devi
     text_width = transformers.BertConfig.from_json_file(configuration).hidden_size
 
     def tokenizer(_: str) -> Any:
-        return transformers.BertTokenizer.from_pretrained(settings.tokenizer_folder())
+        folder = settings.tokenizer_folder()
+        with reading(f"{settings.what}: the tokenizer in {folder} cannot be read"):
+            return transformers.BertTokenizer.from_pretrained(folder)
 
     def vision(*_: Any) -> tuple[nn.Module, int]:
         tower = vit.VisionTransformer(

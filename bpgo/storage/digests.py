@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from bpgo.errors import UserError
 from bpgo.storage.files import read_json, sha256, write_json
 
 DIGESTS = "digests.json"
+LOADED = (".json", ".safetensors")  # what libraries read of such a folder
 REMEDY = (
     "Restore the file from the repository (git checkout), or make all weights again with "
     "`snakemake --cores all pretrain`."
@@ -46,23 +48,22 @@ def verify(path: Path) -> None:
     A path with no ``digests.json`` in it or above it (up to three levels) is not ours to check.
 
     Raises:
-        UserError: a file is missing or its digest differs; names the file, the digest expected,
-            the digest found and the remedy.
+        UserError: a file is missing, has no digest, or another one; names the file, the digest
+            expected, the digest found and the remedy.
     """
-    path = Path(path).resolve()
-    for root in (path, *path.parents[:3]):
-        if (root / DIGESTS).is_file():
-            break
-    else:
+    found_at = _listed_in(path)
+    if found_at is None:
         return
+    path, root = found_at
     name = path.relative_to(root).as_posix()
     expected = {
         file: digest
         for file, digest in read_digests(root).items()
         if name in (".", file) or file.startswith(f"{name}/")
     }
-    if not expected:
-        raise UserError(f"{path}: not listed in {root / DIGESTS}. {REMEDY}")
+    listed = {root / file for file in expected}
+    if unlisted := _unlisted(path, listed) if expected else [path]:
+        raise UserError(f"{unlisted[0]}: not listed in {root / DIGESTS}. {REMEDY}")
     for file, digest in sorted(expected.items()):
         if not (root / file).is_file():
             raise UserError(f"{root / file}: file is missing, expected sha256 {digest}. {REMEDY}")
@@ -72,3 +73,22 @@ def verify(path: Path) -> None:
                 f"{root / file}: file is corrupted, expected sha256 {digest}, found {found}. "
                 f"{REMEDY}"
             )
+
+
+def _listed_in(path: Path) -> tuple[Path, Path] | None:
+    """The path, absolute, and the folder above it that has digests.
+
+    By the names that it is called by first: a link in the place of a shipped file is checked too.
+    """
+    # `Path.resolve` fails at a link to itself.
+    for place in (Path(path).absolute(), Path(os.path.realpath(path))):
+        for root in (place, *place.parents[:3]):
+            if (root / DIGESTS).is_file():
+                return place, root
+    return None
+
+
+def _unlisted(path: Path, listed: set[Path]) -> list[Path]:
+    """Files of a folder that would be loaded unchecked."""
+    files = (each for each in path.rglob("*") if each.suffix in LOADED and each.name != DIGESTS)
+    return sorted(each for each in files if each.is_file() and each not in listed)

@@ -187,8 +187,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read one JSON file; `ValueError` where it holds none, or is nested too deeply."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What a model's folder says of itself in a JSON file; nothing where that cannot be read.
+
+    For checks ahead of the work: whatever loads the folder says what is wrong with it.
+    """
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sha256(path: Path) -> str:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bpgo.errors import UserError
+from bpgo.errors import UserError, reading
 from bpgo.rewards.shared.tokens import CLIP_TOKENS
 from bpgo.storage import hub
-from bpgo.storage.files import read_json
+from bpgo.storage.files import read_about
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,22 +73,17 @@ def _load_model(folder: Path, what: str) -> Any:
     if kind != "clip":
         raise UserError(f"{what}: {folder} is not a CLIP: its config.json says model_type {kind!r}")
     import torch
-    from safetensors import SafetensorError
     from transformers import CLIPModel
 
-    try:
-        with _quiet():
-            model, loading = CLIPModel.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # to be refused below, by name
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what}: {folder} cannot be read as a CLIP: {reason}") from None
+    with reading(f"{what}: {folder} cannot be read as a CLIP"), _quiet():
+        model, loading = CLIPModel.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be refused below, by name
+        )
     wrong = [f"{name} is missing" for name in sorted(loading["missing_keys"])]
     wrong += [
         f"{name} is unknown"
@@ -119,11 +114,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _model_type(folder: Path) -> str | None:
-    try:
-        values = read_json(folder / "config.json")
-    except (OSError, ValueError):
-        return None
-    return values.get("model_type") if isinstance(values, dict) else None
+    return read_about(folder / "config.json").get("model_type")
 
 
 def load_tokenizer(folder: Path, what: str) -> Any:
@@ -133,8 +124,5 @@ def load_tokenizer(folder: Path, what: str) -> Any:
     # Without these files transformers makes an empty tokenizer and says nothing.
     if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
         raise UserError(f"{what}: {folder} holds no tokenizer: no tokenizer.json")
-    try:
+    with reading(f"{what}: the tokenizer in {folder} cannot be read"):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{what}: the tokenizer in {folder} cannot be read: {reason}") from None

@@ -13,7 +13,7 @@ from bpgo.config.fields import Count, Positive
 from bpgo.errors import UserError
 from bpgo.rewards.shared.clip_model import load_tokenizer
 from bpgo.rewards.shared.published import PublishedVideoSettings
-from bpgo.storage.files import read_json
+from bpgo.storage.files import read_about
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,17 +42,14 @@ def read_config(folder: Path, kind: str, what: str) -> dict[str, Any]:
     Raises:
         UserError: if there is none, or it is another model's.
     """
-    try:
-        values = read_json(folder / "config.json")
-    except (OSError, ValueError):
-        values = {}
-    found = values.get("model_type") if isinstance(values, dict) else None
+    values = read_about(folder / "config.json")
+    found = values.get("model_type")
     if found != kind:
         raise UserError(
             f"{what}: {folder} is not its folder: its config.json says model_type {found!r},"
             f" {kind!r} is expected"
         )
-    return dict(values)
+    return values
 
 
 def read_tokenizer(folder: Path, what: str, more: tuple[str, ...] = ()) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bpgo.config.settings import Settings
-from bpgo.errors import UserError
+from bpgo.errors import UserError, reading
 from bpgo.storage import hub
 
 CLIP_TOKENS = 77  # CLIP's longest text
@@ -45,7 +45,8 @@ def transformers_tokens(
 
         if not (folder / "vocab.txt").is_file():
             raise UserError(f"{what}: there is no vocab.txt in {folder}")
-        tokenizer = getattr(transformers, kind).from_pretrained(folder)
+        with reading(f"{what}: the tokenizer in {folder} cannot be read"):
+            tokenizer = getattr(transformers, kind).from_pretrained(folder)
     ids: Any = tokenizer(texts, truncation=False, verbose=False).input_ids
     return [len(row) for row in ids]
 

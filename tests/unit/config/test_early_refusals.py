@@ -9,6 +9,11 @@ import pytest
 from shipped_config import refusal, spoil
 
 BAD: dict[str, tuple[str, Any, list[str]]] = {
+    "nothing to compare": (
+        "experiments",
+        {},
+        ["my.yaml: experiments: {} is not allowed: it must be", "at least 1 entr"],
+    ),
     "a seed that becomes another": (
         "experiments.clear.seeds",
         [2**31],

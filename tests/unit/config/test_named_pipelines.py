@@ -136,6 +136,20 @@ def test_a_path_that_is_there(values: dict[str, Any], folder: Path, tmp_path: Pa
             config.resolve(spoil(values, "overrides.models", {"scenes": change}), folder)
 
 
+@pytest.mark.parametrize("content", ["", '{"guidance_embeds": ', "[" * 100_000, "[1]", "\xff"])
+def test_a_damaged_folder_is_left_to_the_job_that_loads_it(
+    values: dict[str, Any], folder: Path, tmp_path: Path, content: str
+) -> None:
+    """It names the file; `resolve` neither breaks nor says that there is no guidance."""
+    for part in ("transformer", "vae"):
+        (tmp_path / "flux" / part).mkdir(parents=True)
+        (tmp_path / "flux" / part / "config.json").write_text(content, encoding="latin-1")
+    values["rollout"]["guidance_scale"] = 3.5
+    change = {"scenes": {"path": str(tmp_path / "flux")}}
+    settings = config.resolve(spoil(values, "overrides.models", change), folder)
+    assert settings.rollout.guidance_scale == 3.5
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_kinds_are_what_the_policies_say(name: str) -> None:
     policy, kind = load_model_class(name), KINDS[name]

@@ -132,7 +132,7 @@ def test_the_last_file_counts_and_the_command_line_more(tmp_path: Path) -> None:
         ),
         ("experiments: {claer: null}\n", "{mine}, line 1: experiments.claer: None is not allowed"),
         (
-            "experiments:\n  clear: null\n  ambiguous: null\n",
+            "experiments:\n  ambiguous: null\n",
             "{base}, line {alpha}: sweeps.alpha.experiment: 'ambiguous' is not an experiment",
         ),
         (

@@ -133,3 +133,7 @@ def test_another_checkpoint_is_refused(tiny_dino: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(UserError, match=r"is not a DINOv2: its config\.json says 'clip'"):
         extractor("dinov2", path=str(tmp_path))
+    for broken in ("", '{"model_type": ', "[1]", "[" * 100_000):
+        (tmp_path / "config.json").write_text(broken)
+        with pytest.raises(UserError, match=r"is not a DINOv2: its config\.json says None"):
+            extractor("dinov2", path=str(tmp_path))

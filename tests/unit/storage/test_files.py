@@ -23,6 +23,7 @@ from bpgo.steps.saved_samples import save_samples
 from bpgo.storage.files import (
     atomic_directory,
     atomic_path,
+    read_about,
     read_json,
     repository_root,
     sha256,
@@ -100,6 +101,22 @@ def test_text_and_json(tmp_path: Path) -> None:
     value = {"b": [1, 2.5, None], "a": {"c": "σ"}}
     write_json(tmp_path / "file.json", value)
     assert read_json(tmp_path / "file.json") == value
+    assert read_about(tmp_path / "file.json") == value
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"a": ', b"\xff", b"[" * 100_000, b"[1]", b"3"])
+def test_a_broken_file_says_nothing_of_its_folder(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    if content is not None:
+        file.write_bytes(content)
+    assert read_about(file) == {}
+
+
+def test_json_nested_too_deeply_is_a_value_error(tmp_path: Path) -> None:
+    """Whoever reads a file tells a `ValueError` in one line, and nobody a `RecursionError`."""
+    (tmp_path / "file.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "file.json")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bpgo.errors import UserError
+from bpgo.errors import UserError, reading
 from bpgo.storage.files import told
 
 
@@ -52,3 +52,26 @@ def test_a_mistake_is_its_message() -> None:
 def test_a_fault_of_ours_is_raised_again() -> None:
     with pytest.raises(RuntimeError, match="shapes differ"):
         told(RuntimeError("shapes differ"))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyError("added_tokens"), "KeyError: 'added_tokens'"),
+        (Exception("data did not\nmatch"), "data did not match"),
+        (ValueError("x" * 1000), f"{'x' * 500}..."),
+        (RuntimeError(), "RuntimeError"),
+        (RecursionError("maximum depth"), "maximum depth"),
+    ],
+)
+def test_what_a_library_raises_over_a_file(error: Exception, reason: str) -> None:
+    with pytest.raises(UserError) as caught, reading("a/vae: cannot be loaded"):
+        raise error
+    assert str(caught.value) == f"a/vae: cannot be loaded: {reason}"
+
+
+@pytest.mark.parametrize("error", [UserError("named"), MemoryError(), KeyboardInterrupt()])
+def test_what_is_told_elsewhere_goes_through(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, reading("a/vae: cannot be loaded"):
+        raise error
+    assert caught.value is error
