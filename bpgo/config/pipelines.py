@@ -56,6 +56,9 @@ KINDS = {
 }
 
 
+PARTS = ("transformer", "vae", "scheduler")  # of every pipeline
+
+
 def check_model(model: ModelSettings, file: str) -> None:
     """A model's settings, which `file` holds, fit its kind, and its folder where that is here.
 
@@ -96,6 +99,12 @@ def _check_folder(model: ModelSettings, kind: Kind, folder: Path, file: str) -> 
         raise UserError(
             f"{file}: kind: '{model.kind}' needs a {' or a '.join(kind.pipelines)}, and"
             f" {folder} (path) holds a {shown(found)}"
+        )
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise UserError(
+            f"{file}: path: {folder} is not a {' or a '.join(kind.pipelines)} folder: missing"
+            f" {', '.join(missing)}"
         )
     pixels = _token_pixels(model.kind, folder)
     for key, wanted in (("resolution", model.resolution), ("width", model.columns)):

@@ -19,8 +19,9 @@ from bpgo.errors import UserError
 from bpgo.registry import MODELS, load_model_class
 from bpgo.scenes.image.render import IMAGE_SIZE
 from bpgo.scenes.video.render import CLIP_SIZE
+from bpgo.storage.files import repository_root
 
-FOLDER = "bpgo/scenes/weights/policy"
+ROOT, FOLDER = repository_root(), "bpgo/scenes/weights/policy"
 NOWHERE = "there is no file or folder"
 # What is overridden in the model; what the message says.
 WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -33,6 +34,10 @@ WRONG: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["revision: 'main' is not allowed", "a pinned revision (a commit of 40 hexadecimal"],
     ),
     "a file": ({"path": f"{FOLDER}/model_index.json"}, ["is a file; a folder is needed"]),
+    "a part of a pipeline": (
+        {"path": f"{FOLDER}/vae"},
+        [f"path: {ROOT}/{FOLDER}/vae is not a FluxPipeline folder: missing transformer, vae, sch"],
+    ),
     "another pipeline": (
         {"kind": "stable_diffusion_3"},
         ["kind: 'stable_diffusion_3' needs a StableDiffusion3Pipeline", "holds a 'FluxPipeline'"],
@@ -130,6 +135,7 @@ def test_a_path_that_is_there(values: dict[str, Any], folder: Path, tmp_path: Pa
     }.items():
         (tmp_path / "flux" / part).mkdir(parents=True)
         (tmp_path / "flux" / part / "config.json").write_text(json.dumps(said))
+    (tmp_path / "flux" / "scheduler").mkdir()
     for pixels, problem in ((40, "multiples of 16"), (10**5, "equal to 16384")):
         change = {"path": str(tmp_path / "flux"), "resolution": pixels}
         with pytest.raises(UserError, match=problem):
@@ -144,6 +150,7 @@ def test_a_damaged_folder_is_left_to_the_job_that_loads_it(
     for part in ("transformer", "vae"):
         (tmp_path / "flux" / part).mkdir(parents=True)
         (tmp_path / "flux" / part / "config.json").write_text(content, encoding="latin-1")
+    (tmp_path / "flux" / "scheduler").mkdir()
     values["rollout"]["guidance_scale"] = 3.5
     change = {"scenes": {"path": str(tmp_path / "flux")}}
     settings = config.resolve(spoil(values, "overrides.models", change), folder)
