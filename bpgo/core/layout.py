@@ -142,6 +142,9 @@ class Layout:
         """
         if not len(rows):
             return []
+        if not self.whole_groups and len(inputs.unique()) == len(inputs):  # mostly: none is shared
+            parts = (each.split(self.batch_size) for each in (rows, columns, inputs))
+            return [self._pass(*part) for part in zip(*parts, strict=True)]
         first, source = _distinct(inputs)
         if self.whole_groups:
             _, unit = _distinct(columns * self.prompts + rows // self.group_size)
@@ -163,10 +166,10 @@ class Layout:
 
     def _pass(self, rows: Tensor, columns: Tensor, inputs: Tensor) -> Pass:
         """Equal inputs once; in float32 a small pass is filled up with its first input."""
-        first, source = _distinct(inputs)
         fewest = 0 if self.same_rows else min(FEWEST_ROWS, self.batch_size)
-        if len(first) == len(rows) >= fewest:
+        if len(inputs.unique()) == len(rows) >= fewest:
             return Pass(rows, columns)
+        first, source = _distinct(inputs)
         missing = max(0, fewest - len(first))
         return Pass(rows, columns, torch.cat([first, first.new_zeros(missing)]), source)
 
