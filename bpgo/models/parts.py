@@ -75,14 +75,16 @@ def read_index(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def read_config(folder: Path, part: str) -> dict[str, Any]:
-    """A part's `config.json`; `UserError` if it cannot be read."""
+def read_config(folder: Path, part: str, *needs: str) -> dict[str, Any]:
+    """A part's `config.json`; `UserError` if it cannot be read, or lacks a key that it `needs`."""
     try:
         found: dict[str, Any] = read_json(folder / part / "config.json")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / part / 'config.json'}: cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{folder / part / 'config.json'}: is no JSON object")
+    if missing := [key for key in needs if key not in found]:
+        raise UserError(f"{folder / part / 'config.json'}: has no '{missing[0]}'")
     return found
 
 

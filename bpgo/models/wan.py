@@ -67,8 +67,8 @@ class WanPolicy(PipelinePolicy):
         index = read_index(self.folder)
         two = names_part(index, "transformer_2")
         self._check_parts(
-            read_config(self.folder, "transformer"),
-            read_config(self.folder, "vae"),
+            read_config(self.folder, "transformer", "in_channels"),
+            read_config(self.folder, "vae", "z_dim"),
             index,
             two,
         )

@@ -53,6 +53,16 @@ def test_sizes(changes: dict[str, Any], message: str, wan_folders: WanFolders) -
         T2V.policy(wan_folders(T2V), **changes)
 
 
+@pytest.mark.parametrize(("part", "key"), [("transformer", "in_channels"), ("vae", "z_dim")])
+def test_early_a_key_that_is_gone(
+    part: str, key: str, wan_folders: WanFolders, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(wan_folders(T2V), tmp_path / "policy"))
+    (folder / part / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=f"{part}/config.json: has no '{key}'"):
+        T2V.policy(folder)
+
+
 def test_the_boundary(wan_folders: WanFolders, tmp_path: Path) -> None:
     for wrong in (0, 1, 1.5):
         with pytest.raises(ValueError, match="boundary"):
