@@ -47,7 +47,8 @@ def prompts(config: Config, split: Annotated[str, typer.Option("--split")], outp
     from bpgo.config.resolve import load_resolved
     from bpgo.steps.prompts import write_prompts
 
-    for line in write_prompts(load_resolved(config), split, output):
+    settings = load_resolved(config)
+    for line in write_prompts(settings, split, output, settings.rewards):
         typer.echo(line, err=True)
 
 

@@ -77,10 +77,7 @@ class PromptSettings(Strict):
         return self
 
     def check_frames(self, size: tuple[int, int]) -> None:
-        """Every first frame that a file names is an image that fits clips of `size`.
-
-        `size`: width and height in pixels. `UserError` naming the file of the first that does not.
-        """
+        """`UserError` naming the first frame that is no image for clips of `size`, wide by high."""
 
 
 class RewardSettings(Published):
@@ -123,6 +120,9 @@ class RewardSettings(Published):
         `UserError` where the tokenizer is not on this machine.
         """
         return []
+
+    def check_text(self, text: str) -> None:
+        """`UserError` where it cannot score samples of the prompt `text`."""
 
     @property
     def needs_calibration(self) -> bool:

@@ -6,12 +6,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from bpgo.config.resolve import load_prompts
-from bpgo.config.settings import Settings
+from bpgo.config.settings import RewardSettings, Settings
 from bpgo.errors import UserError
 from bpgo.prompts.sets import Prompt, PromptList, Split, load_prompt_set
 from bpgo.records import PromptBatch
@@ -23,24 +23,45 @@ WRITTEN = "written_sha256"  # in a manifest: of the prompts beside it
 ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")  # an id becomes part of a file's name
 
 
-def write_prompts(settings: Settings, split: str, output: Path) -> list[str]:
+def write_prompts(
+    settings: Settings,
+    split: str,
+    output: Path,
+    rewards: Mapping[str, RewardSettings] | None = None,
+) -> list[str]:
     """Write one split; splits share no prompt. Gives lines for a person to read.
+
+    `rewards`, by name, must be able to judge samples of every prompt.
 
     Beside it, `output` with the suffix `.manifest.json` has its digest; of a set from files it says
     where each file is from, its digest, its licence, and how many of its rows were left out and
     why.
 
     Raises:
-        UserError: for an unknown split, more prompts than there are, or a file that cannot be had
-            or read.
+        UserError: for an unknown split, more prompts than there are, a file that cannot be had or
+            read, or a prompt whose samples a reward cannot score.
     """
     if split not in SPLITS:
         raise UserError(f"--split: '{split}' is unknown. Allowed: {', '.join(SPLITS)}")
     made = load_prompt_set(settings.prompts).split(split)
+    _check_texts(rewards or {}, made.prompts)
     entries = [_entry(prompt, Path(output).parent) for prompt in made.prompts]
     write_text(output, "".join(json.dumps(entry) + "\n" for entry in entries))
     write_sealed(_manifest(output), {**made.manifest, WRITTEN: sha256(output)})
     return describe(made)
+
+
+def _check_texts(rewards: Mapping[str, RewardSettings], prompts: Sequence[Prompt]) -> None:
+    """Every reward can score samples of every prompt: said here, and not after training."""
+    for name, reward in rewards.items():
+        for prompt in prompts:
+            try:
+                reward.check_text(prompt.text)
+            except UserError as error:
+                raise UserError(
+                    f"prompts: the reward '{name}' cannot judge prompt '{prompt.id}': {error}; take"
+                    " other prompts, or leave the reward out"
+                ) from None
 
 
 def _manifest(prompts: Path) -> Path:

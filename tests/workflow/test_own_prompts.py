@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
 from harness import Workspace
+
+from bpgo.scenes.captions import COLOURS, SHAPES
 
 TRAIN = "results/prompts/train.jsonl"
 
@@ -16,7 +19,8 @@ TRAIN = "results/prompts/train.jsonl"
 def own_list(workspace: Workspace) -> Path:
     """A workspace whose configuration names a list of 40 prompts."""
     path = workspace.path("my_prompts.txt")
-    path.write_text("".join(f"a thing with {number} corners\n" for number in range(40)))
+    words = product(("a", "a small", "a large"), COLOURS, SHAPES)  # that the oracle can judge
+    path.write_text("".join(f"{' '.join(each)}\n" for each in list(words)[:40]))
     values = {"kind": "file", "train": 24, "evaluation": 16, "files": {"mine": {"path": str(path)}}}
     workspace.path("config/prompts/mine.yaml").write_text(yaml.safe_dump(values))
     workspace.edit(
@@ -38,7 +42,7 @@ def test_a_change_of_the_list_makes_the_prompts_again(workspace: Workspace, own_
     assert len(before) == 24
     assert all(prompt["id"].startswith("mine-") for prompt in before)
     assert not workspace.snakemake("--dry-run", TRAIN).jobs()
-    own_list.write_text(own_list.read_text().replace("3 corners", "many corners"))
+    own_list.write_text(own_list.read_text().replace("a red circle\n", "something red\n"))
     plan = workspace.snakemake("--dry-run", TRAIN)
     assert plan.jobs() == {"prompts": 1}, plan.text
 

@@ -19,6 +19,12 @@ class OracleSettings(RewardSettings):
     # The share of the caption's facts that are met, the same by how far each is, or all of them.
     output: Literal["soft", "graded", "strict"] = "soft"
 
+    def check_text(self, text: str) -> None:
+        """It knows the captions of the embedded world alone."""
+        from bpgo.scenes.captions import parse
+
+        parse(text)
+
 
 class ScenesOracle:
     """The oracle of `bpgo.scenes.image.oracle`; no arm trains on it."""

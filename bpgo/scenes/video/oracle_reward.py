@@ -41,6 +41,13 @@ class VideoOracleSettings(RewardSettings):
         """The caption does not count for how steady a clip is, or agrees with its first frame."""
         return self.output not in ("first_frame", "steadiness")
 
+    def check_text(self, text: str) -> None:
+        """It knows the captions of the embedded video world alone."""
+        from bpgo.scenes.video.captions import parse
+
+        if self.reads_text:
+            parse(text)
+
 
 class ScenesVideoOracle:
     """The oracle of `bpgo.scenes.video.oracle`; no arm trains on it."""

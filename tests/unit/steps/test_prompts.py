@@ -11,6 +11,7 @@ from tiny_world import tiny_settings
 
 from bpgo.errors import UserError
 from bpgo.records import PromptBatch
+from bpgo.registry import load_prompts_class
 from bpgo.steps.prompts import read_prompts, write_prompts
 
 GOOD = '{"id": "p0", "text": "a red circle", "ambiguity": 0.5}'
@@ -103,3 +104,26 @@ def test_ambiguity_may_be_missing(tmp_path: Path) -> None:
     batch = read_prompts(path)
     assert batch.texts == ["a cat"]
     assert math.isnan(batch.ambiguities[0])
+
+
+def test_prompts_that_a_reward_cannot_judge_are_refused_before_training(tmp_path: Path) -> None:
+    """The oracle reads the captions of its world alone; the first job says so, not the last."""
+    (tmp_path / "mine.jsonl").write_text(
+        '{"text": "a red circle"}\n{"text": "A violin beside lemons"}\n'
+    )
+    file = {"path": str(tmp_path / "mine.jsonl"), "column": "text"}
+    own = {"kind": "file", "files": {"mine": file}, "train": 1, "evaluation": 1}
+    settings = tiny_settings(tmp_path)
+    prompts = load_prompts_class("file").Settings.model_validate(own)
+    settings = settings.model_copy(update={"prompts": prompts})
+    refused = []
+    for split in ("train", "evaluation"):
+        try:
+            write_prompts(settings, split, tmp_path / f"{split}.jsonl", settings.rewards)
+        except UserError as error:
+            refused.append(str(error))
+            assert not (tmp_path / f"{split}.jsonl").exists()
+    assert len(refused) == 1
+    assert "prompts: the reward 'oracle' cannot judge prompt '" in refused[0]
+    assert "'A violin beside lemons': unknown word 'A'" in refused[0]
+    assert len(refused[0].splitlines()) == 1
