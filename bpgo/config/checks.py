@@ -120,6 +120,11 @@ def check_measured(settings: Settings, file: str) -> None:
             " are compared by features: name some (features: NAME, a file in config/features), or"
             " set it to 0"
         )
+    if features is not None and judged.prompts * judged.samples_per_prompt < 2:
+        raise UserError(
+            f"{file}: evaluation.prompts: {judged.prompts} with evaluation.samples_per_prompt 1 is"
+            " one sample, whose distance (features) cannot be estimated: two are needed"
+        )
     if features is not None and made not in features.media:
         raise UserError(
             f"{file}: features: '{features.title}' read {' or '.join(features.media)}s, but the"

@@ -14,6 +14,11 @@ BAD: dict[str, tuple[str, Any, list[str]]] = {
         {},
         ["my.yaml: experiments: {} is not allowed: it must be", "at least 1 entr"],
     ),
+    "one sample to measure a distance by": (
+        "evaluation",
+        {"prompts": 1, "curve_prompts": 1, "steps": 2},
+        ["my.yaml: evaluation.prompts: 1 with evaluation.samples_per_prompt 1", "two are needed"],
+    ),
     "a seed that becomes another": (
         "experiments.clear.seeds",
         [2**31],
