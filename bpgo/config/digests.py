@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Hashable
+from functools import wraps
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,6 +20,26 @@ MEASURED = ("divergence_prompts", "diversity_prompts", "diversity_samples")
 REMEMBERED = 1000  # records, of which `_PLAIN` holds the plain form
 # With the record itself, so that no other one gets its place in memory.
 _PLAIN: dict[tuple[int, tuple[str, ...]], tuple[BaseModel, Any]] = {}
+
+
+def once_a_run(digest: Callable[[Any, Any], str]) -> Callable[[Any, Any], str]:
+    """`digest` of settings, which are frozen, made once for each run: its later jobs' hold it.
+
+    Of the settings that were asked for last: a workflow asks for the digests of thousands of jobs.
+    """
+    last: Any = None
+    made: dict[Hashable, str] = {}
+
+    @wraps(digest)
+    def remembered(settings: Any, run: Hashable) -> str:
+        nonlocal last, made
+        if settings is not last:
+            last, made = settings, {}
+        if run not in made:
+            made[run] = digest(settings, run)
+        return made[run]
+
+    return remembered
 
 
 def digest_of(*parts: Any, without: tuple[str, ...] = ()) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Literal
 
-from bpgo.config.digests import JUDGING, MEASURED, digest_of
+from bpgo.config.digests import JUDGING, MEASURED, digest_of, once_a_run
 from bpgo.config.given import GIVEN
 from bpgo.config.runs import Run, Sampler
 from bpgo.config.settings import BASE_ARM, MAIN, Settings
@@ -55,6 +55,7 @@ def judging_digest(settings: Settings, experiment: str) -> str:
     return digest_of(calibration_digest(settings, experiment), names, settings.settings_of(names))
 
 
+@once_a_run
 def sample_digest(settings: Settings, run: Run) -> str:
     """Of a policy's samples of evaluation prompts; those of no training are no experiment's own."""
     judged = [settings.model, settings.evaluation, settings.prompts.decides("evaluation")]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny
 
 from bpgo.config.declared import AnalysisSettings, PrimaryContrast
-from bpgo.config.digests import JUDGING, digest_of
+from bpgo.config.digests import JUDGING, digest_of, once_a_run
 from bpgo.config.evaluation import CalibrationSettings, EvaluationSettings
 from bpgo.config.fields import (
     Count,
@@ -372,6 +372,7 @@ class Settings(Strict):
         """The configuration as one line of JSON with sorted keys."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
+    @once_a_run
     def run_digest(self, run: Run) -> str:
         """Digest of exactly what decides one run's trained policy.
 

@@ -3,7 +3,8 @@
 As a job of Snakemake, `python -m bpgo ...` is done by a process that a server forks
 (`bpgo.run.warm`); any other command, or without a server, by a process of its own. Standard
 streams, exit code and signals are the command's; it ends at once if this process is killed. FILE
-gets what the command took (`bpgo.run.usage`) once it has succeeded.
+gets what the command took (`bpgo.run.usage`) once it has succeeded: Snakemake's own `benchmark:`
+would not see the process that does the job.
 
 Needs no packages, so Python may leave them out of its start (-S).
 """

@@ -19,13 +19,14 @@ rule sample:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("sample/{experiment}/{arm}/seed_{seed}"),
         config=settings_file,
         digest=sample_digest,
         policy=subpath(input.policy, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/sample/"
+        "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
         " {params.program:q} sample --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --run {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
@@ -47,12 +48,12 @@ rule sample_base:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("sample/base/seed_{seed}"),
         config=settings_file,
         digest=sample_digest,
         folder=subpath(output[0], parent=True),
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/sample/base/seed_{wildcards.seed:q}.tsv"
         " {params.program:q} sample-base --config {params.config:q} --seed {wildcards.seed:q}"
         " --prompts {input:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
 
@@ -73,15 +74,15 @@ rule score:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("score/{experiment}/{arm}/seed_{seed}/{environment}"),
         config=settings_file,
         digest=score_digest,
-        calibration=lambda wildcards, input: (
-            ["--calibration", input.calibration] if input.calibration else []
-        ),
+        calibration=given_scales,
         folder=subpath(input.samples, parent=True),
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/score/"
+        "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}/"
+        "{wildcards.environment:q}.tsv"
         " {params.program:q} score --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --samples {params.folder:q}"
         " --environment {wildcards.environment:q} {params.calibration:q} --output {output:q}"
@@ -109,14 +110,15 @@ rule harm:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("harm/{experiment}/{arm}/seed_{seed}"),
         config=settings_file,
         digest=harm_digest,
         policy=subpath(input.policy, parent=True),
         samples=subpath(input.samples, parent=True),
         base=subpath(input.base, parent=True),
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/harm/"
+        "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
         " {params.program:q} harm --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --run {params.policy:q} --samples {params.samples:q} --base {params.base:q}"
@@ -138,11 +140,11 @@ rule harm_base:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("harm/base/seed_{seed}"),
         config=settings_file,
         digest=harm_digest,
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/harm/base/seed_{wildcards.seed:q}.tsv"
         " {params.program:q} harm-base --config {params.config:q} --seed {wildcards.seed:q}"
         " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
 

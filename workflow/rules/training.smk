@@ -32,11 +32,11 @@ rule draw:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("draw/{sampler}"),
         config=settings_file,
         digest=draw_digest,
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/draw/{wildcards.sampler:q}.tsv"
         " {params.program:q} draw --config {params.config:q} --sampler {wildcards.sampler:q}"
         " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
 
@@ -58,12 +58,12 @@ rule calibrate:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("calibrate/{experiment}"),
         config=settings_file,
         digest=calibration_digest,
         folder=subpath(output.calibration, parent=True),
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/calibrate/{wildcards.experiment:q}.tsv"
         " {params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input.prompts:q} --draws {input.draws:q} --output {params.folder:q}"
         " --threads {threads} >> {log:q} 2>&1"
@@ -87,12 +87,12 @@ rule judge:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("judge/{experiment}"),
         config=settings_file,
         digest=judging_digest,
         folder=subpath(output.scales, parent=True),
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/judge/{wildcards.experiment:q}.tsv"
         " {params.program:q} judge --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input.prompts:q} --draws {input.draws:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
@@ -119,12 +119,13 @@ rule train:
         gpu=training_gpus,
     params:
         program=program,
-        benchmark=benchmark_file("train/{experiment}/{arm}/seed_{seed}"),
         config=settings_file,
         digest=run_digest,
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/train/"
+        "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
         " {params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"

@@ -18,11 +18,12 @@ rule groups:
         gpu=one_gpu,
     params:
         program=program,
-        benchmark=benchmark_file("groups/{arm}/seed_{seed}"),
         config=settings_file,
         digest=lambda wildcards: offline.groups_digest(settings_of(wildcards.root), wildcards.arm),
     shell:
-        "python -S -m bpgo.run.job --benchmark {params.benchmark:q}"
+        "python -S -m bpgo.run.job"
+        " --benchmark {wildcards.root:q}/benchmarks/groups/{wildcards.arm:q}/"
+        "seed_{wildcards.seed:q}.tsv"
         " {params.program:q} groups --config {params.config:q} --arm {wildcards.arm:q}"
         " --seed {wildcards.seed:q} --prompts {input:q} --output {output:q} --threads {threads}"
         " >> {log:q} 2>&1"

@@ -14,6 +14,7 @@ from bpgo.config.model import LoraSettings
 from bpgo.config.runs import Run, Sampler
 from bpgo.config.settings import MAIN, Settings
 from bpgo.registry import load_arm_class, load_prompts_class
+from bpgo.storage.files import text_digest
 
 FOLDER = config.default_configfile().parent
 RUN, BASE = Run("ambiguous", "grpo", 1), Run("ambiguous", "base", 1)
@@ -164,3 +165,25 @@ def test_a_digest_hears_of_a_record_at_the_place_of_another() -> None:
     first = [digest(value) for value in values]
     assert len(set(first)) == len(values)
     assert [digest(value) for value in values[:50]] == first[:50]
+
+
+def test_the_digest_of_a_run_is_made_once_for_all_of_its_jobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plan of a thousand runs asks for it four thousand times."""
+    first, second = resolved(), resolved({"training.learning_rate": 1e-6})
+    made: list[Any] = []
+
+    def counted(value: Any) -> str:
+        made.append(value)
+        return text_digest(value)
+
+    monkeypatch.setattr("bpgo.config.digests.text_digest", counted)
+    others = [first.run_digest(RUN), jobs.sample_digest(first, RUN), jobs.harm_digest(first, RUN)]
+    others += [jobs.score_digest(first, RUN, MAIN), jobs.score_digest(first, RUN, "other")]
+    assert len(set(others)) == 5
+    assert len(made) == 5
+    assert first.run_digest(Run("ambiguous", "grpo", 2)) != others[0], "another run's"
+    assert second.run_digest(RUN) != others[0], "another configuration's"
+    assert jobs.sample_digest(second, RUN) != others[1]
+    assert first.run_digest(RUN) == others[0]
