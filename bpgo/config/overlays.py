@@ -21,6 +21,7 @@ import yaml
 from bpgo.config.library import merge
 from bpgo.config.yaml_files import read_yaml
 from bpgo.errors import UserError, shown
+from bpgo.storage.files import write_text
 
 REPLACE, SMOKE = "replace", "smoke"
 COMMAND_LINE = "--config"  # the file, so to speak, of what Snakemake's command line says
@@ -43,9 +44,19 @@ def read_files(configfile: Files, given: Mapping[str, Any] | None = None) -> dic
     values = read_yaml(first)
     for file in others:
         values = lay_over(values, read_yaml(file), str(file))
-    return lay_over(
-        values, {key: _typed(value) for key, value in (given or {}).items()}, COMMAND_LINE
+    return lay_over(values, _all_typed(given or {}), COMMAND_LINE)
+
+
+def save_given(given: Mapping[str, Any], path: Path) -> None:
+    """Write what the command line says as a file that can be laid over others."""
+    text = yaml.safe_dump(_all_typed(given), sort_keys=False, allow_unicode=True)
+    write_text(
+        path, f"# What {COMMAND_LINE} said, for jobs that read configuration files.\n" + text
     )
+
+
+def _all_typed(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _typed(value) for key, value in given.items()}
 
 
 def _typed(value: Any) -> Any:

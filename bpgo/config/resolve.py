@@ -215,13 +215,15 @@ def load_arm(name: str, folder: Path) -> Any:
     return named_arm(name, library(Path(folder), {}, str(folder)), str(folder), "arms")
 
 
-def load_rules(configfile: Files, scale: str = "full") -> dict[str, Any]:
+def load_rules(
+    configfile: Files, scale: str = "full", given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Every rule of the folder `trust` beside the first file, by name: `TrustSettings`.
 
-    What the configuration overrides in a rule counts.
+    What the configuration overrides in a rule counts; `given` as for `load`.
     """
     first = files_of(configfile)[0]
-    file, folder, values = str(first), Path(first).parent, read_files(configfile)
+    file, folder, values = str(first), Path(first).parent, read_files(configfile, given)
     if scale == "smoke":
         values = lay_over(values, optional(values.get("smoke"), "smoke", file), file)
     files = library(folder, optional(values.get("overrides"), "overrides", file), file)

@@ -6,7 +6,7 @@ truth and GRPO on rewards that say nothing. No arm that is compared takes part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -71,17 +71,19 @@ class Search:
         return digest_of(runs, counts, judged, settings.prompts.decides("evaluation"))
 
 
-def load_search(file: Path, configfile: Files) -> Search:
+def load_search(file: Path, configfile: Files, given: Mapping[str, Any] | None = None) -> Search:
     """Read a search and lay each candidate over a configuration, as its own file would be.
+
+    `given` is what Snakemake's `--config` says beside the configuration's files.
 
     Raises:
         UserError: for unknown keys; a candidate whose settings are refused, that has one which
             cannot act or the settings of another one; a seed that the configuration reports; sizes
             that do not fit.
     """
-    place, values, first = str(file), read_files(configfile), files_of(configfile)[0]
+    place, values, first = str(file), read_files(configfile, given), files_of(configfile)[0]
     sizes = validate(SearchSettings, read_yaml(file), place)
-    configured = load(configfile)
+    configured = load(configfile, given=given)
     _check_sizes(sizes, configured, place)
     for option in (*WORKFLOW_OPTIONS, "smoke", "sweeps"):
         values.pop(option, None)

@@ -81,3 +81,18 @@ def test_groups_that_were_cut_have_one_message(finished: Workspace) -> None:
     [line] = outcome.text.strip().splitlines()
     assert line.startswith(f"error: {file}: cannot be read as Parquet: ")
     assert not finished.path("other").exists()
+
+
+def test_a_rule_is_judged_as_the_command_line_says(finished: Workspace) -> None:
+    def rows(rule: str) -> pd.DataFrame:
+        table = pd.read_csv(finished.path(f"{ROOT}/trust.csv"))
+        return table[table.rule == rule].reset_index(drop=True)
+
+    before = {rule: rows(rule) for rule in ("bpgo", "uniform")}
+    words = ("--config", "overrides={trust: {bpgo: {k: 20.0}}}")
+    outcome = finished.snakemake("trust_smoke", *words)
+    assert outcome.code == 0, outcome.text
+    assert outcome.jobs() == {"rules": 1, "track": 1, "trust_smoke": 1}
+    assert rows("uniform").equals(before["uniform"])
+    assert not rows("bpgo").equals(before["bpgo"])
+    assert "Nothing to be done" in finished.snakemake("--dry-run", "trust_smoke", *words).text

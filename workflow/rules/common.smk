@@ -88,8 +88,10 @@ def settings_of(root):
             return load_resolved(Path(REBUILT[root], "config.yaml"))
         scale = "smoke" if root in (SMOKE, *VIDEO_SMOKE) else "full"
         if root in (ROOT, SMOKE):  # read again: Snakemake's reading lets mistakes pass
-            return load(configfiles_of(root), scale, workflow.config_settings.config)
-        return load(BESIDE[root], scale)
+            return load(configfiles_of(root), scale, GIVEN)
+        file = BESIDE[root]
+        refuse_given(f"{root}, which {file} makes", f"name it beside --configfile {file}")
+        return load(file, scale)
     except UserError as error:
         fail(error)
 
@@ -130,6 +132,9 @@ def memory_refused(root):
     from bpgo.tools.planning.further import further_policies_refused  # for runs on GPUs alone
 
     return further_policies_refused(settings_of(root), machine.gpus())
+
+
+include: "given.smk"
 
 
 check_options()

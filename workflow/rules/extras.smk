@@ -54,6 +54,17 @@ rule pretrain:
         " python -m bpgo pretrain --output {output:q} {params.parts:q} >> {log:q} 2>&1"
 
 
+def measured_file(wildcards):
+    """The configuration that `bench` measures."""
+    refuse_given("bench, which measures one file", "write it into a copy of that file")
+    if len(workflow.configfiles) > 1:
+        fail(
+            "bench: measures one configuration file: write the values of"
+            f" {', '.join(map(str, workflow.configfiles[1:]))} into a copy of the first one"
+        )
+    return Path(workflow.configfiles[0])
+
+
 # Takes every core, so that nothing else disturbs its timings.
 rule bench:
     output:
@@ -64,6 +75,6 @@ rule bench:
         "../envs/main.yaml"
     threads: EVERY_CORE
     params:
-        file=Path(workflow.configfiles[0]),
+        file=measured_file,
     shell:
         "python -m bpgo bench --configfile {params.file:q} --output {output:q} >> {log:q} 2>&1"

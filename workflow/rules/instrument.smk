@@ -18,7 +18,7 @@ rule candidate:
         gpu=lambda wildcards: min(1, settings_of(ROOT).machine.gpus),
     params:
         program=program,
-        files=lambda wildcards: configfiles_of(ROOT),
+        files=lambda wildcards: files_of_jobs(ROOT),
         search=lambda wildcards: search_file(),
         digest=candidate_digest,
         folder=lambda wildcards: f"{ROOT}/instrument",
@@ -45,7 +45,7 @@ rule instrument:
     conda:
         "../envs/main.yaml"
     params:
-        files=lambda wildcards: configfiles_of(ROOT),
+        files=lambda wildcards: files_of_jobs(ROOT),
         search=lambda wildcards: search_file(),
         code=lambda wildcards: analysis_code(),
         folder=lambda wildcards: f"{ROOT}/instrument",

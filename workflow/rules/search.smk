@@ -7,7 +7,7 @@ from bpgo.config.search import SEARCH, load_search
 def search():
     """The configuration's search, checked before any job."""
     try:
-        return load_search(search_file(), configfiles_of(ROOT))
+        return load_search(search_file(), configfiles_of(ROOT), GIVEN)
     except UserError as error:
         fail(error)
 

@@ -119,6 +119,7 @@ onstart:
     for root in set(OWN) & roots_of_jobs():
         if not settings_path(root).exists():
             save_resolved(settings_of(root), settings_path(root))
+    save_given_file()
     if ALLOCATOR_PROBLEM and workflow.is_main_process:
         print(ALLOCATOR_PROBLEM, file=sys.stderr)
     start_warm()

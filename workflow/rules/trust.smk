@@ -48,10 +48,14 @@ rule rules:
         "../envs/main.yaml"
     params:
         config=settings_file,
-        files=lambda wildcards: configfiles_of(wildcards.root),
+        files=lambda wildcards: files_of_jobs(wildcards.root),
         digest=lambda wildcards: offline.rules_digest(
             settings_of(wildcards.root),
-            load_rules(configfiles_of(wildcards.root), settings_of(wildcards.root).scale),
+            load_rules(
+                configfiles_of(wildcards.root),
+                settings_of(wildcards.root).scale,
+                {} if wildcards.root in BESIDE else GIVEN,
+            ),
         ),
     shell:
         "python -S -m bpgo.run.job"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bpgo.config.overlays import lay_over
+from bpgo.config.overlays import lay_over, save_given
 from bpgo.config.resolve import default_configfile, load, load_rules
 from bpgo.config.runs import Run
 from bpgo.config.search import load_search
@@ -193,6 +193,21 @@ def test_rules_and_the_search_follow_overlays(tmp_path: Path) -> None:
     assert load_rules(FILE)["bpgo"].k != 2.5
     found = load_search(FOLDER / "instrument.yaml", [FILE, mine]).settings.values()
     assert {settings.training.weight_decay for settings in found} == {0.5}
+
+
+def test_rules_and_the_search_follow_the_command_line(tmp_path: Path) -> None:
+    given = {"overrides": {"trust": {"bpgo": {"k": "2.5"}}}, "training": {"weight_decay": "0.5"}}
+    written = tmp_path / "given.yaml"
+    save_given(given, written)
+    for rules in (load_rules(FILE, given=given), load_rules([FILE, written])):
+        assert rules["bpgo"].k == 2.5
+    search = FOLDER / "instrument.yaml"
+    searches = [load_search(search, FILE, given), load_search(search, [FILE, written])]
+    name = next(iter(searches[0].settings))
+    planned, read, plain = (
+        each.digest(name, 100) for each in (*searches, load_search(search, FILE))
+    )
+    assert planned == read != plain
 
 
 def test_what_an_overlay_leaves_out_may_be_overridden_before_it(tmp_path: Path) -> None:
