@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 
 import pytest
-from harness import REPOSITORY
+from harness import REPOSITORY, Workspace, run
 
 
 def called(target: str, options: str) -> list[str]:
@@ -50,6 +51,22 @@ def test_without_a_home_folder_snakemake_has_a_cache(home: str | None) -> None:
         for here in (home, str(REPOSITORY))
     }
     assert found == {home: str(REPOSITORY / ".snakemake" / "cache"), str(REPOSITORY): ""}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks for a folder that nobody can make")
+def test_by_hand_snakemake_needs_no_more_than_that_cache(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/machines.md says."""
+    monkeypatch.setenv("HOME", "/proc/1")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    words = ["--configfile", str(workspace.configfile), "--directory", str(workspace.folder)]
+    call = [sys.executable, "-m", "snakemake", *words, "--cores", "1", "--dry-run"]
+    refused = run(call)
+    assert refused.code != 0
+    assert "/proc/1/.cache" in refused.text
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace.path("cache")))
+    assert run(call).code == 0
 
 
 def test_results_has_no_target() -> None:
