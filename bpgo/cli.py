@@ -133,6 +133,9 @@ def train(
     record: Annotated[
         bool, typer.Option("--record-failure", help="A run that diverges is noted; no error.")
     ] = False,
+    code: Annotated[
+        Path | None, typer.Option("--code", help="The workflow's code as its call started.")
+    ] = None,
 ) -> None:
     """Train one arm with one seed; the same command resumes a stopped run."""
     from bpgo.config.resolve import load_resolved
@@ -141,7 +144,8 @@ def train(
     from bpgo.config.runs import Run
     from bpgo.steps.train import train as body
 
-    body(settings, Run(experiment, arm, seed), prompts, calibration, output, threads, record)
+    run = Run(experiment, arm, seed)
+    body(settings, run, prompts, calibration, output, threads, record, code)
 
 
 @app.command()

@@ -13,7 +13,8 @@ from typing import Any
 from bpgo import registry
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
-from bpgo.storage.files import repository_root, text_digest
+from bpgo.errors import UserError
+from bpgo.storage.files import read_json, repository_root, text_digest, write_json
 
 PACKAGES = ("bpgo", "baselines")
 # What makes a run's inputs, and the run. They ask the registry for the rest by its name.
@@ -43,6 +44,27 @@ def code_of(settings: Settings, run: Run) -> dict[str, str]:
 def digest_of_code(code: dict[str, str]) -> str:
     """One digest of all entries (16 hexadecimal digits)."""
     return text_digest("\n".join(f"{name} {digest}" for name, digest in sorted(code.items())))
+
+
+def save_code(codes: Iterable[dict[str, str]], path: Path) -> None:
+    """Write what `codes` have together, for runs that start later (`check_code`)."""
+    write_json(path, {name: digest for code in codes for name, digest in code.items()})
+
+
+def check_code(settings: Settings, run: Run, path: Path) -> None:
+    """Refuse a run whose code was edited since `save_code` wrote `path`.
+
+    Raises:
+        UserError: naming the file. `collect` would refuse the run, once it is trained.
+    """
+    before = read_json(path) if path.is_file() else {}
+    for name, digest in code_of(settings, run).items():
+        if before.get(name, digest) != digest:
+            raise UserError(
+                f"{name} was edited since this call of Snakemake started: it was {before[name]}, it"
+                f" is {digest}. Its runs would not belong in one table: start the call again, or"
+                " join them all the same with --config allow_mixed=true"
+            )
 
 
 def imported(modules: Iterable[str]) -> list[str]:

@@ -20,7 +20,7 @@ from bpgo.models.embeddings import prompt_embeddings
 from bpgo.records import Calibration
 from bpgo.run import processes
 from bpgo.run.checkpoint import discard_failed, mark_failed
-from bpgo.run.code import code_of, digest_of_code
+from bpgo.run.code import check_code, code_of, digest_of_code
 from bpgo.run.manifest import manifest
 from bpgo.run.processes import Processes
 from bpgo.run.progress import read_lines
@@ -39,11 +39,13 @@ def train(
     output: Path,
     threads: int = 1,
     record: bool = False,
+    before: Path | None = None,
 ) -> None:
     """Train one arm with one seed; resumes by itself from the newest checkpoint in `output`.
 
     With `record`, a run that diverges is no error: its manifest says why it `failed`, and the
-    comparison of the others goes on without it.
+    comparison of the others goes on without it. With `before`, the code as the workflow's call
+    started, a run of code that was edited since is refused.
 
     Writes `policy/`, `snapshots/`, `metrics.parquet`, `rollouts.parquet` and, last,
     `manifest.json`; then the checkpoints are removed. See `bpgo.core.trainer.Trainer.run` for what
@@ -52,6 +54,8 @@ def train(
     loading.check_run(settings, run)
     if run.arm == BASE_ARM:
         raise UserError(f"--arm: '{BASE_ARM}' is the untrained policy; it cannot be trained")
+    if before is not None:
+        check_code(settings, run, before)
     group = processes.start()
     device = loading.prepare_process(settings, threads)
     trainer = build_trainer(settings, run, prompts, calibration, output, device, group)

@@ -40,6 +40,7 @@ def test_all_else_is_made(workspace: Workspace) -> None:
     assert outcome.code != 0, outcome.text
     assert f"{ROOT}: ambiguous/flow_grpo/seed_1: training failed" in outcome.text
     root: Path = workspace.path(ROOT)
+    assert "bpgo/core/update.py" in read_json(root / "config" / "code.json"), "as the call started"
     missing = read_json(root / "collected" / "runs.json")["missing"]
     assert [(entry["arm"], entry["seed"]) for entry in missing] == [
         ("flow_grpo", 1),

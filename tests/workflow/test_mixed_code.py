@@ -51,3 +51,18 @@ def test_collected_scores_survive_a_refusal(
     assert "bpgo/core/update.py is old" in error
     assert error.endswith(option)
     assert "Traceback" not in outcome.text
+
+
+def test_a_run_of_code_edited_in_mid_call_ends_at_its_start(workspace: Workspace) -> None:
+    """`collect` would refuse it too, once it is trained."""
+    settings, code = workspace.path("resolved.yaml"), workspace.path("code.json")
+    config.save_resolved(config.load(workspace.configfile, "smoke"), settings)
+    write_json(code, {"bpgo/core/update.py": "old"})
+    nothing = workspace.path("nothing")
+    words = ["--experiment", "ambiguous", "--arm", "grpo", "--seed", "1", "--code", code]
+    files = ["--prompts", nothing, "--calibration", nothing, "--output", nothing]
+    outcome = workspace.bpgo("train", "--config", settings, *words, *files)
+    assert outcome.code == 2
+    [line] = outcome.text.strip().splitlines()
+    assert line.startswith("error: bpgo/core/update.py was edited since this call")
+    assert not nothing.exists()

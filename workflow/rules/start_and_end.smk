@@ -4,7 +4,7 @@ import signal
 from collections import Counter
 
 from bpgo.analysis.same_code import refuse_mixed
-from bpgo.run.code import code_of, digest_of_code
+from bpgo.run.code import code_of, digest_of_code, save_code
 from bpgo.run.manifest import read_manifest
 from bpgo.run.run_results import result_of, seconds_before, share_of
 from bpgo.run.warm import folder as warm_folder
@@ -61,6 +61,19 @@ def check_stored_runs():
             refuse_mixed(settings, Path(root), found, allowing_mixed())
         except UserError as error:
             fail(error)
+
+
+def save_code_of_runs():
+    """Let training runs of this call see whether their code was edited since it started."""
+    if workflow.touch or not workflow.is_main_process:
+        return
+    planned = [job.wildcards for job in workflow.dag.needrun_jobs() if job.rule.name == "train"]
+    for root in {wildcards.root for wildcards in planned}:
+        arms = {(each.experiment, each.arm): each for each in planned if each.root == root}
+        if ALLOW_MIXED.lower() == "true":
+            arms = {}
+        codes = [code_of(settings_of(root), run_of(each)) for each in arms.values()]
+        save_code(codes, Path(root, "config", "code.json"))
 
 
 def start_warm():
@@ -120,6 +133,7 @@ onstart:
         if not settings_path(root).exists():
             save_resolved(settings_of(root), settings_path(root))
     save_given_file()
+    save_code_of_runs()
     if ALLOCATOR_PROBLEM and workflow.is_main_process:
         print(ALLOCATOR_PROBLEM, file=sys.stderr)
     start_warm()

@@ -129,5 +129,5 @@ rule train:
         " {params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
-        " --record-failure"
+        " --record-failure --code {wildcards.root:q}/config/code.json"
         " >> {log:q} 2>&1"

@@ -10,6 +10,7 @@ import pytest
 from bpgo import registry
 from bpgo.config.resolve import default_configfile, load
 from bpgo.config.runs import Run
+from bpgo.errors import UserError
 from bpgo.run import code as module
 from bpgo.storage.files import repository_root
 
@@ -63,3 +64,20 @@ def test_a_new_arm_in_the_registry_changes_no_other_run(
     assert code("grpo") == before
     monkeypatch.setitem(registry.ARMS, "grpo", "baselines.rank_grpo")
     assert code("grpo") != before, "the name stands for another file"
+
+
+def test_a_run_of_code_that_was_edited_since_is_refused(clone: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "results" / "code.json"
+    runs = {arm: Run("ambiguous", arm, 1) for arm in ("grpo", "bpgo")}
+    module.save_code([code(arm) for arm in runs], saved)
+    for run in runs.values():
+        module.check_code(SETTINGS, run, saved)
+    with (clone / "bpgo" / "trust" / "ras.py").open("a") as changed:
+        changed.write("# changed\n")
+    module._digest.cache_clear()
+    module.check_code(SETTINGS, runs["grpo"], saved)
+    with pytest.raises(UserError, match=r"^bpgo/trust/ras\.py was edited since this call"):
+        module.check_code(SETTINGS, runs["bpgo"], saved)
+    module.save_code([], saved)  # where code may be mixed
+    module.check_code(SETTINGS, runs["bpgo"], saved)
+    module.check_code(SETTINGS, runs["bpgo"], tmp_path / "none.json")
