@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,44 @@ from bpgo.errors import NonFiniteError
 
 
 @pytest.fixture(scope="module")
-def whole(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def whole(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One uninterrupted run."""
     root = tmp_path_factory.mktemp("whole")
     trained(tiny_folder, root)
-    return {"grpo": root}
+    return root
+
+
+@pytest.fixture
+def finished(tiny_folder: Path, tmp_path: Path) -> Path:
+    """Another, with its states of iterations 2 and 4, to be damaged."""
+    trained(tiny_folder, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def said_again(
+    whole: Path, finished: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], str]:
+    """Trains the damaged run again, which ends as the whole one: what it said."""
+
+    def again() -> str:
+        capsys.readouterr()
+        trained(tiny_folder, finished)
+        assert_same_run(finished, whole)
+        return capsys.readouterr().err
+
+    return again
+
+
+def test_a_broken_state_is_not_gone_on_from(finished: Path, said_again: Callable[[], str]) -> None:
+    (finished / "state" / "iteration_000004" / "weights.safetensors").write_bytes(b"broken")
+    said = said_again()
+    assert "iteration_000004: passed over" in said
+    assert "resumed after iteration 2" in said
 
 
 def test_a_state_whose_next_step_fails_is_not_gone_on_from(
-    whole: dict[str, Path], tiny_folder: Path, tmp_path: Path
+    whole: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     """At a rate of 1e30 the weights after an iteration are finite, and of no use."""
     with pytest.raises(NonFiniteError, match="set aside"):
@@ -27,22 +57,16 @@ def test_a_state_whose_next_step_fails_is_not_gone_on_from(
         trained(tiny_folder, tmp_path, training=rate)
     assert not list((tmp_path / "state").glob("iteration_*[0-9]"))
     trained(tiny_folder, tmp_path)  # from the base policy
-    assert_same_run(tmp_path, whole["grpo"])
+    assert_same_run(tmp_path, whole)
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut", "gap", "twice"])
 @pytest.mark.parametrize("log", ["metrics.jsonl", "rollouts.jsonl"])
 def test_a_state_whose_logs_have_holes_is_not_gone_on_from(
-    log: str,
-    damage: str,
-    whole: dict[str, Path],
-    tiny_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    log: str, damage: str, finished: Path, said_again: Callable[[], str]
 ) -> None:
-    """Of the states of iterations 2 and 4, that of 2 has all its lines, but where all are lost."""
-    trained(tiny_folder, tmp_path)
-    path = tmp_path / log
+    """The state of iteration 2 has all its lines, but where all are lost."""
+    path = finished / log
     lines = path.read_text().splitlines(keepends=True)
     left = {
         "lost": [],
@@ -51,45 +75,32 @@ def test_a_state_whose_logs_have_holes_is_not_gone_on_from(
         "twice": [*lines[:2], lines[1], *lines[2:]],
     }
     path.write_text("".join(left[damage]))
-    capsys.readouterr()
-    trained(tiny_folder, tmp_path)
-    said = capsys.readouterr().err
+    said = said_again()
     assert "iteration_000004: passed over: the run's logs are whole to iteration" in said
     assert ("resumed after iteration 2" in said) == (damage != "lost")
-    assert_same_run(tmp_path, whole["grpo"])
 
 
 @pytest.mark.parametrize("log", ["metrics.jsonl", "rollouts.jsonl"])
 def test_a_state_whose_logs_were_changed_is_not_gone_on_from(
-    log: str,
-    whole: dict[str, Path],
-    tiny_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    log: str, finished: Path, said_again: Callable[[], str]
 ) -> None:
     """Another digit in the third line: the state of iteration 2 is as good as before."""
-    trained(tiny_folder, tmp_path)
-    lines = (tmp_path / log).read_text().splitlines(keepends=True)
+    lines = (finished / log).read_text().splitlines(keepends=True)
     digit = max(lines[2].rfind(each) for each in "2345678")
     lines[2] = f"{lines[2][:digit]}{9 - int(lines[2][digit])}{lines[2][digit + 1 :]}"
-    (tmp_path / log).write_text("".join(lines))
-    capsys.readouterr()
-    trained(tiny_folder, tmp_path)
-    said = capsys.readouterr().err
+    (finished / log).write_text("".join(lines))
+    said = said_again()
     assert "iteration_000004: passed over: the run's logs are whole to iteration 2" in said
     assert "resumed after iteration 2" in said
-    assert_same_run(tmp_path, whole["grpo"])
 
 
 @pytest.mark.parametrize("content", [None, "", "null", "{}", '{"4": ["0", "0"]}'])
 def test_a_run_without_good_digests_of_its_logs(
-    content: str | None, whole: dict[str, Path], tiny_folder: Path, tmp_path: Path
+    content: str | None, finished: Path, said_again: Callable[[], str]
 ) -> None:
     """Lost ones are no reason to start over; wrong ones cost the states that they are of."""
-    trained(tiny_folder, tmp_path)
-    path = tmp_path / "state" / "digests.json"
+    path = finished / "state" / "digests.json"
     path.unlink()
     if content is not None:
         path.write_text(content)
-    trained(tiny_folder, tmp_path)
-    assert_same_run(tmp_path, whole["grpo"])
+    said_again()

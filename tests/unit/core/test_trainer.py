@@ -161,19 +161,6 @@ def test_a_run_under_nohup_does_not_hear_the_terminal_close(
     assert_same_run(tmp_path, whole["grpo"])
 
 
-def test_resume_passes_over_a_broken_state(
-    whole: dict[str, Path], tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    trained(tiny_folder, tmp_path)
-    (tmp_path / "state" / "iteration_000004" / "weights.safetensors").write_bytes(b"broken")
-    capsys.readouterr()
-    trained(tiny_folder, tmp_path)
-    said = capsys.readouterr().err
-    assert "iteration_000004: passed over" in said
-    assert "resumed after iteration 2" in said
-    assert_same_run(tmp_path, whole["grpo"])
-
-
 def test_a_finished_run_is_not_trained_again(tiny_folder: Path, tmp_path: Path) -> None:
     first = trained(tiny_folder, tmp_path)
     reward = Counted(0, crash)
