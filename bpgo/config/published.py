@@ -32,3 +32,17 @@ class FeatureSettings(Published):
     def has_patches(self) -> bool:
         """Whether it has features of patches too (`bpgo.interfaces.PatchFeatures`)."""
         return False
+
+
+class PatchFeatureSettings(FeatureSettings):
+    """What an extractor of images and of clips, frame by frame, states that sees patches."""
+
+    @property
+    def media(self) -> tuple[Literal["image", "video"], ...]:
+        """Both."""
+        return ("image", "video")
+
+    @property
+    def has_patches(self) -> bool:
+        """As its name says."""
+        return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from bpgo.config.fields import Count
-from bpgo.config.published import FeatureSettings
+from bpgo.config.published import PatchFeatureSettings
 from bpgo.errors import UserError, reading
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as its processor says
 
 
-class Dinov2Settings(FeatureSettings):
+class Dinov2Settings(PatchFeatureSettings):
     """Keys of the features `dinov2`."""
 
     kind: Literal["dinov2"] = "dinov2"
@@ -28,16 +28,6 @@ class Dinov2Settings(FeatureSettings):
     path: str
     pixels: Count = 224  # of the shorter side, then the centre; a multiple of the patch, 14
     batch_size: Count = 32  # images in one forward pass
-
-    @property
-    def media(self) -> tuple[Literal["image", "video"], ...]:
-        """Of a clip the mean over its frames."""
-        return ("image", "video")
-
-    @property
-    def has_patches(self) -> bool:
-        """Its other tokens."""
-        return True
 
 
 class Dinov2:

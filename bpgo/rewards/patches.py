@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bpgo.config.fields import Count
-from bpgo.config.published import FeatureSettings
+from bpgo.config.published import PatchFeatureSettings
 from bpgo.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,21 +18,11 @@ if TYPE_CHECKING:
     from bpgo.records import Samples
 
 
-class PatchesSettings(FeatureSettings):
+class PatchesSettings(PatchFeatureSettings):
     """Keys of the features `patches`."""
 
     kind: Literal["patches"] = "patches"
     size: Count  # of a patch, in pixels; what is left over at the right and below is not seen
-
-    @property
-    def media(self) -> tuple[Literal["image", "video"], ...]:
-        """A clip frame by frame."""
-        return ("image", "video")
-
-    @property
-    def has_patches(self) -> bool:
-        """They are nothing else."""
-        return True
 
 
 class Patches:
