@@ -50,12 +50,17 @@ class SurrogateSettings(RatioSettings):
     clip_range: Positive  # the ratio may differ from 1 by so much
 
 
-class PolicyGradientSettings(SurrogateSettings):
+class FirstStepsSettings(SurrogateSettings):
+    """What an arm states whose first steps have noise."""
+
+    stochastic_steps: Count | None = None  # so many, from the first, may have it; None: all may
+
+
+class PolicyGradientSettings(FirstStepsSettings):
     """What an arm states that trains a share of the stochastic steps."""
 
     trained_fraction: Fraction  # share of the stochastic steps that is trained
     step_selection: Literal["per_sample", "shared", "all"]  # each sample's own, shared, or every
-    stochastic_steps: Count | None = None  # so many, from the first, have noise; None: all may
 
     @model_validator(mode="after")
     def _all_means_all(self) -> PolicyGradientSettings:
@@ -135,7 +140,37 @@ class Surrogate(Ratio):
         return StepLoss(rows, seen.ratio, loss.outside(seen.ratio, self.settings.clip_range))
 
 
-class PolicyGradient(Surrogate):
+class FirstSteps(Surrogate):
+    """Noise in the first steps alone: all that may have it, or so many."""
+
+    Settings: ClassVar[type[ArmSettings]] = FirstStepsSettings
+    settings: FirstStepsSettings
+
+    def noisy_steps(self, sizes: RolloutSettings) -> int:
+        """How many.
+
+        Raises:
+            UserError: naming the arm's key `stochastic_steps`, if fewer may.
+        """
+        wanted, most = self.settings.stochastic_steps, sizes.steps - sizes.deterministic_tail
+        if (wanted or most) > most:
+            raise UserError(
+                f"stochastic_steps: {wanted} is more than the {most} steps that may have noise"
+                f" (rollout.steps {sizes.steps}, deterministic_tail {sizes.deterministic_tail})"
+            )
+        return wanted or most
+
+    def stochastic_steps(
+        self,
+        sizes: RolloutSettings,
+        iteration: int,  # noqa: ARG002 (the same in each)
+        generator: Generator,  # noqa: ARG002
+    ) -> list[int]:
+        """The first ones."""
+        return list(range(self.noisy_steps(sizes)))
+
+
+class PolicyGradient(FirstSteps):
     """Each sample trains a share of the stochastic steps."""
 
     Settings: ClassVar[type[ArmSettings]] = PolicyGradientSettings
@@ -146,18 +181,9 @@ class PolicyGradient(Surrogate):
         """Where each sample has its own."""
         return self.settings.step_selection == "per_sample"
 
-    def stochastic_steps(
-        self,
-        sizes: RolloutSettings,
-        iteration: int,  # noqa: ARG002 (the same in each)
-        generator: Generator,  # noqa: ARG002
-    ) -> list[int]:
-        """The first `stochastic_steps`."""
-        return list(range(noisy_steps(self.settings.stochastic_steps, sizes)))
-
     def trained_count(self, sizes: RolloutSettings) -> int:
         """K = max(1, int(stochastic steps * trained_fraction))."""
-        return self.count_of(noisy_steps(self.settings.stochastic_steps, sizes))
+        return self.count_of(self.noisy_steps(sizes))
 
     def count_of(self, candidates: int) -> int:
         """K of so many candidate steps; `UserError` if there is none."""
@@ -181,17 +207,3 @@ class PolicyGradient(Surrogate):
         elif self.settings.step_selection == "shared":
             order = order[:1].expand(batch, -1)
         return torch.tensor(candidates)[order[:, :count]]
-
-
-def noisy_steps(wanted: int | None, sizes: RolloutSettings) -> int:
-    """How many steps, from the first, may have noise: `wanted`, or all that may.
-
-    `UserError`, which names the arm's key `stochastic_steps`, if fewer may.
-    """
-    most = sizes.steps - sizes.deterministic_tail
-    if (wanted or most) > most:
-        raise UserError(
-            f"stochastic_steps: {wanted} is more than the {most} steps that may have noise"
-            f" (rollout.steps {sizes.steps}, deterministic_tail {sizes.deterministic_tail})"
-        )
-    return wanted or most

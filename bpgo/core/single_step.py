@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bpgo.config.fields import Count, Positive
+from bpgo.config.fields import Positive
 from bpgo.config.settings import RolloutSettings
 from bpgo.core.arm import ArmSettings
-from bpgo.core.policy_gradient import Surrogate, SurrogateSettings, noisy_steps
+from bpgo.core.policy_gradient import FirstSteps, FirstStepsSettings
 from bpgo.records import GroupRewards, Plan, WeightedAdvantage
 
 if TYPE_CHECKING:
@@ -23,10 +23,9 @@ Form = Literal["none", "std", "gradient"]
 Norm = Literal["schedule", "drawn"]
 
 
-class SingleStepSettings(SurrogateSettings):
+class SingleStepSettings(FirstStepsSettings):
     """What an arm with one noisy step a prompt states."""
 
-    stochastic_steps: Count | None = None  # one of so many, from the first; None: of all that may
     # Which step each prompt of a batch has: `even` deals them out, each as often as every other (or
     # once more); `random` draws each prompt's on its own.
     draw: Literal["even", "random"]
@@ -36,7 +35,7 @@ class SingleStepSettings(SurrogateSettings):
     weight_norm: Norm | Positive
 
 
-class SingleStep(Surrogate):
+class SingleStep(FirstSteps):
     """One noisy step a prompt, which all its samples train."""
 
     Settings: ClassVar[type[ArmSettings]] = SingleStepSettings
@@ -47,18 +46,9 @@ class SingleStep(Surrogate):
         """Prompts have steps of their own."""
         return True
 
-    def stochastic_steps(
-        self,
-        sizes: RolloutSettings,
-        iteration: int,  # noqa: ARG002 (the same in each)
-        generator: Generator,  # noqa: ARG002
-    ) -> list[int]:
-        """Those of which each prompt has one."""
-        return list(range(noisy_steps(self.settings.stochastic_steps, sizes)))
-
     def trained_count(self, sizes: RolloutSettings) -> int:
         """One; `UserError` if fewer steps may have noise than the arm asks for."""
-        noisy_steps(self.settings.stochastic_steps, sizes)
+        self.noisy_steps(sizes)
         return 1
 
     def plan(self, sizes: RolloutSettings, iteration: int, generator: Generator) -> Plan:
