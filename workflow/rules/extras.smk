@@ -54,17 +54,6 @@ rule pretrain:
         " python -m bpgo pretrain --output {output:q} {params.parts:q} >> {log:q} 2>&1"
 
 
-def measured_file(wildcards):
-    """The configuration that `bench` measures."""
-    refuse_given("bench, which measures one file", "write it into a copy of that file")
-    if len(workflow.configfiles) > 1:
-        fail(
-            "bench: measures one configuration file: write the values of"
-            f" {', '.join(map(str, workflow.configfiles[1:]))} into a copy of the first one"
-        )
-    return Path(workflow.configfiles[0])
-
-
 # Takes every core, so that nothing else disturbs its timings.
 rule bench:
     output:

@@ -27,3 +27,14 @@ def save_given_file():
     """Before any job."""
     if GIVEN and not GIVEN_FILE.exists():
         save_given(GIVEN, GIVEN_FILE)
+
+
+def measured_file(wildcards):
+    """The configuration that `bench` measures."""
+    refuse_given("bench, which measures one file", "write it into a copy of that file")
+    if len(workflow.configfiles) > 1:
+        fail(
+            "bench: measures one configuration file: write the values of"
+            f" {', '.join(map(str, workflow.configfiles[1:]))} into a copy of the first one"
+        )
+    return Path(workflow.configfiles[0])
