@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from bpgo.config.settings import BASE_ARM, Settings
@@ -61,10 +62,11 @@ def arm_title(settings: Settings, arm: str) -> str:
     """
     if arm == BASE_ARM:
         return "Base"
+    experiments = settings.experiments.values()
     if arm in settings.policies:
-        return f"{settings.policies[arm].title} (given)"
+        return f"{_told_apart(arm, settings.policies, [list(settings.policies)])} (given)"
     chosen = settings.arms.get(arm)
-    title = str(getattr(chosen, "title", arm))
+    title = _told_apart(arm, settings.arms, [each.arms for each in experiments])
     trust = getattr(chosen, "trust", None)
     read = [reward_title(settings, name) for name in trust.reference_rewards()] if trust else []
     return f"{title} (reads {', '.join(read)})" if read else title
@@ -72,8 +74,15 @@ def arm_title(settings: Settings, arm: str) -> str:
 
 def reward_title(settings: Settings, reward: str) -> str:
     """The reward's title in tables and figures."""
-    known = settings.rewards.get(reward)
-    return known.title if known else reward
+    return _told_apart(reward, settings.rewards, map(settings.rewards_of, settings.experiments))
+
+
+def _told_apart(name: str, entries: Mapping[str, Any], together: Iterable[Collection[str]]) -> str:
+    """An entry's title; with its name where another one that stands beside it has the same."""
+    title = str(getattr(entries.get(name), "title", name))
+    beside = {other for names in together if name in names for other in names} - {name}
+    same = any(getattr(entries.get(other), "title", other) == title for other in beside)
+    return f"{title} ({name})" if same else title
 
 
 def is_alpha(setting: str) -> bool:
