@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,25 @@ from shipped_config import refusal
 
 from bpgo.config import resolve as config
 from bpgo.config.library import PLACES, leaves
+from bpgo.scenes.weights import WEIGHTS
 
 
-def test_overrides_change_a_named_file(values: dict[str, Any], folder: Path) -> None:
+def test_overrides_change_a_named_file(
+    values: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
     values["overrides"] = {}
     values["experiments"]["ambiguous"]["arms"].append("dance_grpo")
+    elsewhere = tmp_path / "policy"
+    shutil.copytree(WEIGHTS / "policy", elsewhere)
     changes = {
-        "models": {"scenes": {"path": str(folder)}},
+        "models": {"scenes": {"path": str(elsewhere)}},
         "rewards": {"oracle": {"output": "strict"}},
         "arms": {"dance_grpo": {"advantage": {"clip": 4.0}}},
     }
     plain = config.resolve(values, folder)
     changed = config.resolve({**values, "overrides": changes}, folder)
-    elsewhere = {"path": str(folder), "content": None}  # no folder of ours
-    assert changed.model == plain.model.model_copy(update=elsewhere)
+    # No folder of ours: its content is not known.
+    assert changed.model == plain.model.model_copy(update={"path": str(elsewhere), "content": None})
     assert changed.rewards["oracle"].model_dump()["output"] == "strict"
     advantage = changed.arms["dance_grpo"].model_dump()["advantage"]
     assert advantage == {**plain.arms["dance_grpo"].model_dump()["advantage"], "clip": 4.0}
