@@ -80,7 +80,8 @@ def test_weights_to_fetch(large: Path) -> None:
 def test_a_model_in_part(index: str, tmp_path: Path) -> None:
     """What is broken or unknown is said; nothing fails."""
     folder = tmp_path / "pipeline"
-    folder.mkdir()
+    for part in ("transformer", "vae", "scheduler"):
+        (folder / part).mkdir(parents=True)
     (folder / "model_index.json").write_text(index)
     found = verdict(write_configuration(tmp_path, {"path": str(folder)}), GPU)
     assert "is there in part; missing: " in found.todo[0]
