@@ -46,9 +46,24 @@ def with_processor(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr("bpgo.tools.planning.rates.processor", lambda: name)
 
 
-def test_the_default_as_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """README's table: 46 minutes on two cores with a little other work beside it."""
+@pytest.fixture(autouse=True)
+def of_the_published_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor that they were made on, whatever these tests run on."""
     with_processor(monkeypatch, "AMD EPYC")
+
+
+@pytest.mark.parametrize("name", ["AMD EPYC", "Intel(R) Xeon(R) Processor"])
+def test_the_benchmark_of_this_machines_processor_counts(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with_processor(monkeypatch, name)
+    assert name in make_plan(DEFAULT).rates.source
+    with_processor(monkeypatch, "another")
+    assert "bench.json (AMD EPYC" in make_plan(DEFAULT).rates.source
+
+
+def test_the_default_as_it_was_measured() -> None:
+    """README's table: 46 minutes on two cores with a little other work beside it."""
     plan = make_plan(DEFAULT)
     assert plan.rates.measured
     assert plan.time.wall == pytest.approx(46 * 60, rel=0.2)
