@@ -142,10 +142,10 @@ class Layout:
         """
         if not len(rows):
             return []
-        if not self.whole_groups and len(inputs.unique()) == len(inputs):  # mostly: none is shared
+        first, source = _distinct(inputs)
+        if not self.whole_groups and len(first) == len(inputs):  # none is shared
             parts = (each.split(self.batch_size) for each in (rows, columns, inputs))
             return [self._pass(*part) for part in zip(*parts, strict=True)]
-        first, source = _distinct(inputs)
         if self.whole_groups:
             _, unit = _distinct(columns * self.prompts + rows // self.group_size)
             sizes = torch.zeros(int(unit.max()) + 1, dtype=torch.long)
@@ -166,10 +166,10 @@ class Layout:
 
     def _pass(self, rows: Tensor, columns: Tensor, inputs: Tensor) -> Pass:
         """Equal inputs once; in float32 a small pass is filled up with its first input."""
-        fewest = 0 if self.same_rows else min(FEWEST_ROWS, self.batch_size)
-        if len(inputs.unique()) == len(rows) >= fewest:
-            return Pass(rows, columns)
         first, source = _distinct(inputs)
+        fewest = 0 if self.same_rows else min(FEWEST_ROWS, self.batch_size)
+        if len(first) == len(rows) >= fewest:
+            return Pass(rows, columns)
         missing = max(0, fewest - len(first))
         return Pass(rows, columns, torch.cat([first, first.new_zeros(missing)]), source)
 
@@ -178,6 +178,8 @@ def _distinct(values: Tensor) -> tuple[Tensor, Tensor]:
     """Where each of `[N]` values first stands `[n]`, in order, and which of these each is `[N]`."""
     found, source = values.unique(return_inverse=True)
     places = torch.arange(len(values))
+    if len(found) == len(values):
+        return places, places
     first = torch.full((len(found),), len(values)).scatter_reduce(0, source, places, "amin")
     order = first.argsort()
     return first[order], order.argsort()[source]
