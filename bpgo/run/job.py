@@ -1,10 +1,11 @@
-"""A job's command: `python -S -m bpgo.run.job [--benchmark FILE] COMMAND ...`.
+"""A job's command: `python -S -m bpgo.run.job [--gpus COUNT] [--benchmark FILE] COMMAND ...`.
 
 As a job of Snakemake, `python -m bpgo ...` is done by a process that a server forks
 (`bpgo.run.warm`); any other command, or without a server, by a process of its own. Standard
 streams, exit code and signals are the command's; it ends at once if this process is killed. FILE
 gets what the command took (`bpgo.run.usage`) once it has succeeded: Snakemake's own `benchmark:`
-would not see the process that does the job.
+would not see the process that does the job. With GPUs the command is launched on them
+(`bpgo.run.launch`).
 
 Needs no packages, so Python may leave them out of its start (-S).
 """
@@ -17,6 +18,7 @@ import signal
 import sys
 import time
 
+from bpgo.run.launch import launched
 from bpgo.run.usage import Spent, Usage
 from bpgo.run.warm.call import STOPPING, ServerGoneError, WarmJob
 from bpgo.run.warm.folder import ColdError, Workflow
@@ -155,12 +157,14 @@ def end_like(status: int) -> int:
 def main(arguments: list[str]) -> int:
     """Do the job; its exit code."""
     started = time.monotonic()
-    benchmark = None
-    if arguments[0] == "--benchmark":
-        benchmark, arguments = arguments[1], arguments[2:]
+    options = {"--gpus": "0", "--benchmark": ""}
+    while arguments[0] in options:
+        name, options[name], *arguments = arguments
+    benchmark = options["--benchmark"]
+    arguments = launched(int(options["--gpus"]), arguments)
     job: WarmJob | ColdJob | None = warm_job(arguments)
     if job is None:
-        if benchmark is None:
+        if not benchmark:
             become(arguments)
         job = ColdJob(arguments)
     usage = Usage()
@@ -169,7 +173,7 @@ def main(arguments: list[str]) -> int:
     except ServerGoneError:
         print("error: the process that served this job has ended: run it again", file=sys.stderr)
         return AGAIN
-    if benchmark is not None and spent.status == 0:
+    if benchmark and spent.status == 0:
         usage.write(benchmark, time.monotonic() - started, spent)
     return end_like(spent.status)
 

@@ -181,32 +181,6 @@ def one_gpu(wildcards):
     return min(1, training_gpus(wildcards))
 
 
-def program(wildcards, resources):
-    """How a job calls the commands: on GPUs of its own, in as many processes as it has GPUs.
-
-    Snakemake does not rerun a job because of a parameter that follows from resources.
-    """
-    if resources.gpu == 0:
-        return ["python", "-m", "bpgo"]
-    slots = ["python", "-m", "bpgo.run.slots", str(resources.gpu)]
-    if resources.gpu == 1:
-        return [*slots, "python", "-m", "bpgo"]
-    # `accelerate launch`, without the imports of accelerate's other commands.
-    own = Path(workflow.basedir) / "workflow" / "accelerate.yaml"
-    launch = [
-        "python",
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(own),
-        "--multi_gpu",
-    ]
-    launch += ["--num_machines", "1", "--num_processes", str(resources.gpu)]
-    # Weights have the types that the configuration says; port 0 is any that is free.
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    return [*slots, *launch, "-m", "bpgo"]
-
-
 def draw_digest(wildcards):
     settings = settings_of(wildcards.root)
     [sampler] = [each for each in settings.samplers() if each.name == wildcards.sampler]
@@ -390,7 +364,7 @@ def roots_of_jobs():
 # Snakemake asks what a function takes, several times for each job. The rules that have a job for
 # each run use these: with an answer at hand a thousand runs are planned in a tenth less time.
 for asked in (
-    *(settings_file, program, one_gpu, training_gpus, check_gpus, policy_of, samples_of),
+    *(settings_file, one_gpu, training_gpus, check_gpus, policy_of, samples_of),
     *(scales_of, given_scales, run_digest, sample_digest, harm_digest, score_digest),
 ):
     asked.__signature__ = signature(asked)

@@ -18,16 +18,15 @@ rule sample:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=sample_digest,
         policy=subpath(input.policy, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/sample/"
         "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
-        " {params.program:q} sample --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " python -m bpgo sample --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --run {params.policy:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
 
@@ -47,14 +46,13 @@ rule sample_base:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=sample_digest,
         folder=subpath(output[0], parent=True),
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/sample/base/seed_{wildcards.seed:q}.tsv"
-        " {params.program:q} sample-base --config {params.config:q} --seed {wildcards.seed:q}"
+        " python -m bpgo sample-base --config {params.config:q} --seed {wildcards.seed:q}"
         " --prompts {input:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
 
 
@@ -73,17 +71,16 @@ rule score:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=score_digest,
         calibration=given_scales,
         folder=subpath(input.samples, parent=True),
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/score/"
         "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}/"
         "{wildcards.environment:q}.tsv"
-        " {params.program:q} score --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " python -m bpgo score --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --samples {params.folder:q}"
         " --environment {wildcards.environment:q} {params.calibration:q} --output {output:q}"
         " --threads {threads}"
@@ -109,17 +106,16 @@ rule harm:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=harm_digest,
         policy=subpath(input.policy, parent=True),
         samples=subpath(input.samples, parent=True),
         base=subpath(input.base, parent=True),
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/harm/"
         "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
-        " {params.program:q} harm --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " python -m bpgo harm --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --run {params.policy:q} --samples {params.samples:q} --base {params.base:q}"
         " --output {output:q} --threads {threads} >> {log:q} 2>&1"
@@ -139,13 +135,12 @@ rule harm_base:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=harm_digest,
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/harm/base/seed_{wildcards.seed:q}.tsv"
-        " {params.program:q} harm-base --config {params.config:q} --seed {wildcards.seed:q}"
+        " python -m bpgo harm-base --config {params.config:q} --seed {wildcards.seed:q}"
         " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
 
 

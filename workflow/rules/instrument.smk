@@ -17,14 +17,13 @@ rule candidate:
     resources:
         gpu=lambda wildcards: min(1, settings_of(ROOT).machine.gpus),
     params:
-        program=program,
         files=lambda wildcards: files_of_jobs(ROOT),
         search=lambda wildcards: search_file(),
         digest=candidate_digest,
         folder=lambda wildcards: f"{ROOT}/instrument",
     shell:
-        "python -S -m bpgo.run.job"
-        " {params.program:q} instrument --config {params.files:q} --search {params.search:q}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        " python -m bpgo instrument --config {params.files:q} --search {params.search:q}"
         " --only {wildcards.candidate:q} --seed {wildcards.seed:q} --output {params.folder:q}"
         " --threads {threads} >> {log:q} 2>&1"
 

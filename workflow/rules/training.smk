@@ -31,13 +31,12 @@ rule draw:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=draw_digest,
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/draw/{wildcards.sampler:q}.tsv"
-        " {params.program:q} draw --config {params.config:q} --sampler {wildcards.sampler:q}"
+        " python -m bpgo draw --config {params.config:q} --sampler {wildcards.sampler:q}"
         " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
 
 
@@ -57,14 +56,13 @@ rule calibrate:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=calibration_digest,
         folder=subpath(output.calibration, parent=True),
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/calibrate/{wildcards.experiment:q}.tsv"
-        " {params.program:q} calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " python -m bpgo calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input.prompts:q} --draws {input.draws:q} --output {params.folder:q}"
         " --threads {threads} >> {log:q} 2>&1"
 
@@ -86,14 +84,13 @@ rule judge:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=judging_digest,
         folder=subpath(output.scales, parent=True),
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/judge/{wildcards.experiment:q}.tsv"
-        " {params.program:q} judge --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " python -m bpgo judge --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input.prompts:q} --draws {input.draws:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " >> {log:q} 2>&1"
@@ -118,15 +115,14 @@ rule train:
     resources:
         gpu=training_gpus,
     params:
-        program=program,
         config=settings_file,
         digest=run_digest,
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/train/"
         "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
-        " {params.program:q} train --config {params.config:q} --experiment {wildcards.experiment:q}"
+        " python -m bpgo train --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --arm {wildcards.arm:q} --seed {wildcards.seed:q} --prompts {input.prompts:q}"
         " --calibration {input.calibration:q} --output {params.folder:q} --threads {threads}"
         " --record-failure --code {wildcards.root:q}/config/code.json"

@@ -17,14 +17,13 @@ rule groups:
     resources:
         gpu=one_gpu,
     params:
-        program=program,
         config=settings_file,
         digest=lambda wildcards: offline.groups_digest(settings_of(wildcards.root), wildcards.arm),
     shell:
-        "python -S -m bpgo.run.job"
+        "python -S -m bpgo.run.job --gpus {resources.gpu}"
         " --benchmark {wildcards.root:q}/benchmarks/groups/{wildcards.arm:q}/"
         "seed_{wildcards.seed:q}.tsv"
-        " {params.program:q} groups --config {params.config:q} --arm {wildcards.arm:q}"
+        " python -m bpgo groups --config {params.config:q} --arm {wildcards.arm:q}"
         " --seed {wildcards.seed:q} --prompts {input:q} --output {output:q} --threads {threads}"
         " >> {log:q} 2>&1"
 

@@ -15,36 +15,27 @@ from tiny_world import tiny_settings
 
 from bpgo.config.resolve import save_resolved
 from bpgo.config.runs import Run
+from bpgo.run.launch import launched
 from bpgo.run.progress import read_lines
 from bpgo.steps import train as training
 from bpgo.steps.prompts import write_prompts
-from bpgo.storage.files import read_json, repository_root
+from bpgo.storage.files import read_json
 
 pytestmark = pytest.mark.slow
 
-LAUNCH = (
-    "-m bpgo.run.slots 2 {python} -m accelerate.commands.launch --config_file {own} --multi_gpu"
-    " --num_machines 1 --num_processes 2 --mixed_precision no --dynamo_backend no"
-    " --main_process_port 0"
-)
-OWN = repository_root() / "workflow" / "accelerate.yaml"
 SHOW = """import os, pathlib, sys
 names = "RANK", "WORLD_SIZE", "CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU", "ACCELERATE_USE_FSDP"
 pathlib.Path(sys.argv[1], os.environ["RANK"]).write_text(str([os.getenv(n) for n in names]))
 """
 
 
-def launch() -> list[str]:
-    return LAUNCH.format(python=sys.executable, own=OWN).split()
-
-
 def command(root: Path, config: Path, name: str) -> list[str]:
     """Train with two processes into `root/runs/name`."""
-    words = [sys.executable, *launch(), "-m", "bpgo"]
-    words += ["train", "--config", str(config), "--experiment", "tiny", "--arm", "grpo"]
+    words = [sys.executable, "-m", "bpgo", "train"]
+    words += ["--config", str(config), "--experiment", "tiny", "--arm", "grpo"]
     words += ["--seed", "1", "--prompts", str(root / "prompts" / "train.jsonl")]
     words += ["--calibration", str(root / "calibration" / "calibration.json")]
-    return [*words, "--output", str(root / "runs" / name)]
+    return launched(2, [*words, "--output", str(root / "runs" / name)])
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +96,7 @@ def test_a_users_own_configuration_of_accelerate_has_no_say(
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     script = tmp_path / "show.py"
     script.write_text(SHOW)
-    words = [sys.executable, *launch(), str(script), str(tmp_path)]
+    words = launched(2, [sys.executable, str(script), str(tmp_path)])
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for rank in "01":
