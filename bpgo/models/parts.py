@@ -13,6 +13,7 @@ import torch
 
 from bpgo.config.model import ModelSettings
 from bpgo.errors import UserError, reading
+from bpgo.models.config_types import check_types
 from bpgo.storage import hub
 from bpgo.storage.digests import verify
 from bpgo.storage.files import read_json
@@ -119,7 +120,7 @@ def load_model(kind: str, folder: Path, part: str, dtype: torch.dtype) -> Any:
     """
     chosen = _class(kind)
     with reading(f"{folder / part}: cannot be loaded as {chosen.__name__}"):
-        _check_class(folder / part / "config.json", chosen.__name__)
+        _check_config(folder / part / "config.json", chosen)
         model, report = chosen.from_pretrained(
             folder,
             subfolder=part,
@@ -147,7 +148,7 @@ def without_weights(kind: str, folder: Path, part: str) -> Any:
     chosen = _class(kind)
     config = read_config(folder, part)
     with reading(f"{folder / part}: cannot be loaded as {chosen.__name__}"):
-        _check_class(folder / part / "config.json", chosen.__name__)
+        _check_config(folder / part / "config.json", chosen)
     arguments = signature(chosen.__init__).parameters.values()
     defaults = {each.name: each.default for each in arguments if each.default is not each.empty}
     return SimpleNamespace(config=FrozenDict(defaults | config))
@@ -162,6 +163,7 @@ def load_scheduler(folder: Path, kinds: Sequence[str] = (EULER,)) -> Any:
         if found not in names:
             raise ValueError(f"it holds a {found}")
         chosen = _class(kinds[names.index(found)])  # the submodule, as in `load_model`
+        _check_config(config, chosen)
         scheduler = chosen.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     if not scheduler.config.get("use_flow_sigmas", True):  # UniPC has others too
         raise UserError(
@@ -191,10 +193,12 @@ def _class(kind: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _check_class(config: Path, wanted: str) -> None:
-    """`ValueError` if a configuration names another class; without a name the loader decides."""
-    if (found := _class_name(config) or wanted) != wanted:
+def _check_config(config: Path, chosen: Any) -> None:
+    """`ValueError` if a configuration is another class's; without a name the loader decides."""
+    if (found := _class_name(config) or chosen.__name__) != chosen.__name__:
         raise ValueError(f"it holds a {found}")
+    if config.is_file():
+        check_types(read_json(config), chosen)
 
 
 def _class_name(config: Path) -> str | None:
