@@ -1,6 +1,7 @@
 """`python -m bpgo agree` and `paired`: two results folders, compared.
 
-Of one configuration with other seeds, or of two configurations with the same seeds.
+Of one configuration with other seeds or in another world of the same kind, or of two configurations
+with the same seeds.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def agree_command(first: Path, second: Path, output: Path) -> str:
     The first folder's analysis settings judge both.
 
     Raises:
-        UserError: a folder without results, configurations that differ in more than seeds, no
-            difference in common, or one seed only.
+        UserError: a folder without results, configurations that differ in more than seeds and the
+            world's weights, no difference in common, or one seed only.
     """
     settings, data = load_results(first)
     names = (str(first), str(second))

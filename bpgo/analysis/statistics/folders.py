@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from bpgo.config.settings import Settings
 from bpgo.errors import UserError, shown
 
 PARTS = ("arms.", "rewards.", "experiments.", "sweeps.")  # what one of two folders may lack
+# Where the weights of an embedded world lie, and what they are.
+WORLD = re.compile(r"world_weights|model\.(path|content)|rewards\.\w+\.(weights|content)")
 
 
 def load_results(folder: Path) -> tuple[Settings, Collected]:
@@ -52,14 +55,18 @@ def all_differences(settings: Settings, data: Collected) -> pd.DataFrame:
 
 
 def check_comparable(first: Settings, second: Settings, names: tuple[str, str]) -> None:
-    """Raise `UserError` naming the first key that differs, but for seeds.
+    """Raise `UserError` naming the first key that differs, but for seeds and the world's weights.
 
     How results are analysed, titles, and what changes no result may differ too.
     """
+    worlds = (first.world_weights, second.world_weights)
+    replicate = None not in worlds and worlds[0] != worlds[1]
     for key, one, two in _differing(_plain(first), _plain(second)):
+        if replicate and WORLD.fullmatch(key):
+            continue
         raise UserError(
             f"{names[0]} and {names[1]} are not runs of one configuration: {key} is {one!r} there"
-            f" and {two!r} here; only seeds may differ"
+            f" and {two!r} here; only seeds may differ, and which weights the embedded world has"
         )
 
 

@@ -134,6 +134,34 @@ def test_other_configurations_are_refused(changes, words, tmp_path, monkeypatch)
         agree_command(one, two, tmp_path / "out")
 
 
+def in_world(file: Path, name: str | None) -> None:
+    """Let a folder's results be of another set of weights of the embedded world."""
+    settings = known[file]
+    model = settings.model.model_copy(update={"path": f"{name}/policy", "content": name})
+    rewards = {
+        key: reward.model_copy(update={"content": name}) for key, reward in settings.rewards.items()
+    }
+    changes = {"world_weights": name, "model": model, "rewards": rewards}
+    known[file] = settings.model_copy(update=changes)
+
+
+def test_a_replicate_of_the_world_is_compared(pair, tmp_path):
+    for folder, name in zip(pair, ("shipped", "replicate"), strict=True):
+        in_world(folder / "config.yaml", name)
+    assert "How far they agree" in agree_command(*pair, tmp_path / "out")
+
+
+@pytest.mark.parametrize("names", [("one", None), (None, None)])
+def test_another_model_is_no_replicate(names, pair, tmp_path):
+    for folder, name in zip(pair, names, strict=True):
+        in_world(folder / "config.yaml", name)
+    settings = known[pair[0] / "config.yaml"]
+    model = settings.model.model_copy(update={"path": "elsewhere"})
+    known[pair[0] / "config.yaml"] = settings.model_copy(update={"model": model})
+    with pytest.raises(UserError, match="not runs of one configuration"):
+        agree_command(*pair, tmp_path / "out")
+
+
 def test_another_margin_is_no_other_run(pair, tmp_path):
     settings = known[pair[1] / "config.yaml"]
     wide = settings.analysis.model_copy(update={"equivalence_margin": 0.5})
