@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bpgo.analysis import FIGURES
 from bpgo.analysis.figures import style
 from bpgo.analysis.figures.make import DATA, caption_of
 from bpgo.config.settings import Settings
 from bpgo.errors import UserError
+from bpgo.storage.images import DAMAGE
+from bpgo.storage.seals import again
 
 GRID = (
     "Every row is one held-out prompt, from the least to the most ambiguous; within a seed all arms"
@@ -39,42 +43,74 @@ def drawn_figures(
     """The figures of `folder` with their data, and the names of those that had none to draw.
 
     Raises:
-        UserError: a figure is missing.
+        UserError: a figure is missing, cut or changed.
     """
     gaps = frames["differences"]
     drawn = gaps[gaps["reference"] == settings.analysis.reference_arm]
     pictures, empty = [], []
     for name in FIGURES:
-        path = folder / f"{name}.png"
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; run `plots` first")
-        with Image.open(path) as image:
-            without = image.info.get(style.DESCRIPTION) == style.NO_DATA
-        if without:
+        content, said = read_picture(folder / f"{name}.png", "plots")
+        if said == style.NO_DATA:
             empty.append(name)
             continue
         parts = {part: drawn if part == "differences" else frames[part] for part in DATA[name]}
         data = tuple((f"{part}.csv", csv_uri(frame)) for part, frame in parts.items())
-        pictures.append(Picture(name, caption_of(name, frames), file_uri(path), data))
+        pictures.append(Picture(name, caption_of(name, frames), image_uri("png", content), data))
     return pictures, empty
 
 
 def grid_pictures(settings: Settings, folder: Path | None) -> list[Picture]:
-    """Of each experiment the grid, which moves if it is of clips, and then their contact sheet."""
+    """Of each experiment the grid, which moves if it is of clips, and then their contact sheet.
+
+    One that is not there is left out, which is said.
+
+    Raises:
+        UserError: one is cut or changed.
+    """
     if folder is None:
         return []
     found = []
     for experiment, entry in settings.experiments.items():
-        still, moving = (Path(folder) / f"{experiment}.{kind}" for kind in ("png", "webp"))
-        caption = f"{entry.title}. {GRID}"
-        if moving.is_file():
-            found.append(Picture(experiment, caption, file_uri(moving), kind="moving"))
-        if still.is_file() and settings.model.makes == "video":
-            words = f"{entry.title}. {SHEET}"
-            found.append(Picture(f"{experiment}-frames", words, file_uri(still)))
-        elif still.is_file():
-            found.append(Picture(experiment, caption, file_uri(still)))
+        grid, sheet = f"{entry.title}. {GRID}", f"{entry.title}. {SHEET}"
+        parts = [(experiment, "png", grid, "still")]
+        if settings.model.makes == "video":
+            parts = [
+                (experiment, "webp", grid, "moving"),
+                (f"{experiment}-frames", "png", sheet, "still"),
+            ]
+        for name, suffix, caption, kind in parts:
+            path = Path(folder) / f"{experiment}.{suffix}"
+            if not path.is_file():
+                print(f"missing: {path}: no such grid; {again('grids')}", file=sys.stderr)
+                continue
+            content, _ = read_picture(path, "grids")
+            found.append(Picture(name, caption, image_uri(suffix, content), kind=kind))
     return found
+
+
+def read_picture(path: Path, command: str) -> tuple[bytes, str]:
+    """The bytes of an image that `command` made, and its description.
+
+    The checksums of a PNG are checked. A WebP has none: of it, that nothing is lost.
+
+    Raises:
+        UserError: naming the file, which is missing, cut, changed or no image.
+    """
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=("PNG", "WEBP")) as image:
+            said = str(image.info.get(style.DESCRIPTION, ""))
+            image.verify()
+        if image.format == "WEBP" and len(content) != 8 + int.from_bytes(content[4:8], "little"):
+            raise ValueError("it is cut short")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `{command}` first") from None
+    except UnidentifiedImageError:  # its message names no file
+        raise UserError(f"{path}: is no image; {again(command)}") from None
+    except DAMAGE as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read as an image: {why}; {again(command)}") from None
+    return content, said
 
 
 def file_uri(path: Path) -> str:

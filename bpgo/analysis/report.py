@@ -60,16 +60,18 @@ def make_report(
         tables: the folder of the saved tables, named in the page.
         figures: the folder with the PNG of every figure.
         output: the page's path.
-        grids: the folder of sample grids; a page without grids says so.
-        root: where `grids` is looked for if it is not given.
+        grids: the folder of sample grids; one that is not there is left out, which is said.
+        root: where a folder `grids` is looked for if it is not given.
         second: the results folder of a second run, whose agreement is shown; by default that of
             `analysis.second_run`.
 
     Raises:
-        UserError: a figure is missing, or the second run is not one of this configuration.
+        UserError: a figure is missing, a picture is damaged, or the second run is not one of this
+            configuration.
     """
     frames, account = load_statistics(Path(statistics))
-    grids = grids or (root / "grids" if root else None)
+    if grids is None and root and (root / "grids").is_dir():
+        grids = root / "grids"
     drawn, undrawn = drawn_figures(settings, Path(figures), frames)
     built = build_tables(settings, frames, account)
     second = second or (
