@@ -71,9 +71,12 @@ def named_arm(name: str, files: Library, file: str, key: str) -> BaseModel:
             f"{file}: {key}: '{BASE_ARM}' is the untrained policy: always scored, never listed"
         )
     if any(files.overrides.get(kind) for kind in ("arms", "features", "trust")):
-        plain = replace(files, overrides={}, used=set())  # each file is right by itself
+        plain = replace(files, overrides={}, used=set(), bases={})  # each file is right by itself
         named_arm(name, plain, file, key)
     path, values = files.read("arms", name, file, key)
+    base = files.bases.get(("arms", name))
+    if base is not None and files.overrides.get("arms"):  # so is, as changed, what it is built on
+        named_arm(base, files, path, "base")
     if values.get("trust") is not None:
         values = {**values, "trust": rule_values(values["trust"], files, path, "trust")}
     if isinstance(values.get("features"), str):

@@ -15,6 +15,8 @@ NAME_LENGTH = 100  # names become folders and files
 LARGEST = 2**31 - 1  # what tables and random number generators hold
 SMALLEST, HUGEST = 1e-30, 1e30  # of numbers, in size: what float32 holds, with room for sums
 COMMIT = r"^[0-9a-f]{40}$"
+SHA256 = r"^[0-9a-f]{64}$"
+DOTTED = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$"  # the way down to a setting
 EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,4}", re.ASCII)
 TITLE_LENGTH = 300
 # Line ends, other control characters, and those that turn the direction of what follows.
@@ -30,7 +32,7 @@ def _number(value: Any) -> Any:
 
 def _of_float32(value: float) -> float:
     """Refuse what would be 0 or infinite where it is used."""
-    if value and not SMALLEST <= abs(value) <= HUGEST and abs(value) != float("inf"):
+    if value and math.isfinite(value) and not SMALLEST <= abs(value) <= HUGEST:
         raise ValueError(
             f"{value:g} is not allowed: it must be 0, or from {SMALLEST:g} to {HUGEST:g} in size"
         )

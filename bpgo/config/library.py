@@ -68,6 +68,7 @@ class Library:
     overrides: dict[str, dict[str, dict[str, Any]]]
     file: str  # the configuration
     used: set[tuple[str, str]] = field(default_factory=set)  # kind and name of what was read
+    bases: dict[tuple[str, str], str] = field(default_factory=dict)  # of what was read
 
     def read(
         self, kind: str, name: str, file: str, key: str, inside: tuple[str, ...] = ()
@@ -80,29 +81,27 @@ class Library:
         """
         path = self.folder / kind / f"{name}.yaml"
         if not _is_name(name) or not path.is_file():
-            known = sorted(found.stem for found in (self.folder / kind).glob("*.yaml"))
-            name = shortened(name, NAME_LENGTH)
-            path = self.folder / kind / f"{name}.yaml"
-            raise UserError(
-                f"{file}: {key}: '{name}' is unknown: there is no {path}."
-                f"{suggest(name, known)} Known: {', '.join(known)}"
-            )
+            word = f"'{shortened(name, NAME_LENGTH)}' is unknown: "
+            raise UserError(f"{file}: {key}: {word}{_no_file(self.folder / kind, name)}")
         if name in inside:
             circle = " -> ".join([*inside[inside.index(name) :], name])
             raise UserError(f"{file}: {key}: '{name}' is built on itself: {circle}")
         self.used.add((kind, name))
-        label, values = str(path), read_yaml(path, cut=kind not in WITH_BASE)
+        label, values = str(path), read_yaml(path, cut=False)
         change = self.overrides.get(kind, {}).get(name)
         if change is not None:
             label = f"{path} (with {self.file}: overrides.{kind}.{name})"
+            check_says(values, change, label)
             values = merge(values, change)
         if kind not in WITH_BASE or "base" not in values:
             return label, values
         base = values.pop("base")
         if not isinstance(base, str):
             raise UserError(f"{label}: base: must name a file of {path.parent}, not {shown(base)}")
+        self.bases[kind, name] = base
         _, above = self.read(kind, base, label, "base", (*inside, name))
         kept = {key: value for key, value in above.items() if key not in NOT_INHERITED}
+        check_says(kept, values, label)
         return label, merge(kept, values)
 
     def check_used(self, overrides: dict[str, Any], tuned: Iterable[str]) -> None:
@@ -136,12 +135,7 @@ def library(folder: Path, overrides: Any, file: str) -> Library:
         found[kind] = {}
         for name, change in mapping(entries, f"overrides.{kind}", file).items():
             if not _is_name(name) or not (folder / kind / f"{name}.yaml").is_file():
-                name = shortened(name, NAME_LENGTH)
-                known = sorted(entry.stem for entry in (folder / kind).glob("*.yaml"))
-                raise UserError(
-                    f"{file}: overrides.{kind}: there is no {folder / kind / name}.yaml."
-                    f"{suggest(str(name), known)} Known: {', '.join(known)}"
-                )
+                raise UserError(f"{file}: overrides.{kind}: {_no_file(folder / kind, name)}")
             found[kind][name] = mapping(change, f"overrides.{kind}.{name}", file)
     return Library(folder, found, file)
 
@@ -173,6 +167,19 @@ def mapping(value: Any, key: str, file: str) -> dict[str, Any]:
     return value
 
 
+def check_says(values: dict[str, Any], change: dict[str, Any], file: str, above: str = "") -> None:
+    """No mapping of `change` is empty over one that holds something: it would change nothing."""
+    for key, value in change.items():
+        old, place = values.get(key), join(above, key)
+        if value == {} and old and (isinstance(old, dict) or key in RULES):
+            raise UserError(
+                f"{file}: {place}: is empty, which changes nothing of {shown(old)}: say what"
+                " differs, or leave it out"
+            )
+        if isinstance(value, dict) and isinstance(old, dict):
+            check_says(old, value, file, place)
+
+
 def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The ways to all values that are no mappings."""
     for name, value in values.items():
@@ -192,6 +199,18 @@ def named(value: Any, key: str, file: str) -> dict[str, Any]:
                 f" of at most {NAME_LENGTH} characters"
             )
     return dict(value)
+
+
+def _no_file(folder: Path, name: Any) -> str:
+    """Why `name` is no named file of a folder, and which there are."""
+    word = shortened(name, NAME_LENGTH)
+    path = folder / f"{word}.yaml"
+    if _is_name(name) and path.is_symlink():
+        return f"{path} is a link that leads to no file"
+    if _is_name(name) and path.exists():
+        return f"{path} is no file"
+    known = sorted(entry.stem for entry in folder.glob("*.yaml") if entry.is_file())
+    return f"there is no {path}.{suggest(word, known)} Known: {', '.join(known)}"
 
 
 def _is_name(name: Any) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from bpgo.config.fields import COMMIT, NAME
+from bpgo.config.fields import COMMIT, DOTTED, NAME, SHA256
 from bpgo.errors import shortened, shown, suggest
 
 # Keys that older configurations have, and where their values are now.
@@ -38,6 +39,8 @@ ALLOWED = {
 PATTERNS = {
     NAME: "a name of a-z, 0-9 and _",
     COMMIT: "a pinned revision (a commit of 40 hexadecimal digits)",
+    SHA256: "a SHA-256 (64 hexadecimal digits)",
+    DOTTED: "names of a-z, 0-9 and _, with dots between",
 }
 
 
@@ -148,6 +151,7 @@ def _inside(kind: Any, part: str) -> Any:
     return None
 
 
-def join(*parts: str) -> str:
-    """Keys on the way down, with dots."""
-    return ".".join(part for part in parts if part)
+def join(first: str, *parts: str) -> str:
+    """Keys on the way down, with dots; the first may be none. In quotes, where blanks show."""
+    words = [part if part and not re.search(r"\s", part) else f"'{part}'" for part in parts]
+    return ".".join([first, *words] if first else words)

@@ -6,8 +6,9 @@ Mappings merge, everything else is replaced: a list too. Two words take somethin
   is the value, and so below `overrides.KIND.NAME`, where what the file says is meant.
 - `replace: true` in a mapping: nothing of the mapping that is there stays.
 
-What is taken away is taken out of `smoke` too. Below `smoke` both words are kept for what it is
-laid over itself.
+What is taken away is taken out of `smoke` too, and so is what a smaller run compared of a list that
+is replaced: the arms of an experiment, the values of a sweep (`COMPARED`). Below `smoke` both words
+are kept for what it is laid over itself.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from bpgo.errors import UserError, shown
 from bpgo.storage.files import write_text
 
 REPLACE, SMOKE = "replace", "smoke"
+# Lists of what is compared: where a file replaces one, a smoke run compares what that file lists.
+COMPARED = (("experiments", "arms"), ("sweeps", "values"))
 COMMAND_LINE = "--config"  # the file, so to speak, of what Snakemake's command line says
 Files = Path | Sequence[Path]  # a configuration: its file, or that with those laid over it
 Way = tuple[str, ...]  # the keys on the way down
@@ -80,7 +83,8 @@ def lay_over(values: dict[str, Any], change: dict[str, Any], file: str) -> dict[
     """`change`, which `file` holds, over `values`.
 
     Raises:
-        UserError: for a `replace` that is not true, or where there is nothing to replace.
+        UserError: for a `replace` that is not true, or where there is nothing to replace; for an
+            empty mapping over one that holds something, which would change nothing.
     """
     gone: list[Way] = []
     said = _said(values, change, (), gone, file)
@@ -103,11 +107,18 @@ def _said(
             gone.append(here)
             if not kept:
                 continue
+        elif len(here) == 3 and (here[0], here[2]) in COMPARED:
+            gone.append(here)
         elif isinstance(value, dict):
             if REPLACE in value:
                 _check_replace(value[REPLACE], before, here, kept, file)
                 gone.append(here)
                 before = None
+            elif not value and isinstance(before, dict) and before:
+                raise UserError(
+                    f"{file}: {'.'.join(here)}: is empty, which changes nothing: leave it out, or"
+                    " take away what is there by null"
+                )
             said[key] = _said(before if isinstance(before, dict) else {}, value, here, gone, file)
             continue
         elif key == REPLACE and way and not _in_smoke(way):
@@ -138,11 +149,25 @@ def _in_a_file(way: Way) -> bool:
 
 
 def _without(values: dict[str, Any], way: Way) -> dict[str, Any]:
-    """`values` without what stands where the keys lead, if anything does."""
+    """`values` without what stands where the keys lead, if anything does.
+
+    Of `smoke` no mapping stays that holds nothing: laid over others, it would be refused.
+    """
     first, *rest = way
     if first not in values:
         return values
     if not rest:
         return {key: value for key, value in values.items() if key != first}
     inner = values[first]
-    return {**values, first: _without(inner, tuple(rest))} if isinstance(inner, dict) else values
+    if not isinstance(inner, dict):
+        return values
+    kept = _without(inner, tuple(rest))
+    if first == SMOKE:
+        kept = _filled(kept)
+    return {**values, first: kept}
+
+
+def _filled(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` without mappings that hold nothing, at any depth."""
+    found = {key: _filled(v) if isinstance(v, dict) else v for key, v in values.items()}
+    return {key: value for key, value in found.items() if value != {}}

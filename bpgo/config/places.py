@@ -81,7 +81,7 @@ def _way(node: yaml.Node | None, keys: list[str]) -> Iterator[int]:
                 if at.value == whole:
                     yield from [at.start_mark.line + 1] * (len(keys) - depth)
                     return
-            found = [pair for pair in node.value if pair[0].value == key]
+            found = [pair for pair in node.value if key in (pair[0].value, f"'{pair[0].value}'")]
         elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
             found = [(node.value[int(key)], node.value[int(key)])]
         else:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 from bpgo.config.published import Published
 from bpgo.config.settings import MAIN, RewardSettings
-from bpgo.errors import UserError, suggest
+from bpgo.errors import UserError, shortened, shown, suggest
 from bpgo.storage import hub
 from bpgo.storage.files import repository_root
 
@@ -44,4 +47,27 @@ def check_environment(reward: RewardSettings, file: str) -> None:
         raise UserError(
             f"{file}: environment: there is no {folder / environment}.yaml."
             f"{suggest(environment, known)} Known: {', '.join(known)}"
+        )
+
+
+def check_architecture(reward: RewardSettings, file: str) -> None:
+    """Open_clip, where it is installed, has the architecture that the reward names; or a file is.
+
+    Raises:
+        UserError: naming the architecture, and the nearest one that is known.
+    """
+    name = getattr(reward, "architecture", None)
+    if name is None:
+        return
+    if name.endswith(".json"):
+        if hub.local_path(name) is None:
+            raise UserError(f"{file}: architecture: there is no file '{shortened(name)}'")
+        return
+    spec = find_spec("open_clip")  # is not imported: that takes seconds
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    known = [path.stem for each in folders for path in Path(each, "model_configs").glob("*.json")]
+    if known and name not in known:
+        raise UserError(
+            f"{file}: architecture: open_clip knows no {shown(name)}.{suggest(name, known)} It must"
+            " be one of its names or a JSON file like its own"
         )

@@ -28,13 +28,14 @@ from bpgo.config.library import (
     registered,
     validate,
 )
-from bpgo.config.messages import unknown_key
+from bpgo.config.messages import join, unknown_key
 from bpgo.config.model import ModelSettings
+from bpgo.config.options import WORKFLOW_OPTIONS, check_options
 from bpgo.config.overlays import Files, files_of, lay_over, read_files
 from bpgo.config.pipelines import check_model
 from bpgo.config.places import located
 from bpgo.config.published import FeatureSettings
-from bpgo.config.published_files import check_environment, check_places
+from bpgo.config.published_files import check_architecture, check_environment, check_places
 from bpgo.config.settings import ExperimentSettings, PromptSettings, RewardSettings, Settings
 from bpgo.config.sweep_checks import check_setting, check_sweeps
 from bpgo.config.variants import SweepSettings
@@ -61,8 +62,6 @@ __all__ = [
 
 # Keys of a configuration file. `resolve` itself makes scale, arms and rewards.
 KEYS = sorted({*Settings.model_fields, "smoke", "overrides"} - {"scale", "arms", "rewards"})
-# The workflow's own options, by default; a configuration file may hold them too.
-WORKFLOW_OPTIONS = {"root": "results", "allow_mixed": False, "warm": True, "pretrain_seed": 0}
 
 
 def default_configfile() -> Path:
@@ -81,6 +80,7 @@ def load(
     first, *others = files_of(configfile)
     try:
         values = read_files(configfile, given)
+        check_options(values, str(first))
         values = {key: value for key, value in values.items() if key not in WORKFLOW_OPTIONS}
         last = read_files(others[-1], given) if others else None
         return resolve(values, Path(first).parent, str(first), scale, last=last)
@@ -110,6 +110,7 @@ def resolve(
     _check_keys(values, file)
     values = dict(values)
     smoke = optional(values.pop("smoke", None), "smoke", file)
+    _check_keys(smoke, file, "smoke")
     if scale == "smoke":
         values = lay_over(values, smoke, file)
     overrides = optional(values.pop("overrides", None), "overrides", file)
@@ -148,10 +149,13 @@ def resolve(
     return settings
 
 
-def _check_keys(values: dict[str, Any], file: str) -> None:
+def _check_keys(values: dict[str, Any], file: str, above: str = "") -> None:
+    """The keys of a configuration, or of what `smoke` lays over it."""
+    known = [key for key in KEYS if key != above]
     for key in values:
-        if key not in KEYS:
-            raise UserError(unknown_key(file, str(key), str(key), [*KEYS, *WORKFLOW_OPTIONS]))
+        if key not in known:
+            allowed = known if above else [*known, *WORKFLOW_OPTIONS]
+            raise UserError(unknown_key(file, join(above, str(key)), str(key), allowed))
 
 
 def _library(folder: Path, overrides: dict[str, Any], file: str) -> Library:
@@ -339,6 +343,7 @@ def _reward(name: str, files: Library, file: str, key: str) -> tuple[str, Reward
     reward = validate(_reward_settings(values, path), values, path)
     check_places(reward, path)
     check_environment(reward, path)
+    check_architecture(reward, path)
     return path, reward
 
 

@@ -15,9 +15,10 @@ from pydantic import Field
 
 from bpgo.config.digests import NO_RESULT, digest_of
 from bpgo.config.fields import Count, Name, Seed, Strict
-from bpgo.config.library import leaves, mapping, merge, validate
+from bpgo.config.library import check_says, leaves, mapping, merge, validate
 from bpgo.config.messages import unknown_key
 from bpgo.config.overlays import Files, files_of, read_files
+from bpgo.config.places import located
 from bpgo.config.resolve import WORKFLOW_OPTIONS, load, resolve
 from bpgo.config.runs import Run
 from bpgo.config.settings import Settings
@@ -79,8 +80,16 @@ def load_search(file: Path, configfile: Files, given: Mapping[str, Any] | None =
     Raises:
         UserError: for unknown keys; a candidate whose settings are refused, that has one which
             cannot act or the settings of another one; a seed that the configuration reports; sizes
-            that do not fit.
+            that do not fit. Named are the file, the line and the key.
     """
+    try:
+        return _checked(file, configfile, given)
+    except UserError as error:
+        raise located(error, file, "full") from None
+
+
+def _checked(file: Path, configfile: Files, given: Mapping[str, Any] | None) -> Search:
+    """The search, whose messages name no lines of `file` yet."""
     place, values, first = str(file), read_files(configfile, given), files_of(configfile)[0]
     sizes = validate(SearchSettings, read_yaml(file), place)
     configured = load(configfile, given=given)
@@ -92,6 +101,7 @@ def load_search(file: Path, configfile: Files, given: Mapping[str, Any] | None =
     for name, change in sizes.candidates.items():
         key = f"{place}: candidates.{name}"
         _check_acts(change, acting, place, f"candidates.{name}")
+        check_says(values, change, place, f"candidates.{name}")
         laid = _laid(values, change, sizes, key)
         try:
             found[name] = resolve(laid, Path(first).parent, str(first), whole=False)

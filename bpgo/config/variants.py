@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from bpgo.config.fields import Count, Name, Number, Seed, Strict, Value, each_once
+from bpgo.config.fields import DOTTED, Count, Name, Number, Seed, Strict, Value, each_once
 from bpgo.config.runs import in_a_name
 
-Dotted = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")]  # dots go down
+Dotted = Annotated[str, Field(pattern=DOTTED)]  # dots go down
 LEARNING_RATE = "learning_rate"  # a range's key that is `training`'s, and no setting of an arm
 # Blocks of a configuration whose settings one arm may have for itself, in a sweep.
 BLOCKS = ("training", "rollout", "model")

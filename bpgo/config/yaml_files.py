@@ -21,6 +21,7 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TAG = "tag:yaml.org,2002:"
 KINDS = {f"{TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
 OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9_]+(:[0-9_.]+)+")
+NOT_PRINTED = yaml.reader.Reader.NON_PRINTABLE
 NO_TEXT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 SHOWN = 60  # characters of a wrong value
 
@@ -28,8 +29,8 @@ SHOWN = 60  # characters of a wrong value
 def read_yaml(path: Path, cut: bool = True) -> dict[str, Any]:
     """One YAML file as a mapping; `UserError` if it is missing, broken or something else.
 
-    Half a file may still be valid, where what it lacks is in its base: without `cut`, one whose
-    last line has no end is refused.
+    Half a file may still be valid, where what it lacks has defaults or is in its base: without
+    `cut`, one whose last line has no end is refused.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -40,6 +41,12 @@ def read_yaml(path: Path, cut: bool = True) -> dict[str, Any]:
         raise UserError(f"{path}: no such file") from None
     except RecursionError:
         raise UserError(f"{path}: cannot be read as YAML: it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise UserError(
+            f"{path}: cannot be read as YAML: line {line}: the byte 0x{byte:02x} is no text in"
+            " UTF-8: save the file in that encoding"
+        ) from None
     # PyYAML lets Python's own errors through, such as those of a number with too many digits.
     except (OSError, UnicodeError, yaml.YAMLError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())[:500]
@@ -55,12 +62,33 @@ def _parsed(text: str) -> Any:
         loader = LOADER(text)
         node = loader.get_single_node()
     except yaml.YAMLError:  # PyYAML's own parser shows the place
+        if found := NOT_PRINTED.search(text):  # but for these
+            line = text.count("\n", 0, found.start()) + 1
+            raise yaml.YAMLError(f"line {line}: {found[0]!r} is no character of a text") from None
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
     if node is None:
         return None
     _check(node, set(), set())
-    return loader.construct_document(node)
+    try:
+        return loader.construct_document(node)
+    except (ValueError, TypeError, KeyError):
+        _name_wrong_scalar(node)
+        raise
+
+
+def _name_wrong_scalar(node: yaml.Node) -> None:
+    """Refuse the first value that its kind cannot hold, such as `!!bool x`, with its line."""
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            yaml.SafeLoader("").construct_object(node)
+        except (ValueError, TypeError, KeyError):
+            kind, shown = node.tag.removeprefix(TAG), f"{node.value[:SHOWN]!r}"
+            raise _refused(node, f"{shown} cannot be read as {kind}") from None
+    elif isinstance(node, yaml.CollectionNode):
+        pairs = isinstance(node, yaml.MappingNode)
+        for each in [inner for pair in node.value for inner in pair] if pairs else node.value:
+            _name_wrong_scalar(each)
 
 
 def _check(node: yaml.Node, seen: set[int], above: set[int]) -> None:
@@ -92,8 +120,8 @@ def _check_keys(node: yaml.MappingNode) -> None:
         if key.tag == f"{TAG}merge":
             continue
         if not isinstance(key, yaml.ScalarNode) or key.tag != f"{TAG}str":
-            shown = str(key.value)[:SHOWN]
-            raise _refused(key, f"the key {shown} is not text; write it in quotes")
+            word = key.value[:SHOWN] if isinstance(key, yaml.ScalarNode) else "of several values"
+            raise _refused(key, f"the key {word} is not text; write it in quotes")
         _check_scalar(key)
         if key.value in first:
             shown = key.value[:SHOWN]

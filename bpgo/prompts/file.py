@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from bpgo.config.fields import Column, Name
+from bpgo.config.fields import SHA256, Column, Name
 from bpgo.config.published import Published
 from bpgo.config.settings import PromptSettings
 from bpgo.errors import UserError
@@ -30,7 +30,7 @@ class PromptFileSettings(Published):
     host: Literal["hub", "github"] = "hub"  # where a path that is not local leads
     split: Literal["both", "train", "evaluation"] = "both"  # which it serves
     # Of the file, which is refused with another one.
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = None
     format: Format | None = None  # None: as the file's name ends
     column: Column = "prompt"  # name of the field with the text
     ambiguity_column: Column | None = None  # of a field from 0 (specified) to 1 (open)
@@ -44,6 +44,11 @@ class PromptFileSettings(Published):
         if self.host == "github":
             return github.file(self.path, self.revision, what, self.sha256)
         return hub.file(self.path, self.revision, what, self.sha256, "dataset")
+
+    def problem(self) -> str | None:
+        """Why the path of a published file leads nowhere, whatever its host has."""
+        module = github if self.host == "github" else hub
+        return module.problem(self.path, self.revision)
 
     def present(self) -> Path | None:
         """Where the file lies on this machine, or None; never asks the network."""
@@ -82,6 +87,8 @@ class FilePromptSettings(PromptSettings):
                     " absolute, or relative to the clone's root); a published file needs a"
                     " revision too"
                 )
+            if local is None and (wrong := entry.problem()):
+                raise UserError(f"{file}: files.{name}.path: {wrong}")
             if entry.first_frame_column is not None and local is None:
                 raise UserError(
                     f"{file}: files.{name}.first_frame_column: images are read from this machine"
@@ -99,7 +106,10 @@ class FilePromptSettings(PromptSettings):
         prompts = FilePrompts(settings, file)
         own = [name for name, entry in files.items() if entry.revision is None]
         for name in own:
-            prompts.read(name)
+            try:
+                prompts.read(name)
+            except UserError as error:
+                raise UserError(f"{file}: files.{name}: {error}") from None
         if len(own) == len(files):
             prompts.split("train")
         for name, entry in files.items():

@@ -153,8 +153,8 @@ def _explained(name: str, error: Exception) -> Exception:
 
 
 def _joined(failures: dict[str, Exception], kept: list[str]) -> Exception:
-    """One error for all that failed; what is kept is said too."""
-    lines = [str(error) for error in failures.values()]
+    """One error for all that failed, each reason once; what is kept is said too."""
+    lines = list(dict.fromkeys(str(error) for error in failures.values()))
     if kept:
         lines.append(f"The scores by {', '.join(kept)} are kept for the same command's next try")
     kinds = {type(error) for error in failures.values()}

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from bpgo.errors import UserError
+from bpgo.errors import UserError, shortened
 from bpgo.storage import hub
 from bpgo.storage.files import atomic_path, sha256
 
@@ -66,20 +66,27 @@ def present(path: str, revision: str | None) -> Path | None:
     return place if place.is_file() else None
 
 
-def _cached(path: str, revision: str | None, what: str) -> Path:
+def problem(path: str, revision: str | None) -> str | None:
+    """Why a path leads nowhere, whatever GitHub has; None where it may lead somewhere."""
     parts = path.split("/")
     if not GITHUB_NAME.fullmatch(path) or ".." in parts or "." in parts:
-        raise UserError(
-            f"{what}: there is no file '{path}', and as a place on GitHub it must read"
+        return (
+            f"there is no file '{shortened(path)}', and as a place on GitHub it must read"
             " owner/name/path/of/the/file"
         )
-    if revision is None or not hub.COMMIT.fullmatch(revision):
-        raise UserError(
-            f"{what}: there is no local file '{path}', and as a place on GitHub it needs a pinned"
+    if not hub.COMMIT.fullmatch(revision or ""):
+        return (
+            f"there is no local file '{path}', and as a place on GitHub it needs a pinned"
             f" revision (a commit of 40 hexadecimal digits), not {revision!r}"
         )
-    owner, name, *rest = parts
-    return cache_folder().joinpath("github", owner, name, revision, *rest)
+    return None
+
+
+def _cached(path: str, revision: str | None, what: str) -> Path:
+    if wrong := problem(path, revision):
+        raise UserError(f"{what}: {wrong}")
+    owner, name, *rest = path.split("/")
+    return cache_folder().joinpath("github", owner, name, str(revision), *rest)
 
 
 def _check(actual: str, digest: str | None, place: str) -> None:

@@ -16,7 +16,9 @@ from bpgo.errors import UserError, shortened, shown
 from bpgo.storage.files import repository_root, sha256
 
 RepositoryType = Literal["model", "dataset"]
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w./-]+)?")
+# An owner's or a repository's name, as the hub allows it.
+WORD = r"[A-Za-z0-9_](?:(?!--|\.\.)[A-Za-z0-9_.-]){0,95}(?<![.-])(?<!\.git)"
+HUB_NAME = re.compile(rf"{WORD}/{WORD}(/[\w./-]+)?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 

@@ -29,7 +29,11 @@ def own_list(workspace: Workspace) -> Path:
             evaluation=values["evaluation"]
             | {"prompts": 16, "divergence_prompts": 4, "diversity_prompts": 2},
             calibration=values["calibration"] | {"prompts": 16},
-            smoke=values["smoke"] | {"evaluation": {}, "calibration": {}},
+            smoke={
+                key: value
+                for key, value in values["smoke"].items()
+                if key not in ("evaluation", "calibration")
+            },
         )
     )
     return path
@@ -51,6 +55,6 @@ def test_a_bad_line_stops_before_any_job(workspace: Workspace, own_list: Path) -
     own_list.write_text("a cat\n\na dog\n")
     outcome = workspace.snakemake("--dry-run", TRAIN)
     assert outcome.code != 0
-    assert f"error: {own_list}, line 2: is empty; remove it" in outcome.text
+    assert f": files.mine: {own_list}, line 2: is empty; remove it" in outcome.text
     assert not outcome.jobs()
     assert not workspace.path("results").exists()

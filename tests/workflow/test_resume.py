@@ -120,28 +120,59 @@ def test_resumed_run_equals_an_uninterrupted_one(
         )
 
 
+def by_snakemake(prepared: Workspace) -> list[str]:
+    """Snakemake's call that trains the run anew, beside the prompts and the calibration."""
+    root = prepared.path("results")
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(prepared.path("prompts"), root / "prompts")
+    shutil.copytree(prepared.path("calibration"), root / "calibration" / "ambiguous")
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(prepared.configfile)]
+    command += ["--directory", str(prepared.folder), "--cores", "1", "--"]
+    return [*command, "results/runs/ambiguous/bpgo/seed_1/manifest.json"]
+
+
+def first_state(process: subprocess.Popen, run: Path) -> int:
+    """Wait for the run's first checkpoint: the process that trains it."""
+    while not list(run.glob("state/iteration_*[0-9]")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    return int((run / ".lock").read_text())
+
+
+def test_what_ends_after_snakemake_alone_was_told_to_stop_is_not_done_again(
+    prepared: Workspace,
+) -> None:
+    command, run = by_snakemake(prepared), prepared.path("results/runs/ambiguous/bpgo/seed_1")
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            first_state(process, run)
+            process.send_signal(signal.SIGHUP)  # Ctrl-C is heard by the same handler
+            assert process.wait(TIMEOUT) != 0
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert (run / "manifest.json").exists()
+    command.insert(command.index("--"), "--dry-run")
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "Nothing to be done" in again.stdout + again.stderr, again.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_job_told_to_stop_lasts_as_long_as_its_command(
     prepared: Workspace, number: signal.Signals
 ) -> None:
     """As clusters and terminals do it: the signal to every process of the job at once."""
     root, run = prepared.path("results"), prepared.path("results/runs/ambiguous/bpgo/seed_1")
-    shutil.rmtree(root, ignore_errors=True)
-    shutil.copytree(prepared.path("prompts"), root / "prompts")
-    shutil.copytree(prepared.path("calibration"), root / "calibration" / "ambiguous")
-    command = [sys.executable, "-m", "snakemake", "--configfile", str(prepared.configfile)]
-    command += ["--directory", str(prepared.folder), "--cores", "1", "--"]
     with subprocess.Popen(
-        [*command, "results/runs/ambiguous/bpgo/seed_1/manifest.json"],
+        by_snakemake(prepared),
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
         try:
-            while not list(run.glob("state/iteration_*[0-9]")):
-                assert process.poll() is None
-                time.sleep(0.01)
-            training = int((run / ".lock").read_text())
+            training = first_state(process, run)
             os.kill(training, signal.SIGSTOP)  # an iteration that takes long
             os.killpg(process.pid, number)
             with pytest.raises(subprocess.TimeoutExpired):

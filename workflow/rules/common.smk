@@ -10,8 +10,9 @@ from pathlib import Path
 from shlex import quote
 
 from bpgo.analysis import COLLECTED, FIGURES, SINCE, TABLES
-from bpgo.config.resolve import WORKFLOW_OPTIONS, load, load_resolved, save_resolved
+from bpgo.config.resolve import load, load_resolved, save_resolved
 from bpgo.config import given_files, jobs
+from bpgo.config.options import WORKFLOW_OPTIONS, check_options
 from bpgo.config.runs import Run
 from bpgo.config.tuning import TUNE
 from bpgo.errors import UserError
@@ -64,20 +65,13 @@ def fail(message):
     sys.exit(f"error: {message}")
 
 
-def check_options():
-    """The workflow's own options, and where it lies."""
+def check_clone():
+    """Where the workflow lies."""
     if re.search("[{}]", str(workflow.basedir)):
         fail(
             f"the clone's path, '{workflow.basedir}', holds a brace, which Snakemake takes for a"
             " wildcard: rename that folder, or put the clone elsewhere"
         )
-    if not re.fullmatch(r"results(/(?!reference)[a-z0-9_]+)*", ROOT):
-        fail(f"root: '{ROOT}' is not allowed: it must be results or a folder of your own below it")
-    for name, value in {"allow_mixed": ALLOW_MIXED, "warm": WARM}.items():
-        if value.lower() not in ("true", "false"):
-            fail(f"{name}: '{value}' is not allowed: it must be true or false")
-    if not re.fullmatch(r"0|[1-9][0-9]{0,9}", PRETRAIN_SEED) or int(PRETRAIN_SEED) >= 2**31:
-        fail(f"pretrain_seed: '{PRETRAIN_SEED}' is not allowed: it must be from 0 to {2**31 - 1}")
 
 
 @cache
@@ -137,9 +131,13 @@ def memory_refused(root):
 include: "given.smk"
 
 
-check_options()
+check_clone()
 for checked in (ROOT, SMOKE):  # a mistake shows before any job
     settings_of(checked)
+try:
+    check_options(config)  # by --config too
+except UserError as error:
+    fail(error)
 
 # Without GPUs the C library keeps the memory that a job frees. Beside a GPU it would keep the host's
 # copy of a model that has moved there.

@@ -1,6 +1,7 @@
 """What a call of Snakemake does before its first job and after its last."""
 
 import signal
+import threading
 from collections import Counter
 
 from bpgo.analysis.same_code import refuse_mixed
@@ -118,7 +119,27 @@ def end_watch():
         WATCH.pop().end()
 
 
-# A closed terminal ends Snakemake as Ctrl-C does: it waits for its jobs and takes its lock away.
+def finish_what_runs():
+    """Let the first Ctrl-C, or a closed terminal, end this call as SIGTERM does; a second one at once.
+
+    Snakemake waits for its jobs after Ctrl-C too, but takes no note of those that succeed then: they
+    would be done again. Jobs of a cluster are cancelled, as ever.
+    """
+    graceful = signal.getsignal(signal.SIGTERM)
+    if not workflow.is_main_process or workflow.non_local_exec or not callable(graceful):
+        return
+
+    def stop(number, frame):
+        signal.signal(number, signal.default_int_handler)
+        # It waits for a lock that this thread may hold.
+        threading.Thread(target=graceful, args=(number, frame), daemon=True).start()
+
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.default_int_handler:  # not where it is ignored
+            signal.signal(number, stop)
+
+
+# Before the first job a closed terminal ends Snakemake as Ctrl-C does: it takes its lock away.
 if workflow.is_main_process and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
     signal.signal(signal.SIGHUP, signal.default_int_handler)
 if workflow.is_main_process and remove_stale_locks(Path(".snakemake")):
@@ -137,6 +158,7 @@ onstart:
     if ALLOCATOR_PROBLEM and workflow.is_main_process:
         print(ALLOCATOR_PROBLEM, file=sys.stderr)
     start_warm()
+    finish_what_runs()
     if watch := watched():
         WATCH.append(watch)
 

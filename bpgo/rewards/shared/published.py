@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from bpgo.config.fields import Count
+from bpgo.config.fields import SHA256, Count
 from bpgo.config.settings import RewardSettings
 from bpgo.errors import UserError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bpgo.records import Samples
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=SHA256)]
 REMEMBERED = 10_000  # texts: 40 MB of a ViT-H's embeddings
 
 

@@ -54,6 +54,47 @@ BAD: dict[str, tuple[str, Any, list[str]]] = {
         3.5,
         ["my.yaml: rollout.guidance_scale: 3.5 cannot act", "has no guidance"],
     ),
+    "a wrong key for smaller runs": (
+        "smoke.banana",
+        1,
+        ["my.yaml: smoke.banana: unknown key. Allowed: analysis, calibration"],
+    ),
+    "what only a resolved configuration has, for smaller runs": (
+        "smoke.arms",
+        {"grpo": {"noise_level": 1}},
+        ["my.yaml: smoke.arms: unknown key."],
+    ),
+    "an empty change of an arm": (
+        "overrides.arms",
+        {"grpo": {"advantage": {}}},
+        ["(with my.yaml: overrides.arms.grpo): advantage: is empty, which changes nothing of {"],
+    ),
+    "an empty change of a rule": (
+        "overrides.arms",
+        {"bpgo": {"trust": {}}},
+        ["(with my.yaml: overrides.arms.bpgo): trust: is empty, which changes nothing of 'bpgo'"],
+    ),
+    "an architecture that is none": (
+        "overrides.rewards",
+        {"hpsv21": {"architecture": "ViT-H-14 "}},
+        ["hpsv21): architecture: open_clip knows no 'ViT-H-14 '. Did you mean 'ViT-H-14'?"],
+    ),
+    "a file of an architecture that is not there": (
+        "overrides.rewards",
+        {"hpsv21": {"architecture": "no/such.json"}},
+        ["hpsv21): architecture: there is no file 'no/such.json'"],
+    ),
+    "a repository that the hub cannot have": (
+        "overrides.rewards",
+        {"hpsv21": {"path": "-xswu/HPSv2/x.pt"}},
+        ["hpsv21): path: there is no file or folder '-xswu/HPSv2/x.pt'"],
+    ),
+    "a key with a blank at its end": (
+        "rollout.steps ",
+        6,
+        ["my.yaml: rollout.'steps ': unknown key. Did you mean 'steps'?"],
+    ),
+    "an empty key": ("rollout.", 6, ["my.yaml: rollout.'': unknown key."]),
     "a wrong key in a rule that no arm has": (
         "overrides.trust",
         {"pessimistic": {"banana": 3}},
@@ -65,6 +106,8 @@ BAD: dict[str, tuple[str, Any, list[str]]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_refused(case: str, values: dict[str, Any], folder: Path) -> None:
     key, value, wanted = BAD[case]
+    if "hpsv21" in str(value):
+        values["experiments"]["clear"]["judges"].append("hpsv21")
     message = refusal(spoil(values, key, value), folder)
     assert not [word for word in wanted if word not in message], message
 

@@ -26,6 +26,11 @@ WHOLE: dict[str, tuple[str, Any, str]] = {
         "banana",
         "rollout.guidance_scale: 'banana' is not allowed: it must be a finite number or a list",
     ),
+    "no number, where a list may be": (
+        "rollout.guidance_scale",
+        float("nan"),
+        "rollout.guidance_scale: nan is not allowed: it must be a finite number or a list",
+    ),
     "an entry of such a list": (
         "rollout.guidance_scale",
         [1.0, "banana"],

@@ -15,6 +15,7 @@ from bpgo.errors import UserError
 
 FILE = default_configfile()
 FOLDER = FILE.parent
+LIST = {"values": [2]}
 BASE: dict[str, Any] = {
     "experiments": {"one": {"arms": ["a", "b"], "seeds": [1]}, "two": {"arms": ["a"]}},
     "sweeps": {"alpha": {"values": [1, 2]}},
@@ -97,6 +98,36 @@ def test_smoke_takes_away_only_from_smoke() -> None:
     assert lay_over(BASE, {"smoke": {"replace": True}}, "")["smoke"] == {}
 
 
+def test_smoke_compares_what_a_further_file_lists() -> None:
+    smaller = {"experiments": {"one": {"arms": ["b"], "seeds": [2]}}, "sweeps": {"alpha": LIST}}
+    base = {**BASE, "smoke": smaller}
+    change = {"experiments": {"one": {"arms": ["c", "d"], "seeds": [4, 5]}}}
+    found = lay_over(base, change, "mine.yaml")
+    assert found["experiments"]["one"] == {"arms": ["c", "d"], "seeds": [4, 5]}
+    assert found["smoke"] == {"experiments": {"one": {"seeds": [2]}}, "sweeps": {"alpha": LIST}}
+    change["smoke"] = {"experiments": {"one": {"arms": ["d"]}}}
+    found = lay_over(base, change, "mine.yaml")
+    assert found["smoke"]["experiments"] == {"one": {"arms": ["d"], "seeds": [2]}}
+    found = lay_over(base, {"sweeps": {"alpha": {"values": [3]}}}, "mine.yaml")
+    assert found["smoke"] == {"experiments": smaller["experiments"]}
+
+
+def test_smoke_runs_the_arms_of_an_overlay(tmp_path: Path) -> None:
+    mine = overlay(
+        tmp_path,
+        "experiments:\n  ambiguous:\n    arms: [dr_grpo, vipo]\n  clear: null\nsweeps: null\n",
+    )
+    runs = load([FILE, mine], "smoke").runs()
+    assert runs == [Run("ambiguous", "dr_grpo", 1), Run("ambiguous", "vipo", 1)]
+    mine.write_text("sweeps: {alpha: {values: [0.2, 0.3]}}\n")
+    assert list(load([FILE, mine], "smoke").sweeps["alpha"].values) == [0.2, 0.3]
+    mine.write_text(
+        "experiments:\n  hpsv2: null\n  mine: {training_reward: hpsv21, judges: [image_reward],"
+        " title: x, arms: [grpo], seeds: [1]}\n"
+    )
+    assert load([FOLDER / "flux_t2i.yaml", mine], "smoke").runs() == [Run("mine", "grpo", 1)]
+
+
 @pytest.mark.parametrize("scale", ["full", "smoke"])
 def test_a_part_is_run(scale: str) -> None:
     runs = load([FILE, FOLDER / "overlays" / "part.yaml"], scale).runs()
@@ -148,6 +179,21 @@ def test_the_last_file_counts_and_the_command_line_more(tmp_path: Path) -> None:
             "{folder}/arms/grpo.yaml (with {mine}, line 4: overrides.arms.grpo): noise_level: -1",
         ),
         ("overrides:\n  amrs: {}\n", "{mine}, line 2: overrides.amrs: unknown key."),
+        ("\nsweeps: {}\n", "{mine}, line 2: sweeps: is empty, which changes nothing: leave"),
+        (
+            "smoke:\n  sweeps: {}\n",
+            "{mine}, line 2: smoke.sweeps: is empty, which changes nothing: leave it out, or",
+        ),
+        ("\nroot: -1\n", "{mine}, line 2: root: '-1' is not allowed: it must be results or a"),
+        ("warm: 3\n", "{mine}, line 1: warm: '3' is not allowed: it must be true or false"),
+        ("pretrain_seed: -1\n", "{mine}, line 1: pretrain_seed: '-1' is not allowed: it must be"),
+        ("smoke:\n  banana: 1\n", "{mine}, line 2: smoke.banana: unknown key."),
+        ("'': 1\n", "{mine}, line 1: '': unknown key."),
+        (  # of what an arm is built on, where that arm itself is not run
+            "overrides: {arms: {grpo: {banana: 1}}}\n"
+            "experiments: {ambiguous: {arms: [bpgo]}, clear: null}\nsweeps: null\n",
+            "{folder}/arms/grpo.yaml (with {mine}, line 1: overrides.arms.grpo): banana: unknown",
+        ),
         ("model: scened\n", "{mine}, line 1: model: 'scened' is unknown"),
         ("title: [\n", "{mine}: cannot be read as YAML"),
     ],

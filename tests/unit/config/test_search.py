@@ -119,3 +119,16 @@ def test_a_mistake_is_one_message(
     [line] = str(caught.value).splitlines()
     assert str(tmp_path / SEARCH) in line
     assert message in line
+
+
+def test_messages_name_the_line_and_empty_changes_are_refused(tmp_path: Path) -> None:
+    def refusal(change: Callable[[Values], Any]) -> str:
+        with pytest.raises(UserError) as caught:
+            searched(tmp_path, change)
+        return str(caught.value)
+
+    message = refusal(lambda values: values["candidates"]["few"].update(banana=1))
+    line = 1 + (tmp_path / SEARCH).read_text().splitlines().index("    banana: 1")
+    assert message.startswith(f"{tmp_path / SEARCH}, line {line}: candidates.few.banana: unknown")
+    message = refusal(lambda values: values["candidates"]["few"].update(training={}))
+    assert ": candidates.few.training: is empty, which changes nothing of {" in message

@@ -21,15 +21,16 @@ REFUSED = {
     "no date": ("title: 2024-13-45\n", "'2024-13-45' would be read as a date"),
     "number as a key": ("7: 1\n", "the key 7 is not text"),
     "truth as a key": ("on: 1\n", "the key on is not text"),
-    "list as a key": ("? [a, b]\n: 1\n", "is not text"),
+    "list as a key": ("? [a, b]\n: 1\n", "line 1: the key of several values is not text"),
     "a value in itself": ("a: &x {b: *x}\n", "line 1: this value holds itself"),
     "a list in itself": ("a: &x [*x]\n", "this value holds itself"),
     "python tag": ("a: !!python/object/apply:os.system ['true']\n", "python/object/apply"),
     "set": ("a: !!set {b, c}\n", "the tag set is not allowed"),
     "bytes": ("a: !!binary aGk=\n", "the tag binary is not allowed"),
-    "no number": ("a: !!int banana\n", "cannot be read as YAML"),
-    "no truth": ("a: !!bool banana\n", "cannot be read as YAML"),
-    "too many digits": (f"a: {'9' * 5000}\n", "cannot be read as YAML"),
+    "no number": ("a: !!int banana\n", "line 1: 'banana' cannot be read as int"),
+    "no truth": ("b: [1,\n  !!bool banana]\n", "line 2: 'banana' cannot be read as bool"),
+    "too many digits": (f"a: {'9' * 5000}\n", "line 1: '99999"),
+    "a control character": ("a: 1\nb: \a\n", "line 2: '\\x07' is no character of a text"),
     "too deep": ("a: " + "[" * 5000 + "]" * 5000 + "\n", "cannot be read as YAML"),
     "no text": ('a: "b\\0c"\n', "holds a character that is no text"),
     "two documents": ("a: 1\n---\na: 1\n", "cannot be read as YAML"),
@@ -63,8 +64,8 @@ def test_what_is_meant_is_read(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_bytes(b"a: \xe9\n")
-    with pytest.raises(UserError, match=r"mine.yaml: cannot be read as YAML"):
+    path.write_bytes(b"b: 1\na: \xe9\n")
+    with pytest.raises(UserError, match=r"line 2: the byte 0xe9 is no text in UTF-8: save"):
         read_yaml(path)
 
 

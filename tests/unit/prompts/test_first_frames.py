@@ -40,7 +40,7 @@ def settings_of(folder: Path, **entry: Any) -> Any:
     file = {"path": str(folder / "list.tsv"), "first_frame_column": "image", **entry}
     values = {"kind": "file", "train": 2, "evaluation": 1, "files": {"mine": file}}
     (folder / "prompts").mkdir(exist_ok=True)
-    (folder / "prompts" / "mine.yaml").write_text(json.dumps(values))
+    (folder / "prompts" / "mine.yaml").write_text(json.dumps(values) + "\n")
     return config.load_prompts("mine", folder)
 
 

@@ -320,6 +320,16 @@ def test_all_that_fails_is_said_at_once(
         assert line.startswith(f"reward '{name}': the GPU's memory is full: lower its batch_size")
 
 
+def test_one_reason_of_several_rewards_is_said_once(
+    settings: Settings, samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> None:
+        raise UserError("reward.safetensors: no such file")
+
+    monkeypatch.setattr("bpgo.steps.loading.load_rewards", missing)
+    assert refusal(settings, samples, tmp_path) == "reward.safetensors: no such file"
+
+
 def test_images_are_decoded_once_or_as_often_as_needed(
     samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

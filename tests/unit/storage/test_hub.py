@@ -47,6 +47,7 @@ def test_what_the_hub_handed_out_before_needs_no_network(tmp_path: Path) -> None
     assert hub.present("owner/name/other.txt", COMMIT) is None
     assert hub.present("owner/other", COMMIT) is None
     assert hub.present("/no/such/file", None) is None
+    assert hub.present("-owner/name", COMMIT) is None
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,10 @@ def test_what_the_hub_handed_out_before_needs_no_network(tmp_path: Path) -> None
         ("owner/name", None, "needs a pinned revision"),
         ("owner/name", "main", "not 'main'"),
         ("owner/name", COMMIT, "the hub cannot be reached"),
+        *[  # as the hub names no repository
+            (path, COMMIT, f"there is no file or folder '{path}'")
+            for path in ("-owner/name", "owner/name-", "owner/a--b", "owner/a.git", "own er/name")
+        ],
     ],
 )
 def test_a_folder_that_cannot_be_had(path: str, revision: str | None, words: str) -> None:
