@@ -94,6 +94,8 @@ def reading(problem: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's: others say what would fit
+            raise
         said = " ".join(str(error).split())
         # Of these the text alone says little: `'added_tokens'`.
         bare = isinstance(error, LookupError | TypeError | AttributeError | AssertionError)

@@ -116,7 +116,7 @@ def load_model(kind: str, folder: Path, part: str, dtype: torch.dtype) -> Any:
         dtype: of its weights.
 
     Raises:
-        UserError: if it is of another class, broken, or a shard or a tensor is missing.
+        UserError: if it is of another class, broken, or a shard or a tensor is missing or too much.
     """
     chosen = _class(kind)
     with reading(f"{folder / part}: cannot be loaded as {chosen.__name__}"):
@@ -132,6 +132,11 @@ def load_model(kind: str, folder: Path, part: str, dtype: torch.dtype) -> Any:
         # The libraries only warn, and go on with random weights or none.
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"{len(missing)} tensors are missing, such as {missing[0]}")
+        # Encoders of other uses hold more than is asked of them; a part of diffusers does not.
+        if kind.startswith("diffusers.") and (more := sorted(report["unexpected_keys"])):
+            raise ValueError(
+                f"it has no place for {len(more)} tensors of its weights, such as {more[0]}"
+            )
     return model.eval()
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bpgo.config.fields import Schedule, Task
 from bpgo.config.model import ModelSettings
-from bpgo.errors import UserError
+from bpgo.errors import UserError, reading
 from bpgo.interfaces import Guidance, PromptEmbeddings
 from bpgo.models import lora
 from bpgo.models.parts import (
@@ -114,6 +114,8 @@ class PipelinePolicy(ABC):
         self.config = self.transformer.config
         self.patch = self.token_rows()
         self.reduction = self.codec_reduction()
+        if self.reduction < 1:
+            raise UserError(f"{self.folder / 'vae'}: makes {self.reduction} pixels of a row")
         self.rows = settings.resolution // self.reduction
         self.columns = settings.columns // self.reduction
         self._check_size()
@@ -260,7 +262,8 @@ class PipelinePolicy(ABC):
     def sigmas(self, steps: int, evaluation: bool = False) -> Tensor:
         """The schedule `[T+1]` of training, or of judging (see `bpgo.models.schedules`)."""
         tokens = (self.rows // self.patch) ** 2
-        return self.levels[evaluation].sigmas(steps, tokens, self.even_sigmas(steps))
+        with reading(f"{self.folder / 'scheduler'}: cannot be used"):
+            return self.levels[evaluation].sigmas(steps, tokens, self.even_sigmas(steps))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Undo the codec's scaling and decode; images `[B, 3, H, W]` or clips, in [0, 1].
@@ -271,10 +274,11 @@ class PipelinePolicy(ABC):
         latents = self.unscaled(self.unpack(latents)).to(self.vae.dtype)
         pixels = settings.frames * settings.resolution * settings.columns
         size = max(1, settings.decode_pixels // pixels)
-        parts = [
-            self.arranged(self.vae.decode(latents[start : start + size], return_dict=False)[0])
-            for start in range(0, len(latents), size)
-        ]
+        with reading(f"{self.folder / 'vae'}: cannot be used"):
+            parts = [
+                self.arranged(self.vae.decode(latents[start : start + size], return_dict=False)[0])
+                for start in range(0, len(latents), size)
+            ]
         return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
     def unscaled(self, latents: Tensor) -> Tensor:

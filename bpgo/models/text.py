@@ -89,7 +89,8 @@ def encode(
         _check_ids(encoded.input_ids, place, encoder)
         if masked:
             options["attention_mask"] = encoded.attention_mask.to(device)
-        found = pick(encoder(encoded.input_ids.to(device), **options))
+        with reading(f"{folder / part}: cannot be used"):
+            found = pick(encoder(encoded.input_ids.to(device), **options))
         if masked:
             found = tuple(_without_padding(found, options["attention_mask"]))
         batches.append([tensor.to(dtype).cpu() for tensor in found])

@@ -108,7 +108,7 @@ class WanPolicy(PipelinePolicy):
     @property
     def codec(self) -> Codec:
         """The codec, with the scale of its latents."""
-        return Codec(self.vae)
+        return Codec(self.vae, self.folder / "vae")
 
     def codec_reduction(self) -> int:
         """Pixels per latent row."""

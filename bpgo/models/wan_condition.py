@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bpgo.config.model import ModelSettings
-from bpgo.errors import reading
+from bpgo.errors import UserError, reading
 from bpgo.models.parts import load_model
 from bpgo.prompts.first_frames import read_first_frames
 from bpgo.storage.images import read_image
@@ -19,10 +19,20 @@ AT_A_TIME = 16  # images in one forward pass of the image encoder
 
 
 class Codec:
-    """An `AutoencoderKLWan` with the mean and the standard deviation of its latents' channels."""
+    """An `AutoencoderKLWan` with the mean and the standard deviation of its latents' channels.
 
-    def __init__(self, vae: Any) -> None:
+    Raises:
+        UserError: if its configuration, in the folder `place`, has not one of each per channel.
+    """
+
+    def __init__(self, vae: Any, place: Path) -> None:
         self.vae, self.channels = vae, int(vae.config.z_dim)
+        for name in ("latents_mean", "latents_std"):
+            if (found := len(vae.config[name])) != self.channels:
+                raise UserError(
+                    f"{place}: '{name}' has {found} numbers, but latents have {self.channels}"
+                    " channels (z_dim)"
+                )
 
     def _row(self, values: list[float], like: Tensor) -> Tensor:
         return torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1, 1)
