@@ -40,10 +40,11 @@ if config.get("tune"):
     TUNED, TUNING = ROOT, {}
 BESIDE = VIDEO | VIDEO_SMOKE | ARM_SMOKE | TUNING
 REFERENCE = "results/reference"  # our published runs; REBUILT: their tables and figures, made again
+AGAIN = ("second_seeds", "second_machine", "second_world")  # of one run, in its folder
 REBUILT = {
     os.path.normpath(f"results/reference_rebuilt/{part}"): os.path.normpath(f"{REFERENCE}/{part}")
     for run in (".", "scenes_t2v", "scenes_i2v")
-    for part in (run, *(os.path.join(run, again) for again in ("second_seeds", "second_machine")))
+    for part in (run, *(os.path.join(run, again) for again in AGAIN))
     if Path(REFERENCE, part, "config.yaml").exists()
 }
 OWN = (ROOT, SMOKE, *BESIDE)  # what this call's configurations make
