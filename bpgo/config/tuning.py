@@ -127,7 +127,8 @@ def overlay(settings: Settings, chosen: dict[str, str]) -> dict[str, Any]:
                 _put(change, setting, _at(values, setting))
         if change:
             changes[arm] = change
-    return {"training": {"learning_rates": rates}, "overrides": {"arms": changes}}
+    made = {"training": {"learning_rates": rates}}
+    return {**made, "overrides": {"arms": changes}} if changes else made
 
 
 def _check_arms(tune: TuneSettings, entry: ExperimentSettings, folder: Path, file: str) -> None:

@@ -139,6 +139,22 @@ def test_the_overlay_makes_arms_that_are_the_chosen_candidates() -> None:
         assert rates[0] == rates[1]
 
 
+def test_the_overlay_of_a_search_of_learning_rates_alone(tmp_path: Path) -> None:
+    """An empty mapping laid over others would be refused."""
+
+    def rates_alone(values: Values) -> None:
+        ranges = values["tune"]["ranges"]
+        for arm, entry in ranges.items():
+            ranges[arm] = {LEARNING_RATE: entry[LEARNING_RATE]}
+
+    settings = tuned(rates_alone)
+    [entry] = settings.experiments.values()
+    laid = overlay(settings, {arm: search_of(settings).names(arm)[1] for arm in entry.arms})
+    path = tmp_path / "chosen.yaml"
+    path.write_text(yaml.safe_dump(laid))
+    assert load([default_configfile(), path]).training.learning_rates.keys() == set(entry.arms)
+
+
 def ranges(**changed: Any) -> Callable[[Values], Any]:
     return lambda values: values["tune"]["ranges"]["grpo"].update(changed)
 
