@@ -7,6 +7,11 @@ BIN := $(VENV)/bin
 CORES ?= all
 # More options for pip, such as the index of the CPU build of torch (see README.md).
 PIP_OPTIONS ?=
+# A wheel of immutables, which Snakemake needs, ends with Python 3.13: for 3.14 pip compiles it.
+COMPILES := import os, shutil, sys, sysconfig; says = sysconfig.get_config_var; \
+	compiler = (os.environ.get("CC") or says("CC") or "cc").split()[0]; \
+	header = os.path.join(says("INCLUDEPY") or "", "Python.h"); \
+	sys.exit(sys.version_info >= (3, 14) and not (shutil.which(compiler) and os.path.exists(header)))
 # More options for Snakemake: make results SNAKEMAKE_OPTIONS="--configfile config/mine.yaml"
 SNAKEMAKE_OPTIONS ?=
 PYTEST_OPTIONS ?=
@@ -95,9 +100,13 @@ clean:  ## remove what the targets above made, and caches; RESULTS=NAME removes 
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 \
-		&& $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "error: Python 3.11 or newer is needed, and '$(PYTHON)' is not." \
+		&& $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' \
+		|| { echo "error: Python 3.11 to 3.14 is needed, and '$(PYTHON)' is not." \
 			"Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c '$(COMPILES)' \
+		|| { echo "error: for Python 3.14 a package (immutables) is compiled, which needs a C compiler and" \
+			"Python's header files (Debian: gcc, python3.14-dev); an older Python needs neither:" \
+			"make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps are written last: an interrupted set-up starts again.

@@ -132,11 +132,48 @@ def test_constraints_serve_every_index_and_every_build_of_torch() -> None:
     assert not re.search(r"^(nvidia|cuda|triton)", text, flags=re.MULTILINE)
 
 
-def test_make_without_a_fit_python_says_what_to_do(tmp_path: Path) -> None:
+def python_like(tmp_path: Path, lines: str) -> Path:
+    """A Python that runs these lines before the code that it is given."""
+    found = tmp_path / "python"
+    found.write_text(f'#!/bin/sh\nexec {sys.executable} "$1" "import sys; {lines}; $2"\n')
+    found.chmod(0o755)
+    return found
+
+
+def refused(tmp_path: Path, python: str | Path) -> str:
+    """What `make results` says of a Python with which it does not begin."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_text((REPOSITORY / name).read_text())
-    for python in ("no-such-python", "false"):
-        outcome = run(["make", f"PYTHON={python}", "results"], cwd=tmp_path)
-        assert outcome.code != 0
-        assert f"Python 3.11 or newer is needed, and '{python}' is not" in outcome.text
-        assert not (tmp_path / ".venv").exists()
+    outcome = run(["make", f"PYTHON={python}", "results"], cwd=tmp_path)
+    assert outcome.code != 0
+    assert not (tmp_path / ".venv").exists()
+    return outcome.text
+
+
+@pytest.mark.parametrize("version", ["(2, 7, 18)", "(3, 10, 99)", "(3, 15, 0)", "(4, 0, 0)"])
+def test_make_without_a_fit_python_says_what_to_do(tmp_path: Path, version: str) -> None:
+    for python in ("no-such-python", "false", python_like(tmp_path, f"sys.version_info={version}")):
+        said = refused(tmp_path, python)
+        assert f"Python 3.11 to 3.14 is needed, and '{python}' is not" in said
+
+
+@pytest.mark.parametrize(
+    "lack",
+    [
+        "import os; os.environ['CC'] = 'no-such-compiler -O2'",
+        "import sysconfig; sysconfig.get_config_vars()['INCLUDEPY'] = '/nowhere'",
+    ],
+    ids=["no compiler", "no headers"],
+)
+def test_make_says_what_python_3_14_needs(tmp_path: Path, lack: str) -> None:
+    said = refused(tmp_path, python_like(tmp_path, f"sys.version_info=(3, 14, 0); {lack}"))
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "a C compiler and Python's header files" in line
+    assert "make PYTHON=/path/to/python3.13 results" in line
+
+
+def test_every_file_names_the_same_pythons() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.15"
+    for name in ("README.md", "Makefile"):
+        assert "Python 3.11 to 3.14" in (REPOSITORY / name).read_text()
