@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from bpgo.analysis.roles import own_value
+from bpgo.analysis.statistics.data import load_collected
 from bpgo.config.resolve import load, load_resolved
 from bpgo.config.runs import Run
+from bpgo.errors import UserError
 from bpgo.storage.files import read_json, repository_root
 
 REFERENCE = repository_root() / "results" / "reference"
@@ -32,6 +36,22 @@ def test_the_configuration_is_that_of_the_scores(part):
     for name in settings.experiments:
         scored = scores[scores.experiment == name].reward
         assert set(settings.rewards_of(name)) == set(scored)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_changed_table_is_told(part, tmp_path):
+    """One changed bit of published scores; each account knows the digests of its tables."""
+    settings = load_resolved(REFERENCE / part / "config.yaml")
+    folder = Path(shutil.copytree(REFERENCE / part / "collected", tmp_path / "collected"))
+    assert load_collected(settings, folder).scores
+    for table in sorted(folder.glob("*.parquet")):
+        whole = bytearray(table.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        table.write_bytes(whole)
+        with pytest.raises(UserError, match=table.name):
+            load_collected(settings, folder)
+        whole[len(whole) // 2] ^= 1
+        table.write_bytes(whole)
 
 
 @pytest.mark.parametrize("part", PARTS)
