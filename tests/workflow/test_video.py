@@ -145,7 +145,8 @@ def test_a_missing_first_frame_stops_before_any_job(workspace: Workspace) -> Non
     assert outcome.code != 0
     errors = [line for line in outcome.text.splitlines() if line.startswith("error: ")]
     frame = workspace.path("ball.png")
-    assert errors == [f"error: {prompts}, line 2: there is no first frame {frame}"]
+    place = f"{workspace.path('config/prompts/mine.yaml')}, line 3: files.mine"
+    assert errors == [f"error: {place}: {prompts}, line 2: there is no first frame {frame}"]
     assert "Traceback" not in outcome.text
     assert not outcome.jobs()
     assert not workspace.path("results").exists()

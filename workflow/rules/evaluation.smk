@@ -23,7 +23,7 @@ rule sample:
         policy=subpath(input.policy, parent=True),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/sample/"
         "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
         " python -m bpgo sample --config {params.config:q} --experiment {wildcards.experiment:q}"
@@ -50,7 +50,7 @@ rule sample_base:
         digest=sample_digest,
         folder=subpath(output[0], parent=True),
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/sample/base/seed_{wildcards.seed:q}.tsv"
         " python -m bpgo sample-base --config {params.config:q} --seed {wildcards.seed:q}"
         " --prompts {input:q} --output {params.folder:q} --threads {threads} >> {log:q} 2>&1"
@@ -76,7 +76,7 @@ rule score:
         calibration=given_scales,
         folder=subpath(input.samples, parent=True),
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/score/"
         "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}/"
         "{wildcards.environment:q}.tsv"
@@ -112,7 +112,7 @@ rule harm:
         samples=subpath(input.samples, parent=True),
         base=subpath(input.base, parent=True),
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/harm/"
         "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
         " python -m bpgo harm --config {params.config:q} --experiment {wildcards.experiment:q}"
@@ -138,7 +138,7 @@ rule harm_base:
         config=settings_file,
         digest=harm_digest,
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/harm/base/seed_{wildcards.seed:q}.tsv"
         " python -m bpgo harm-base --config {params.config:q} --seed {wildcards.seed:q}"
         " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"

@@ -22,7 +22,7 @@ rule candidate:
         digest=candidate_digest,
         folder=lambda wildcards: f"{ROOT}/instrument",
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " python -m bpgo instrument --config {params.files:q} --search {params.search:q}"
         " --only {wildcards.candidate:q} --seed {wildcards.seed:q} --output {params.folder:q}"
         " --threads {threads} >> {log:q} 2>&1"

@@ -34,7 +34,7 @@ rule draw:
         config=settings_file,
         digest=draw_digest,
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/draw/{wildcards.sampler:q}.tsv"
         " python -m bpgo draw --config {params.config:q} --sampler {wildcards.sampler:q}"
         " --prompts {input:q} --output {output:q} --threads {threads} >> {log:q} 2>&1"
@@ -60,7 +60,7 @@ rule calibrate:
         digest=calibration_digest,
         folder=subpath(output.calibration, parent=True),
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/calibrate/{wildcards.experiment:q}.tsv"
         " python -m bpgo calibrate --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input.prompts:q} --draws {input.draws:q} --output {params.folder:q}"
@@ -88,7 +88,7 @@ rule judge:
         digest=judging_digest,
         folder=subpath(output.scales, parent=True),
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/judge/{wildcards.experiment:q}.tsv"
         " python -m bpgo judge --config {params.config:q} --experiment {wildcards.experiment:q}"
         " --prompts {input.prompts:q} --draws {input.draws:q}"
@@ -119,7 +119,7 @@ rule train:
         digest=run_digest,
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/train/"
         "{wildcards.experiment:q}/{wildcards.arm:q}/seed_{wildcards.seed:q}.tsv"
         " python -m bpgo train --config {params.config:q} --experiment {wildcards.experiment:q}"

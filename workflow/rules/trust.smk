@@ -20,7 +20,7 @@ rule groups:
         config=settings_file,
         digest=lambda wildcards: offline.groups_digest(settings_of(wildcards.root), wildcards.arm),
     shell:
-        "python -S -m bpgo.run.job --gpus {resources.gpu}"
+        "python -S -m bpgo.run.job --gpus {resources.gpu:q}"
         " --benchmark {wildcards.root:q}/benchmarks/groups/{wildcards.arm:q}/"
         "seed_{wildcards.seed:q}.tsv"
         " python -m bpgo groups --config {params.config:q} --arm {wildcards.arm:q}"
