@@ -8,7 +8,9 @@ Shapes: N rows, a row is one sample at one noise level. Importing this file does
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
 
 from bpgo.config.fields import Positive
 from bpgo.core.arm import Average
@@ -28,7 +30,7 @@ class DiffusionNftSettings(BoundedSettings):
     """DiffusionNFT's own choices."""
 
     beta: Positive  # how far the two sides' velocities lie from the lagging policy's
-    decay_type: Literal[0, 1, 2]  # of the lagging policy, see `DECAYS`
+    decay_type: Annotated[int, Field(ge=0, le=2)]  # of the lagging policy, see `DECAYS`
 
 
 class DiffusionNft(ForwardProcess):

@@ -45,7 +45,7 @@ class ModelSettings(Published):
     resolution: Pixels  # height of a sample in pixels
     width: Pixels | None = None  # of a sample in pixels; None: as the height
     frames: Few = 1  # of a clip; 1: images
-    frames_per_second: Positive = 16.0  # of a clip's file
+    frames_per_second: Annotated[Number, Field(gt=0, le=1000)] = 16.0  # of a clip's file
     # Noise levels of training (see bpgo.models.schedules).
     schedule: Schedule = "pipeline"
     flow_shift: Positive | None = None  # shift of these levels; None: the pipeline's own

@@ -304,6 +304,8 @@ def _experiment(entry: Any, arm_files: list[str], file: str, key: str) -> Experi
                     f"{file}: {key}.arms.all_but: '{name}' is no arm of the folder arms."
                     f"{suggest(str(name), arm_files)}"
                 )
+            if left_out.count(name) > 1:
+                raise UserError(f"{file}: {key}.arms.all_but: '{name}' is listed twice")
         entry = {**entry, "arms": [name for name in arm_files if name not in left_out]}
     return validate(ExperimentSettings, entry, file, key)
 

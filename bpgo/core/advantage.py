@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class AdvantageSettings(Strict):
     """How rewards are normalised inside a group (paper Eq. 1 leaves ddof and eps open)."""
 
-    ddof: Literal[0, 1]  # 1: unbiased variance (torch.std), 0: biased (np.std)
+    ddof: Annotated[int, Field(ge=0, le=1)]  # 1: unbiased variance (torch.std), 0: biased (np.std)
     epsilon: Positive  # keeps a std from 0, in reward units
     epsilon_mode: Literal["add", "floor"]  # std + epsilon, or max(std, epsilon)
     # Whose std divides; the mean is always the group's. none: no division (Dr. GRPO).

@@ -54,6 +54,16 @@ BAD: dict[str, tuple[str, Any, list[str]]] = {
         3.5,
         ["my.yaml: rollout.guidance_scale: 3.5 cannot act", "has no guidance"],
     ),
+    "true in the place of 1": (
+        "overrides",
+        {"arms": {"grpo": {"advantage": {"ddof": True}}}},
+        ["advantage.ddof: True is not allowed", "a whole number"],
+    ),
+    "more frames a second than a file can have": (
+        "overrides",
+        {"models": {"scenes": {"frames_per_second": 1e30}}},
+        ["frames_per_second: 1e+30", "less than or equal to 1000"],
+    ),
     "a wrong key for smaller runs": (
         "smoke.banana",
         1,

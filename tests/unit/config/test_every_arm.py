@@ -46,6 +46,7 @@ def test_some_are_left_out(folder: Path) -> None:
     [
         ({"all_but": ["crdd"]}, "experiments.arms.arms.all_but: 'crdd' is no arm of the folder"),
         ({"all_but": ["crdd"]}, "Did you mean 'crd'"),
+        ({"all_but": ["crd", "crd"]}, "experiments.arms.arms.all_but: 'crd' is listed twice"),
         ({"all": []}, "experiments.arms.arms: must be a list of arms, or all_but with a list"),
         ({"all_but": "crd"}, "experiments.arms.arms: must be a list of arms, or all_but with"),
     ],
