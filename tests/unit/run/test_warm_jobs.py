@@ -118,14 +118,15 @@ def test_ignored_signals_stay_ignored(shared: Run) -> None:
 
 
 def test_a_paused_job_pauses_its_process(shared: Run) -> None:
-    def state() -> str:
-        return words(Path("/proc", str(job.process)), "stat").rpartition(")")[2].split()[0]
+    def state(process: int) -> str:
+        return words(Path("/proc", str(process)), "stat").rpartition(")")[2].split()[0]
 
     job = Endless(shared)
     job.client.send_signal(signal.SIGTSTP)
-    until(lambda: state() == "T")
+    # The client stops last: continued before, it would stop for ever.
+    until(lambda: {state(job.process), state(job.client.pid)} == {"T"})
     job.client.send_signal(signal.SIGCONT)
-    until(lambda: state() != "T")
+    until(lambda: state(job.process) != "T")
     assert job.finish("[]")[0] == 2
 
 
