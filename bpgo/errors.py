@@ -80,6 +80,7 @@ def suggest(word: str, allowed: Iterable[str]) -> str:
 
 
 REASON = 500  # characters of what a library says
+DEVICE_ERRORS = ("OutOfMemoryError", "AcceleratorError")  # torch's, and no file's fault
 
 
 @contextmanager
@@ -94,7 +95,7 @@ def reading(problem: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's: others say what would fit
+        if type(error).__name__ in DEVICE_ERRORS:
             raise
         said = " ".join(str(error).split())
         # Of these the text alone says little: `'added_tokens'`.

@@ -164,7 +164,7 @@ def load_scheduler(folder: Path, kinds: Sequence[str] = (EULER,)) -> Any:
     config = folder / "scheduler" / "scheduler_config.json"
     names = [kind.split(":")[1] for kind in kinds]
     with reading(f"{config.parent}: cannot be loaded as {' or '.join(names)}"):
-        found = _class_name(config) or names[0]
+        found = _about(config).get("_class_name") or names[0]
         if found not in names:
             raise ValueError(f"it holds a {found}")
         chosen = _class(kinds[names.index(found)])  # the submodule, as in `load_model`
@@ -200,17 +200,17 @@ def _class(kind: str) -> Any:
 
 def _check_config(config: Path, chosen: Any) -> None:
     """`ValueError` if a configuration is another class's; without a name the loader decides."""
-    if (found := _class_name(config) or chosen.__name__) != chosen.__name__:
+    values = _about(config)
+    if (found := values.get("_class_name") or chosen.__name__) != chosen.__name__:
         raise ValueError(f"it holds a {found}")
-    if config.is_file():
-        check_types(read_json(config), chosen)
+    check_types(values, chosen)
 
 
-def _class_name(config: Path) -> str | None:
+def _about(config: Path) -> dict[str, Any]:
+    """A part's configuration; empty where there is none."""
     if not config.is_file():
-        return None
+        return {}
     found = read_json(config)
     if not isinstance(found, dict):
         raise ValueError("its configuration is no JSON object")
-    name: str | None = found.get("_class_name")
-    return name
+    return found

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pipeline_cases import FLUX, PROMPTS, Folders
 
-from bpgo.errors import UserError
+from bpgo.errors import UserError, reading
 
 Damage = Callable[[Path], None]
 
@@ -77,3 +78,9 @@ def test_an_index_that_names_no_library(entry: Any, folders: Folders, tmp_path: 
     assert not has_part(tmp_path, "text_encoder_3")
     assert not names_part({"text_encoder_3": entry}, "text_encoder_3")
     assert has_part(tmp_path, "text_encoder")
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, torch.AcceleratorError])
+def test_what_a_device_raises_is_no_files_fault(kind: type[RuntimeError]) -> None:
+    with pytest.raises(kind), reading("a folder: cannot be used"):
+        raise kind("of a device")
